@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: MIT
+"""The one error a user sees: what was expected, what came, and the way out."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """Wrong input from outside: a config, a file, a folder. The CLI prints it without a traceback."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the closest valid name, or an empty string."""
+    match = get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)
+    return f" Did you mean '{match[0]}'?" if match else ""
+
+
+def unknown(what: str, name: str, valid: Iterable[str]) -> UserError:
+    """Build the error for a name that is not one of ``valid``."""
+    names = sorted(str(v) for v in valid)
+    return UserError(f"unknown {what} '{name}'.{nearest(name, names)} Valid: {', '.join(names)}.")
