@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """Wrong input from outside: a config, a file, a folder. The CLI prints it without a traceback."""
+    """Wrong input from outside: a config, a file, a folder. The CLI shows it alone."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: MIT
+"""Geometric Harmonization: category-level uniformity without labels, as pure functions.
+
+Paper: Zhou et al., "Combating Representation Learning Disparity with Geometric Harmonization",
+NeurIPS 2023, https://arxiv.org/abs/2310.17622
+Official code: https://github.com/MediaBrain-SJTU/Geometric-Harmonization at 9f7057c
+
+Known differences from the official code:
+- The simplex ETF is built from an orthonormal basis of the zero-sum subspace, which is exact up to
+  K = D + 1 (the official polar construction is exact up to K = D). Above that, directions that are
+  only approximately uniform are optimised here; the official repository expects a file it lacks.
+- Sinkhorn runs in log space, so neither fp16 nor a prior with zeros overflows.
+- Memory rows start from their first observation, not from uninitialised values.
+
+Legend: B global batch, K directions, D embedding dim, N training images.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ltplugins.errors import UserError
+
+
+def simplex_etf(
+    num_directions: int,
+    dim: int,
+    *,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Return K unit directions in R^D that are as far from one another as can be.
+
+    For ``K <= D + 1`` the result is an exact simplex equiangular tight frame: pairwise inner
+    products are -1/(K-1), the rows sum to zero, the rank is K-1; the generator only turns it.
+    For ``K > D + 1`` no such frame exists. The result then minimises the Gaussian potential
+    log mean_ij exp(2 t_i . t_j) (Wang & Isola 2020) by gradient descent: nearly uniform and
+    nearly centred, not equiangular.
+
+    Args:
+        num_directions: K >= 2.
+        dim: D >= 1.
+        generator: source of the random rotation (CPU); ``None`` uses torch's global one.
+        dtype: of the result, torch's default if ``None``. The work is done in float64.
+
+    Returns:
+        Float[K D], unit-norm rows.
+
+    Raises:
+        UserError: K < 2 or D < 1.
+    """
+    if num_directions < 2 or dim < 1:
+        raise UserError(
+            f"simplex_etf needs num_directions >= 2 and dim >= 1, got {num_directions} and {dim}."
+        )
+    dtype = dtype or torch.get_default_dtype()
+    if num_directions > dim + 1:
+        return _uniform_directions(num_directions, dim, generator).to(dtype)
+    basis = _zero_sum_basis(num_directions)  # (K, K-1)
+    gauss = torch.randn(dim, num_directions - 1, generator=generator, dtype=torch.float64)
+    rotation = torch.linalg.qr(gauss).Q.T  # (K-1, D), orthonormal rows
+    scale = math.sqrt(num_directions / (num_directions - 1))
+    return (scale * basis @ rotation).to(dtype)
+
+
+def _zero_sum_basis(size: int) -> Tensor:
+    """Helmert's contrasts: Float64[K K-1], orthonormal columns, each summing to zero."""
+    basis = torch.zeros(size, size - 1, dtype=torch.float64)
+    for k in range(1, size):
+        basis[:k, k - 1] = 1.0 / math.sqrt(k * (k + 1))
+        basis[k, k - 1] = -k / math.sqrt(k * (k + 1))
+    return basis
+
+
+def _uniform_directions(
+    num_directions: int, dim: int, generator: torch.Generator | None, steps: int = 300
+) -> Tensor:
+    """Minimise the Gaussian potential of K > D + 1 points on the sphere, from random ones."""
+    start = torch.randn(num_directions, dim, generator=generator, dtype=torch.float64)
+    with torch.enable_grad():
+        points = start.requires_grad_(True)
+        optimizer = torch.optim.Adam([points], lr=0.05)
+        for _ in range(steps):
+            unit = F.normalize(points, dim=1)
+            potential = torch.logsumexp((2.0 * unit @ unit.T).flatten(), dim=0)
+            optimizer.zero_grad()
+            potential.backward()
+            optimizer.step()
+    return F.normalize(points.detach(), dim=1)
+
+
+def geometric_logits(z: Tensor, etf: Tensor) -> Tensor:
+    """Project embeddings on the K directions and rescale each row to unit length (step 3).
+
+    The part of z outside the (K-1)-dimensional frame and the length of z have no influence.
+
+    Args:
+        z: Float[B D], any scale.
+        etf: Float[K D], from :func:`simplex_etf`.
+
+    Returns:
+        t: Float[B K], unit-norm rows, at least float32.
+
+    Raises:
+        UserError: the dimensions of ``z`` and ``etf`` differ.
+    """
+    if z.shape[-1] != etf.shape[-1]:
+        raise UserError(
+            f"geometric_logits: z has dimension {z.shape[-1]}, the directions have "
+            f"{etf.shape[-1]}; build them with simplex_etf(K, {z.shape[-1]})."
+        )
+    with torch.autocast(z.device.type, enabled=False):
+        z = _at_least_float32(z)
+        return F.normalize(z @ etf.to(z.dtype).T, dim=-1)
+
+
+@torch.no_grad()
+def sinkhorn(
+    logits: Tensor,
+    prior: Tensor | None = None,
+    *,
+    epsilon: float = 0.05,
+    num_iters: int = 300,
+    tolerance: float | None = None,
+) -> Tensor:
+    """Soft assignments whose rows sum to one and whose column means tend to the prior (step 4).
+
+    Works on the dual potentials in log space. The row scaling comes last, so the rows are exact
+    and the columns are as close to the prior as the iterations have brought them.
+
+    Args:
+        logits: Float[B K]; on the global batch, or the marginal changes its meaning.
+        prior: Float[K], non-negative, rescaled to sum 1; zeros are allowed; uniform if ``None``.
+        epsilon: entropy weight; logits are divided by it.
+        num_iters: at most that many pairs of column and row scalings.
+        tolerance: stop once the L1 error of the column means is below it (looked at every ten
+            iterations; on a GPU each look waits for the device). ``None`` runs all iterations.
+
+    Returns:
+        q: Float[B K], at least float32, without gradient.
+
+    Raises:
+        UserError: a prior of the wrong shape, or (on CPU) negative or summing to zero.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        scores = _at_least_float32(logits) / epsilon
+        batch, num_directions = scores.shape
+        log_prior = _log_prior(prior, num_directions, scores)
+        log_rows = scores.new_zeros(batch, 1)  # log of the row scaling, up to a constant
+        log_cols = log_prior
+        for step in range(num_iters):
+            previous = log_cols
+            log_cols = log_prior - torch.logsumexp(scores + log_rows, dim=0)
+            if tolerance is not None and step % 10 == 9:
+                # With the previous columns, direction k held prior_k * exp(previous - now).
+                held = torch.where(log_prior.isinf(), log_prior, log_prior + previous - log_cols)
+                if (held.exp() - log_prior.exp()).abs().sum() < tolerance:
+                    break
+            log_rows = -torch.logsumexp(scores + log_cols, dim=1, keepdim=True) - math.log(batch)
+        return torch.softmax(scores + log_cols, dim=1)
+
+
+def _log_prior(prior: Tensor | None, num_directions: int, like: Tensor) -> Tensor:
+    if prior is None:
+        return like.new_full((num_directions,), -math.log(num_directions))
+    if prior.shape != (num_directions,):
+        raise UserError(
+            f"sinkhorn: expected a prior of shape ({num_directions},), got {tuple(prior.shape)}."
+        )
+    if prior.device.type == "cpu" and (bool((prior < 0).any()) or not float(prior.sum()) > 0):
+        raise UserError("sinkhorn: the prior must be non-negative and must not sum to zero.")
+    prior = prior.to(like)
+    return (prior / prior.sum()).log()
+
+
+def gh_cross_entropy(assignments: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """One direction of step 5: -mean_i sum_k q[i, k] log softmax(t / temperature)[i, k]."""
+    return -(assignments * F.log_softmax(logits / temperature, dim=1)).sum(dim=1).mean()
+
+
+def gh_loss(
+    logits_1: Tensor,
+    logits_2: Tensor,
+    prior: Tensor | None = None,
+    *,
+    temperature: float = 0.1,
+    epsilon: float = 0.05,
+    num_iters: int = 300,
+    tolerance: float | None = None,
+) -> Tensor:
+    """Swapped cross-entropy between surrogate labels and predictions of two views (step 5).
+
+    The sum of both directions, without 1/2, as in the official code.
+
+    Args:
+        logits_1, logits_2: Float[B K], geometric logits of the two views, global batch.
+        prior: Float[K], the population prior of :func:`sinkhorn`.
+        temperature: gamma of the predictions.
+        epsilon, num_iters, tolerance: of :func:`sinkhorn`.
+
+    Returns:
+        Scalar; gradient flows through the predictions only.
+
+    Raises:
+        UserError: the two views differ in shape.
+    """
+    if logits_1.shape != logits_2.shape:
+        raise UserError(
+            f"gh_loss: the views differ in shape, {tuple(logits_1.shape)} "
+            f"and {tuple(logits_2.shape)}."
+        )
+    q_1, q_2 = (
+        sinkhorn(t, prior, epsilon=epsilon, num_iters=num_iters, tolerance=tolerance)
+        for t in (logits_1, logits_2)
+    )
+    with torch.autocast(logits_1.device.type, enabled=False):
+        logits_1, logits_2 = _at_least_float32(logits_1), _at_least_float32(logits_2)
+        return gh_cross_entropy(q_1, logits_2, temperature) + gh_cross_entropy(
+            q_2, logits_1, temperature
+        )
+
+
+def ramp_weight(epoch: int, warmup: float, ramp: float) -> float:
+    """w(e) of step 6: 0 up to the end of warm-up, then linearly to 1 within ``ramp`` epochs.
+
+    Args:
+        epoch: 1-based.
+        warmup: E_w, epochs.
+        ramp: R, epochs; 0 makes a step.
+    """
+    if epoch <= warmup:
+        return 0.0
+    return 1.0 if ramp <= 0 else min(1.0, (epoch - warmup) / ramp)
+
+
+@torch.no_grad()
+def update_memory(
+    memory: Tensor, filled: Tensor, indexes: Tensor, logits: Tensor, momentum: float
+) -> None:
+    """Moving average of each image's geometric logits, in place, without a loop (step 7).
+
+    A row's first observation becomes its value. An image that occurs several times in the batch
+    (a class-aware sampler draws with replacement) counts once, with the mean of its logits, so the
+    result depends neither on their order nor on the device.
+
+    Args:
+        memory: Float[N K], changed in place.
+        filled: Bool[N], changed in place; which rows hold an observation.
+        indexes: Int[B], rows of the batch's images.
+        logits: Float[B K].
+        momentum: beta, the share of the old value that is kept.
+    """
+    same = (indexes[:, None] == indexes[None, :]).to(logits.dtype)
+    logits = same @ logits / same.sum(dim=1, keepdim=True)
+    old = memory[indexes].to(logits.dtype)
+    new = torch.where(filled[indexes, None], momentum * old + (1 - momentum) * logits, logits)
+    memory.index_copy_(0, indexes, new.to(memory.dtype))
+    filled.index_fill_(0, indexes, True)
+
+
+@torch.no_grad()
+def population_prior(memory: Tensor, filled: Tensor, floor: float = 0.0) -> Tensor:
+    """Share of the images that fall on each direction: (n_k + floor) / (n + K floor) (step 7).
+
+    Args:
+        memory: Float[N K].
+        filled: Bool[N]; rows without an observation do not count.
+        floor: added to every count (100 in the official ImageNet script, 0 for CIFAR).
+
+    Returns:
+        Float[K], sums to 1; uniform while nothing has been observed.
+    """
+    num_directions = memory.shape[1]
+    counts = torch.zeros(num_directions, dtype=torch.int64, device=memory.device)
+    counts.index_add_(0, memory.argmax(dim=1), filled.long())
+    counts = counts.float() + floor
+    total = counts.sum()
+    uniform = torch.full_like(counts, 1.0 / num_directions)
+    return torch.where(total > 0, counts / total.clamp(min=1e-12), uniform)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: MIT
+"""Geometric Harmonization as a wrapper over any host method that yields z: ``gh_<base>``.
+
+Paper: Zhou et al., "Combating Representation Learning Disparity with Geometric Harmonization",
+NeurIPS 2023, https://arxiv.org/abs/2310.17622
+Official code: https://github.com/MediaBrain-SJTU/Geometric-Harmonization at 9f7057c
+
+Per step: views -> base loss and z (host) -> geometric logits on the global batch -> per-image
+memory -> after the warm-up, swapped cross-entropy with Sinkhorn's surrogate labels.
+
+Known differences from the official code, beside those in ``losses/gh.py``:
+- The memory is updated every step from the global batch in both settings; the official
+  ImageNet script does so once per epoch from a shadow table that sums uninitialised rows.
+- The prior is recomputed at the end of the epochs that the schedule names. The official CIFAR
+  script does it after every step of those epochs: ``prior_refresh: step``.
+- Before the first recomputation (``warmup: 0``) the prior is uniform; officially it is undefined.
+- Stage learning rates are shares of the peak, so that they follow the host's batch-size scaling.
+- SDCLR's second backward pass is no part of this wrapper.
+
+Legend: B global batch, K directions, D embedding dim, N training images.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ltplugins.distributed import gather, gather_no_grad
+from ltplugins.errors import UserError
+from ltplugins.losses.gh import (
+    geometric_logits,
+    gh_loss,
+    population_prior,
+    ramp_weight,
+    simplex_etf,
+    update_memory,
+)
+from ltplugins.methods.schedule import to_epochs
+from ltplugins.methods.wrapper import Wrapper
+
+Duration = int | float | str
+
+
+@dataclass(frozen=True)
+class GHConfig:
+    """The block ``method_kwargs.gh``. Durations: epochs, or a share of the run ("50%").
+
+    The defaults are the official CIFAR settings; its 500 + 10 of 1000 epochs are the shares.
+    """
+
+    num_directions: int = 100  # K, whatever the number of classes
+    weight: float = 1.0  # w_GH after the ramp
+    warmup: Duration = "50%"  # E_w: base loss alone, the memory fills
+    ramp: Duration = "1%"  # R: epochs from weight 0 to full
+    temperature: float = 0.1  # gamma
+    epsilon: float = 0.05  # Sinkhorn's entropy weight
+    num_iters: int = 300
+    tolerance: float | None = None  # Sinkhorn stops early below this L1 error of its columns
+    memory_momentum_warmup: float = 0.9  # beta up to the end of warm-up
+    memory_momentum: float = 0.999  # beta after it
+    memory_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    prior_interval: Duration = "2%"  # recompute the prior in every n-th epoch after warm-up
+    prior_refresh: Literal["epoch", "step"] = "epoch"
+    prior_floor: float = 0.0  # added to every count; 100 in the official ImageNet script
+    approximate_etf: bool = False  # allow K > D + 1, where no exact simplex exists
+    etf_seed: int = 0
+    two_stage_lr: bool = False  # the official schedule: cosine to the boundary, then restart
+    stage_1_end_lr: float = 0.6  # as shares of the peak; 0.3 / 0.5 in the CIFAR script
+    stage_2_start_lr: float = 0.6
+
+
+class GHMixin(Wrapper):
+    """Adds ``weight * w(epoch) * L_GH`` to the loss of the base that follows in the MRO.
+
+    Logs train_gh_loss, train_gh_weight and train_gh_prior_entropy (in nats; log K is uniform).
+    The buffers gh_etf, gh_memory, gh_memory_filled and gh_prior are in the checkpoint.
+    """
+
+    wrapper_name = "gh"
+    wrapper_config = GHConfig
+    needs_indexes = True
+    num_views = 2
+
+    def setup_wrapper(self, options: GHConfig) -> None:
+        """Allocate directions, memory and prior. Called once the base is built."""
+        self.gh = options
+        dim = self.embedding_dim()
+        if options.num_directions > dim + 1 and not options.approximate_etf:
+            raise UserError(
+                f"method_kwargs.gh.num_directions: {options.num_directions} directions form an "
+                f"exact simplex only in dimension {options.num_directions - 1} or more, and z has "
+                f"{dim}. Raise method_kwargs.proj_output_dim, lower num_directions, or set "
+                f"method_kwargs.gh.approximate_etf=true for nearly uniform directions."
+            )
+        generator = torch.Generator().manual_seed(options.etf_seed)
+        etf = simplex_etf(options.num_directions, dim, generator=generator)
+        self.register_buffer("gh_etf", etf)
+        uniform = torch.full((options.num_directions,), 1.0 / options.num_directions)
+        self.register_buffer("gh_prior", uniform)
+        self.register_buffer("gh_prior_is_set", torch.tensor(False))
+        self.allocate_per_sample(self.num_samples or 0)
+        self.gh_warmup = round(to_epochs(options.warmup, self.max_epochs, "gh.warmup"))
+        self.gh_ramp = to_epochs(options.ramp, self.max_epochs, "gh.ramp")
+        interval = to_epochs(options.prior_interval, self.max_epochs, "gh.prior_interval")
+        self.gh_prior_interval = max(1, round(interval))
+
+    def allocate_per_sample(self, num_samples: int) -> None:
+        """(Re)allocate the memory, empty, for N images (0: as soon as N is known)."""
+        dtype = getattr(torch, self.gh.memory_dtype)
+        memory = torch.zeros(num_samples, self.gh.num_directions, dtype=dtype)
+        self.register_buffer("gh_memory", memory.to(self.gh_etf.device))
+        filled = torch.zeros(num_samples, dtype=torch.bool)
+        self.register_buffer("gh_memory_filled", filled.to(self.gh_etf.device))
+
+    def training_step(self, batch: list[Any], batch_idx: int) -> Tensor:
+        """Base step, memory, and after the warm-up the GH term.
+
+        Args:
+            batch: ``[indexes (B,), [views V x (B, 3, H, W)], targets (B,)]``.
+        """
+        base_loss, outs = self.collect_views(super().training_step, batch, batch_idx)
+        z_1, z_2 = (gather(out["z"]) for out in outs[:2])
+        logits_1, logits_2 = geometric_logits(z_1, self.gh_etf), geometric_logits(z_2, self.gh_etf)
+
+        # Logits are of the weights before this step, as in the official code.
+        update_memory(
+            self.gh_memory,
+            self.gh_memory_filled,
+            gather_no_grad(batch[0]),
+            logits_1.detach(),
+            self._memory_momentum(),
+        )
+        if self.gh.prior_refresh == "step" and self._is_prior_epoch():
+            self._recompute_prior()
+
+        weight = self.gh.weight * ramp_weight(self.current_epoch + 1, self.gh_warmup, self.gh_ramp)
+        if weight == 0:  # nothing is added, so the base's loss is reproduced bit for bit
+            return base_loss
+        term = gh_loss(
+            logits_1,
+            logits_2,
+            self.gh_prior,
+            temperature=self.gh.temperature,
+            epsilon=self.gh.epsilon,
+            num_iters=self.gh.num_iters,
+            tolerance=self.gh.tolerance,
+        )
+        self._log_term(term, weight, len(batch[0]))
+        return base_loss + weight * term
+
+    def on_train_epoch_end(self) -> None:
+        """Recompute the population prior where the schedule says so."""
+        super().on_train_epoch_end()
+        if self._is_prior_epoch():
+            self._recompute_prior()
+
+    def configure_optimizers(self) -> Any:
+        """The base's optimiser and schedule, or with ``two_stage_lr`` the restart at E_w."""
+        configured = super().configure_optimizers()
+        if not self.gh.two_stage_lr:
+            return configured
+        optimizer = configured[0][0] if isinstance(configured, tuple) else configured
+        static = {g["name"] for g in self.learnable_params if g.get("static_lr")}
+        factors = [
+            (lambda step: 1.0)
+            if str(group.get("name", "")).removesuffix("_no_decay") in static
+            else self._two_stage_factor
+            for group in optimizer.param_groups
+        ]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step", "frequency": 1}]
+
+    def _two_stage_factor(self, step: int) -> float:
+        """Share of the peak at a step: linear warm-up, cosine to E_w, restart, cosine to the end."""
+        steps_per_epoch = self.trainer.estimated_stepping_batches / self.max_epochs
+        epoch = step / steps_per_epoch
+        lr_warmup = min(float(self.warmup_epochs), float(self.gh_warmup))
+        if epoch < lr_warmup:
+            return max(epoch, 1 / steps_per_epoch) / lr_warmup
+        if epoch < self.gh_warmup:
+            done = (epoch - lr_warmup) / (self.gh_warmup - lr_warmup)
+            return _cosine(1.0, self.gh.stage_1_end_lr, done)
+        done = (epoch - self.gh_warmup) / max(self.max_epochs - self.gh_warmup, 1e-9)
+        return _cosine(self.gh.stage_2_start_lr, self.min_lr / self.lr, min(done, 1.0))
+
+    def _memory_momentum(self) -> float:
+        in_warmup = self.current_epoch + 1 <= self.gh_warmup
+        return self.gh.memory_momentum_warmup if in_warmup else self.gh.memory_momentum
+
+    def _is_prior_epoch(self) -> bool:
+        epoch = self.current_epoch + 1
+        if epoch < self.gh_warmup:
+            return False
+        due = epoch == self.gh_warmup or epoch % self.gh_prior_interval == 0
+        return due or not bool(self.gh_prior_is_set)
+
+    def _recompute_prior(self) -> None:
+        prior = population_prior(self.gh_memory, self.gh_memory_filled, self.gh.prior_floor)
+        self.gh_prior.copy_(prior)
+        self.gh_prior_is_set.fill_(True)
+
+    def _log_term(self, term: Tensor, weight: float, batch_size: int) -> None:
+        prior = self.gh_prior
+        metrics = {
+            "train_gh_loss": term.detach(),
+            "train_gh_weight": weight,
+            "train_gh_prior_entropy": torch.special.entr(prior).sum(),
+        }
+        # The term is of the global batch, equal on every rank: nothing to reduce.
+        self.log_dict(metrics, on_epoch=True, batch_size=batch_size, sync_dist=False)
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2

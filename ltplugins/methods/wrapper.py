@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""What every wrapper shares: its own config block, the views' outputs, state per training image.
+
+A wrapper is a mixin before a host method in the MRO. It never rewrites the base: it lets the
+base take its step, keeps what ``base_training_step`` returned for each view, and adds a term.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ltplugins.errors import UserError
+from ltplugins.schema import parse
+
+# Where a host method's z is not its projector's output: the key that holds its dimension.
+_DIM_KEYS = {"dino": "num_prototypes"}
+
+
+class Wrapper:
+    """Base of the mixins. A subclass sets the class variables and :meth:`setup_wrapper`."""
+
+    base_name: ClassVar[str]
+    wrapper_name: ClassVar[str]
+    wrapper_config: ClassVar[type]
+    needs_indexes: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
+    num_views: ClassVar[int] = 2
+    # Buffers that DDP must not broadcast: every rank computes the same rows from the same
+    # gathered batch, and N x K floats a step would dwarf the gradients.
+    per_sample_prefixes: ClassVar[tuple[str, ...]] = ("_memory",)
+
+    def __init__(self, cfg: DictConfig) -> None:
+        base_cfg, block = self._split_config(cfg)
+        options = parse(self.wrapper_config, block, f"method_kwargs.{self.wrapper_name}")
+        if self.needs_indexes:
+            _refuse_dummy_indexes(cfg, str(cfg.method))
+        super().__init__(base_cfg)  # type: ignore[call-arg]
+        num_samples = OmegaConf.select(cfg, "data.num_samples")
+        self.num_samples: int | None = None if num_samples is None else int(num_samples)
+        if self.num_large_crops < self.num_views:  # type: ignore[attr-defined]
+            raise UserError(
+                f"{cfg.method} needs {self.num_views} large views of each image, the config's "
+                f"augmentations give {self.num_large_crops}. "  # type: ignore[attr-defined]
+                f"Set num_crops: {self.num_views}."
+            )
+        self._views: list[dict[str, Any]] = []
+        self.setup_wrapper(options)
+        self.cfg = cfg
+
+    def _split_config(self, cfg: DictConfig) -> tuple[DictConfig, Any]:
+        """Return the config as the base knows it (its own name, without our block) and our block."""
+        base_cfg = cfg.copy()
+        OmegaConf.set_struct(base_cfg, False)
+        with open_dict(base_cfg):
+            base_cfg.method = self.base_name
+            kwargs = base_cfg.get("method_kwargs")
+            block = kwargs.pop(self.wrapper_name, None) if kwargs else None
+        return base_cfg, OmegaConf.to_container(block) if block is not None else None
+
+    def setup_wrapper(self, options: Any) -> None:
+        """Allocate what the wrapper needs; the base is built, ``self.num_samples`` may be None."""
+        raise NotImplementedError
+
+    def allocate_per_sample(self, num_samples: int) -> None:
+        """(Re)allocate the state per training image; wrappers without one leave this."""
+
+    def embedding_dim(self) -> int:
+        """Dimension of z, from the config.
+
+        Raises:
+            UserError: the config does not name it.
+        """
+        key = _DIM_KEYS.get(self.base_name, "proj_output_dim")
+        dim = OmegaConf.select(self.cfg, f"method_kwargs.{key}")
+        if dim is None:
+            raise UserError(
+                f"{self.wrapper_name}_{self.base_name}: method_kwargs.{key} is missing; the "
+                f"wrapper needs it to know the dimension of z."
+            )
+        return int(dim)
+
+    def base_training_step(self, X: torch.Tensor, targets: torch.Tensor) -> dict[str, Any]:
+        """Keep what the base returned for this view."""
+        out = super().base_training_step(X, targets)  # type: ignore[misc]
+        self._views.append(out)
+        return out
+
+    def collect_views(
+        self, step: Callable[..., Any], batch: list[Any], batch_idx: int
+    ) -> tuple[Any, list[dict[str, Any]]]:
+        """Run the base's step; return its loss and the outputs of its large views, in order."""
+        self._views = []
+        loss = step(batch, batch_idx)
+        outs, self._views = self._views, []
+        if not outs or "z" not in outs[0]:
+            raise UserError(
+                f"{self.wrapper_name}_{self.base_name}: the base returned no z for its views."
+            )
+        return loss, outs
+
+    def on_train_start(self) -> None:
+        """Under a host's own main the number of images is known only here."""
+        super().on_train_start()  # type: ignore[misc]
+        if self.num_samples is None:
+            self.num_samples = len(self.trainer.train_dataloader.dataset)  # type: ignore[attr-defined]
+            if not self._per_sample_rows():
+                self.allocate_per_sample(self.num_samples)
+        if self._per_sample_rows() not in (None, self.num_samples):
+            raise UserError(
+                f"the checkpoint remembers {self._per_sample_rows()} training images, this run has "
+                f"{self.num_samples}. Resume with the same data, or start a new run."
+            )
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give the per-image buffers the checkpoint's size before they are loaded."""
+        super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
+        state = checkpoint["state_dict"]
+        rows = [len(v) for k, v in state.items() if self._is_per_sample(k)]
+        if rows and self._per_sample_rows() != rows[0]:
+            self.allocate_per_sample(rows[0])
+
+    def setup(self, stage: str) -> None:
+        """Tell DDP which buffers to leave alone."""
+        super().setup(stage)  # type: ignore[misc]
+        names = [k for k, _ in self.named_buffers() if self._is_per_sample(k)]  # type: ignore[attr-defined]
+        ignored = set(getattr(self, "_ddp_params_and_buffers_to_ignore", ()))
+        self._ddp_params_and_buffers_to_ignore = sorted(ignored | set(names))
+
+    def _is_per_sample(self, name: str) -> bool:
+        return any(name.startswith(f"{self.wrapper_name}{p}") for p in self.per_sample_prefixes)
+
+    def _per_sample_rows(self) -> int | None:
+        for name, buffer in self.named_buffers():  # type: ignore[attr-defined]
+            if self._is_per_sample(name):
+                return len(buffer)
+        return None
+
+
+def _refuse_dummy_indexes(cfg: DictConfig, method: str) -> None:
+    """solo-learn's DALI loader numbers each batch 0..B-1 unless told to carry the true indexes."""
+    if OmegaConf.select(cfg, "data.format") != "dali":
+        return
+    if not OmegaConf.select(cfg, "dali.encode_indexes_into_labels"):
+        raise UserError(
+            f"{method} keeps a memory per image and needs true indexes, which data.format=dali "
+            f"gives only with dali.encode_indexes_into_labels=true. Set it."
+        )
