@@ -173,7 +173,7 @@ class GHMixin(Wrapper):
         return [optimizer], [{"scheduler": scheduler, "interval": "step", "frequency": 1}]
 
     def _two_stage_factor(self, step: int) -> float:
-        """Share of the peak at a step: linear warm-up, cosine to E_w, restart, cosine to the end."""
+        """Share of the peak: linear warm-up, cosine to E_w, restart, cosine to the end."""
         steps_per_epoch = self.trainer.estimated_stepping_batches / self.max_epochs
         epoch = step / steps_per_epoch
         lr_warmup = min(float(self.warmup_epochs), float(self.gh_warmup))

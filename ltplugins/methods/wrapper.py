@@ -47,10 +47,12 @@ class Wrapper:
             )
         self._views: list[dict[str, Any]] = []
         self.setup_wrapper(options)
-        self.cfg = cfg
+        # A host's main reads the defaults that the base put into its config; hand them on.
+        with open_dict(cfg):
+            cfg.update({k: v for k, v in base_cfg.items() if k not in cfg})
 
     def _split_config(self, cfg: DictConfig) -> tuple[DictConfig, Any]:
-        """Return the config as the base knows it (its own name, without our block) and our block."""
+        """Return the config as the base knows it (its own name, no block of ours) and our block."""
         base_cfg = cfg.copy()
         OmegaConf.set_struct(base_cfg, False)
         with open_dict(base_cfg):

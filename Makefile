@@ -1,0 +1,50 @@
+# `make demo` and `make test` do all their set-up themselves; a second call skips what is done.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Tests run in two processes of one thread each: faster than one process of two on two cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.PHONY: demo test lint format bench clean help
+
+help:
+	@echo "make demo    pretrain SimCLR and GH-SimCLR on long-tailed images, compare, write a report"
+	@echo "make test    run the tests"
+	@echo "make lint    ruff, mypy, codespell"
+	@echo "make format  ruff format and fixes"
+	@echo "make bench   images/s of the engines, as ratios"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"ltplugins needs Python 3.11 or newer, this is {v.major}.{v.minor}. Set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@ $(VENV)/.base
+
+demo: $(VENV)/.base
+	$(BIN)/ltplugins demo
+
+test: $(VENV)/.dev
+	$(PYTEST) --numprocesses 2
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/codespell ltplugins scripts tests benchmarks *.md
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.base
+	$(BIN)/python benchmarks/engines.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""``ltplugins``: thin; each command imports its stage only when it is called."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ltplugins import __version__
+
+_EPILOG = """examples:
+  ltplugins demo                                        the comparison of the README
+  ltplugins pretrain method=gh_simclr max_epochs=50     embedded data, any key overridden
+  ltplugins pretrain --config-path DIR --config-name FILE method=gh_simclr
+                                                        a solo-learn YAML
+  ltplugins evaluate runs/gh_simclr/fashion             kNN and linear probe by groups
+  ltplugins report runs/a runs/b --out runs/report      compare evaluated runs
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse the command's name and hand the rest to its stage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # Hydra has its own command line, so these two are handed on untouched.
+    if arguments and arguments[0] in ("pretrain", "evaluate"):
+        _hydra_stage(arguments[0], arguments[1:])
+        return
+    options = _parser().parse_args(arguments)
+    if options.command is None:
+        _parser().print_help()
+        return
+    from ltplugins.stages.launch import guarded, set_up_logging
+
+    set_up_logging()
+    guarded(lambda: _run(options))
+
+
+def _hydra_stage(name: str, rest: list[str]) -> None:
+    if name == "evaluate":
+        # `ltplugins evaluate RUN` reads better than `run=RUN`; both work.
+        rest = [f"run={a}" if i == 0 and _is_path(a) else a for i, a in enumerate(rest)]
+    sys.argv = [f"ltplugins-{name}", *rest]
+    if name == "pretrain":
+        from ltplugins.stages.pretrain import main as stage
+    else:
+        from ltplugins.stages.evaluate import main as stage
+    stage()
+
+
+def _is_path(argument: str) -> bool:
+    return "=" not in argument and not argument.startswith("-")
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.command == "demo":
+        from ltplugins.stages.demo import demo
+
+        demo(options.out, class_order=options.class_order, seed=options.seed, epochs=options.epochs)
+    elif options.command == "report":
+        from ltplugins.stages.report import report
+
+        report(options.runs, options.out, title=options.title)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ltplugins",
+        description="Long-tailed representation learning as a plugin for solo-learn.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ltplugins {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="SimCLR against GH-SimCLR on the embedded images")
+    demo.add_argument("--out", default="runs/demo", help="folder of the runs and the report")
+    demo.add_argument("--class-order", type=int, default=1, help="seed: which class is head or tail")
+    demo.add_argument("--seed", type=int, default=0, help="seed of the runs")
+    demo.add_argument("--epochs", type=int, default=None, help="instead of the demo's own length")
+
+    commands.add_parser("pretrain", help="train a method (Hydra: key=value overrides)")
+    commands.add_parser("evaluate", help="kNN and linear probe of a run folder or checkpoint")
+
+    report = commands.add_parser("report", help="compare evaluated runs: report.html, report.md")
+    report.add_argument("runs", nargs="+", help="run folders with results.json")
+    report.add_argument("--out", default="runs/report", help="folder of the report")
+    report.add_argument("--title", default="Comparison of runs", help="of the report")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: MIT
+"""The run's config: solo-learn's keys plus ours, checked once, before any work.
+
+solo-learn turns OmegaConf's struct mode off, so a typo there trains with a default. Here every
+section has a dataclass of its valid keys and types; values stay in the YAML.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from ltplugins.errors import UserError, nearest, unknown
+from ltplugins.schema import parse
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class BackboneSection:
+    """``backbone``: solo-learn's keys plus the small-image stem as its own switch."""
+
+    name: str
+    kwargs: dict = field(default_factory=dict)
+    small_stem: bool | None = None  # null: as the data set's record says
+
+
+@dataclass
+class DataSection:
+    """``data``: solo-learn's keys, then ours."""
+
+    dataset: str
+    train_path: str | None = None
+    val_path: str | None = None
+    format: Literal["image_folder", "file_list", "arrays", "dali", "h5"] = "image_folder"
+    num_workers: int = 4
+    fraction: float = -1.0
+    no_labels: bool = False
+    num_classes: int | None = None
+    num_large_crops: int | None = None
+    num_small_crops: int | None = None
+    num_samples: int | None = None
+    root: str | None = None
+    probe_path: str | None = None
+    imbalance: dict | None = None
+    engine: str = "workers"
+    sampler: str = "shuffle"
+    on_corrupt: Literal["fail", "skip"] = "fail"
+
+
+@dataclass
+class OptimizerSection:
+    """``optimizer``: lr is for 256 images and is scaled by the global batch, as in solo-learn."""
+
+    name: str
+    batch_size: int
+    lr: float
+    weight_decay: float = 0.0
+    classifier_lr: float | None = None
+    exclude_bias_n_norm_wd: bool = False
+    kwargs: dict = field(default_factory=dict)
+
+
+@dataclass
+class SchedulerSection:
+    """``scheduler``."""
+
+    name: str = "warmup_cosine"
+    min_lr: float = 0.0
+    warmup_start_lr: float = 3e-5
+    warmup_epochs: float = 10.0
+    lr_decay_steps: list[int] | None = None
+    interval: Literal["step", "epoch"] = "step"
+
+
+@dataclass
+class CheckpointSection:
+    """``checkpoint``; the last epoch is always saved."""
+
+    enabled: bool = True
+    dir: str = "runs"
+    frequency: int = 1
+    keep_prev: bool = False
+
+
+@dataclass
+class AutoResumeSection:
+    """``auto_resume``; max_hours is solo-learn's and has no effect here."""
+
+    enabled: bool = True
+    max_hours: int = 36
+
+
+@dataclass
+class WandbSection:
+    """``wandb``."""
+
+    enabled: bool = False
+    entity: str | None = None
+    project: str | None = "solo-learn"
+    offline: bool = False
+
+
+@dataclass
+class KnnEvalSection:
+    """``knn_eval``: online kNN during pretraining."""
+
+    enabled: bool = False
+    k: int = 20
+    distance_func: Literal["cosine", "euclidean"] = "euclidean"
+
+
+@dataclass
+class MomentumSection:
+    """``momentum``."""
+
+    base_tau: float = 0.99
+    final_tau: float = 1.0
+    classifier: bool = False
+
+
+@dataclass
+class PerformanceSection:
+    """``performance``."""
+
+    disable_channel_last: bool = False
+
+
+@dataclass
+class DaliSection:
+    """``dali``."""
+
+    device: Literal["gpu", "cpu"] = "gpu"
+    encode_indexes_into_labels: bool = False
+
+
+@dataclass
+class AutoUmapSection:
+    """``auto_umap``: accepted so that solo-learn's files load; the report draws embeddings."""
+
+    enabled: bool = False
+    dir: str = "auto_umap"
+    frequency: int = 1
+
+
+_SECTIONS: dict[str, type] = {
+    "backbone": BackboneSection,
+    "data": DataSection,
+    "optimizer": OptimizerSection,
+    "scheduler": SchedulerSection,
+    "checkpoint": CheckpointSection,
+    "auto_resume": AutoResumeSection,
+    "wandb": WandbSection,
+    "knn_eval": KnnEvalSection,
+    "momentum": MomentumSection,
+    "performance": PerformanceSection,
+    "dali": DaliSection,
+    "auto_umap": AutoUmapSection,
+}
+_REQUIRED_SECTIONS = ("backbone", "data", "optimizer")
+_SCALARS: dict[str, Any] = {
+    "name": str,
+    "method": str,
+    "max_epochs": int,
+    "seed": int,
+    "accumulate_grad_batches": int | None,
+    "output_dir": str | None,
+    "resume_from_checkpoint": str | None,
+    "debug_augmentations": bool,
+}
+# Sections with their own parsers elsewhere: by the method, the augmentations, the evaluation.
+_ELSEWHERE = ("method_kwargs", "augmentations", "eval")
+# What may differ between a run and its continuation without changing the numbers.
+_NOT_IDENTITY = ("output_dir", "wandb", "resume_from_checkpoint", "debug_augmentations", "eval")
+_TRAINER_NOT_IDENTITY = ("enable_progress_bar", "log_every_n_steps", "logger", "profiler")
+
+
+def trainer_keys() -> set[str]:
+    """Names of the arguments of Lightning's Trainer."""
+    from lightning.pytorch import Trainer
+
+    return set(inspect.signature(Trainer.__init__).parameters) - {"self"}
+
+
+def resolve(cfg: DictConfig | Mapping[str, Any]) -> DictConfig:
+    """Check a composed config and fill in the defaults; the input is left as it was.
+
+    Returns:
+        A new DictConfig, not in struct mode, as solo-learn's classes expect.
+
+    Raises:
+        UserError: an unknown key (with the nearest valid one), a wrong type, a missing key.
+    """
+    plain = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)
+    assert isinstance(plain, dict)
+    plain = {str(k): v for k, v in plain.items()}
+    _check_top_level(plain)
+    for name, section in _SECTIONS.items():
+        if name in plain or name in _REQUIRED_SECTIONS:
+            parsed = parse(section, plain.get(name), name)
+            given = plain.get(name) or {}
+            # Typed values replace the given ones; keys nobody gave stay absent where the host
+            # has its own default for them.
+            values = {k: v for k, v in dataclasses.asdict(parsed).items() if k in given}
+            plain[name] = {**values, **_own_defaults(name, parsed)}
+    _check_augmentations(plain)
+    plain.setdefault("seed", 5)
+    plain.setdefault("method_kwargs", {})
+    plain.setdefault("name", plain["method"])
+    checkpoint = parse(CheckpointSection, plain.get("checkpoint"), "checkpoint")
+    plain.setdefault("checkpoint", dataclasses.asdict(checkpoint))
+    plain.setdefault("auto_resume", dataclasses.asdict(AutoResumeSection()))
+    if not plain.get("output_dir"):
+        plain["output_dir"] = f"{checkpoint.dir}/{plain['method']}/{plain['name']}"
+    _count_crops(plain)
+    return OmegaConf.create(plain)
+
+
+def _own_defaults(name: str, parsed: Any) -> dict[str, Any]:
+    """Keys that our own code reads and that must therefore be there."""
+    if name == "optimizer":
+        # solo-learn scales but never defaults it; 0.1 is what all its files say.
+        lr = parsed.classifier_lr
+        return {"classifier_lr": 0.1 if lr is None else lr, "kwargs": parsed.kwargs}
+    if name in ("checkpoint", "auto_resume", "wandb", "momentum"):
+        return dataclasses.asdict(parsed)
+    if name == "data":
+        keys = ("num_workers", "engine", "sampler", "on_corrupt", "format", "val_path")
+        return {k: getattr(parsed, k) for k in keys}
+    return {}
+
+
+def _check_top_level(plain: dict[str, Any]) -> None:
+    valid = {*_SECTIONS, *_SCALARS, *_ELSEWHERE, *trainer_keys()}
+    for key in plain:
+        if key not in valid:
+            ours = sorted({*_SECTIONS, *_SCALARS, *_ELSEWHERE})
+            raise UserError(
+                f"unknown key '{key}'.{nearest(key, valid)} Valid: {', '.join(ours)}, and the "
+                f"arguments of Lightning's Trainer."
+            )
+    missing = [k for k in ("method", "max_epochs", *_REQUIRED_SECTIONS) if k not in plain]
+    if missing:
+        raise UserError(
+            f"the config has no {', '.join(missing)}. Start from one of the files under scripts/, "
+            f"or from a solo-learn YAML: --config-path DIR --config-name FILE."
+        )
+    scalars = dataclasses.make_dataclass("Scalars", [(k, t, None) for k, t in _SCALARS.items()])
+    given = {k: v for k, v in plain.items() if k in _SCALARS}
+    for key, value in given.items():
+        plain[key] = getattr(parse(scalars, {key: value}, "config"), key)
+    if plain["max_epochs"] < 1:
+        raise UserError(f"max_epochs: expected 1 or more, got {plain['max_epochs']}.")
+
+
+def _check_augmentations(plain: dict[str, Any]) -> None:
+    blocks = plain.get("augmentations")
+    if not isinstance(blocks, list) or not blocks:
+        raise UserError(
+            "augmentations: expected a list of blocks (crop_size, num_crops, rrc, color_jitter, "
+            f"...), got {blocks!r}. Add one of the augmentations files to the defaults list."
+        )
+
+
+def _count_crops(plain: dict[str, Any]) -> None:
+    """solo-learn's rule: crops of the first block's size are large, the others small."""
+    blocks = plain["augmentations"]
+    large = sum(b.get("num_crops", 1) for b in blocks if b["crop_size"] == blocks[0]["crop_size"])
+    total = sum(b.get("num_crops", 1) for b in blocks)
+    plain["data"].update(num_large_crops=large, num_small_crops=total - large)
+
+
+def check_method(cfg: DictConfig, methods: Mapping[str, Any]) -> None:
+    """Raise a UserError when the method's name is not in the host's ``METHODS``."""
+    if cfg.method not in methods:
+        raise unknown("method", cfg.method, [m for m in methods if m not in ("base", "linear")])
+
+
+def scale_learning_rates(cfg: DictConfig, world_size: int) -> DictConfig:
+    """Return a copy whose learning rates are scaled by (batch x world size) / 256."""
+    cfg = cfg.copy()
+    scale = cfg.optimizer.batch_size * world_size / 256
+    cfg.optimizer.lr = cfg.optimizer.lr * scale
+    cfg.optimizer.classifier_lr = cfg.optimizer.classifier_lr * scale
+    return cfg
+
+
+def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
+    """Arguments for Lightning's Trainer, fitted to this machine; every change is logged.
+
+    A file written for GPUs runs on a machine without one: on the CPU, in full precision.
+    """
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    kwargs = {str(k): v for k, v in plain.items() if k in trainer_keys()}
+    kwargs.pop("callbacks", None)
+    kwargs.pop("logger", None)
+    if kwargs.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
+        devices = kwargs.get("devices", 1)
+        count = len(devices) if isinstance(devices, list) else devices
+        kwargs.update(accelerator="cpu", devices=count if isinstance(count, int) else 1)
+        kwargs["devices"] = max(1, kwargs["devices"])
+        log.warning("accelerator=gpu was asked for and none is here: using the CPU.")
+    elif isinstance(kwargs.get("devices"), list) and kwargs.get("accelerator") == "cpu":
+        kwargs["devices"] = len(kwargs["devices"])
+    on_cpu = kwargs.get("accelerator") == "cpu" or not torch.cuda.is_available()
+    if on_cpu and str(kwargs.get("precision", "32")).startswith("16"):
+        kwargs["precision"] = "32-true"
+        log.warning("precision=%s needs a GPU: using 32-true.", plain.get("precision"))
+    if kwargs.get("devices") in (1, [0]) and kwargs.get("num_nodes", 1) == 1:
+        kwargs["strategy"] = "auto"  # one process needs no process group
+    return {k: v for k, v in kwargs.items() if v is not None}
+
+
+def identity(cfg: DictConfig, world_size: int) -> dict[str, Any]:
+    """Everything that the run's numbers depend on, as plain nested values."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    skip = {*_NOT_IDENTITY, *_TRAINER_NOT_IDENTITY, "checkpoint", "auto_resume", "auto_umap"}
+    kept: dict[str, Any] = {str(k): v for k, v in plain.items() if k not in skip}
+    kept["data"] = {k: v for k, v in kept["data"].items() if k != "num_workers"}
+    kept.pop("devices", None)
+    kept["world_size"] = world_size
+    return kept
+
+
+def identity_hash(value: Mapping[str, Any]) -> str:
+    """Short hash of :func:`identity`."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """List "key: there x, here y" for every leaf in which two identities differ."""
+    rows: list[str] = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            rows += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            rows.append(f"{prefix}{key}: {a!r} there, {b!r} here")
+    return rows

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""``python -m ltplugins.run main_pretrain.py ...``: a solo-learn script with our names registered.
+
+Everything after the file's name is the script's own command line.
+"""
+
+import runpy
+import sys
+from pathlib import Path
+
+from ltplugins.errors import UserError
+
+
+def main() -> None:
+    """Register our methods, mend what is broken in the host, run the script as ``__main__``."""
+    from ltplugins import register
+    from ltplugins.stages.launch import guarded, set_up_logging
+
+    set_up_logging()
+    if len(sys.argv) < 2 or not Path(sys.argv[1]).is_file():
+        got = sys.argv[1] if len(sys.argv) > 1 else "nothing"
+        guarded(lambda: _refuse(got))
+    script = Path(sys.argv[1])
+    # A script's own folder comes first on the path, as with `python script.py`.
+    sys.path.insert(0, str(script.resolve().parent))
+    sys.argv = sys.argv[1:]
+
+    def work() -> None:
+        from ltplugins.host.solo import apply_fixes, require
+
+        require()
+        apply_fixes()
+        register()
+        runpy.run_path(str(script), run_name="__main__")
+
+    guarded(work)
+
+
+def _refuse(got: str) -> None:
+    raise UserError(
+        f"usage: python -m ltplugins.run SCRIPT [ARGUMENTS]. Expected the path of one of "
+        f"solo-learn's scripts (main_pretrain.py), got {got}."
+    )
+
+
+if __name__ == "__main__":
+    main()

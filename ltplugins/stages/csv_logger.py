@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""Metrics as CSV that survives a resume: Lightning's own CSVLogger deletes the earlier file."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import Logger
+
+from ltplugins.files import write_text
+
+
+class MetricsLogger(Logger):
+    """One row per (step, metric): ``epoch,step,metric,value``; written at every epoch's end.
+
+    The long form needs no rewriting when a metric appears late (GH's terms after the warm-up).
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._rows: list[tuple[str, int, str, str]] = []
+
+    @property
+    def name(self) -> str:
+        """Of the logger."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """There is one."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The run folder holds the config."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Keep the values until :meth:`save`."""
+        epoch = metrics.pop("epoch", "")
+        epoch_text = str(int(epoch)) if epoch != "" else ""
+        rows = [(epoch_text, int(step or 0), k, f"{v:.9g}") for k, v in metrics.items()]
+        self._rows.extend(rows)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write all rows, atomically."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(("epoch", "step", "metric", "value"))
+        writer.writerows(self._rows)
+        write_text(self.path, out.getvalue())
+
+    def continue_from(self, step: int) -> None:
+        """Take over an earlier file's rows up to ``step``; later ones will be logged again."""
+        if not self.path.exists():
+            return
+        with open(self.path, newline="", encoding="utf-8") as f:
+            for row in csv.DictReader(f):
+                if int(row["step"]) < step:
+                    self._rows.append((row["epoch"], int(row["step"]), row["metric"], row["value"]))
+
+
+def read_metrics(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Read metrics.csv: metric -> (steps, values)."""
+    curves: dict[str, tuple[list[int], list[float]]] = {}
+    with open(path, newline="", encoding="utf-8") as f:
+        for row in csv.DictReader(f):
+            steps, values = curves.setdefault(row["metric"], ([], []))
+            steps.append(int(row["step"]))
+            values.append(float(row["value"]))
+    return curves

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""From the command line to a stage: Hydra composes, errors of the user's come out as one line."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.logging import RichHandler
+
+from ltplugins.errors import UserError
+
+# A run has its own folder with config and metrics; Hydra must not make a second one.
+_QUIET = (
+    "hydra.run.dir=.",
+    "hydra.output_subdir=null",
+    "hydra/hydra_logging=disabled",
+    "hydra/job_logging=disabled",
+)
+
+
+def launch(stage: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Run a stage as a Hydra main on ``sys.argv``.
+
+    ``--config-path`` is taken relative to the working folder, as a user of solo-learn's scripts
+    expects; without it the configs are those of ``pkg://ltplugins.conf``.
+
+    Args:
+        stage: takes the composed config.
+        config_name: the config that is used when ``--config-name`` is not given.
+    """
+    sys.argv = [sys.argv[0], *_absolute_config_path(sys.argv[1:]), *_quiet(sys.argv[1:])]
+
+    def task(cfg: DictConfig) -> None:
+        set_up_logging()
+        guarded(lambda: stage(cfg))
+
+    decorate = hydra.main(
+        version_base="1.2", config_path="pkg://ltplugins.conf", config_name=config_name
+    )
+    decorate(task)()
+
+
+def guarded(work: Callable[[], Any]) -> Any:
+    """Run ``work``; a UserError ends the process with its text and exit code 2."""
+    try:
+        return work()
+    except UserError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
+        raise SystemExit(2) from None
+
+
+def set_up_logging() -> None:
+    """Show this package's messages on the terminal, on the first process only."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    logger = logging.getLogger("ltplugins")
+    if not logger.handlers:
+        handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
+        logger.addHandler(handler)
+    is_first = getattr(rank_zero_only, "rank", 0) in (0, None)
+    logger.setLevel(logging.INFO if is_first else logging.ERROR)
+    # Lightning's advertisements and device list say nothing that our header does not.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _quiet(arguments: list[str]) -> list[str]:
+    given = {a.partition("=")[0] for a in arguments}
+    return [q for q in _QUIET if q.partition("=")[0] not in given]
+
+
+def _absolute_config_path(arguments: list[str]) -> list[str]:
+    result = list(arguments)
+    for i, argument in enumerate(arguments):
+        if argument in ("--config-path", "-cp") and i + 1 < len(arguments):
+            result[i + 1] = _absolute(arguments[i + 1])
+        elif argument.startswith("--config-path="):
+            result[i] = f"--config-path={_absolute(argument.partition('=')[2])}"
+    return result
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("pkg://") else str(Path(path).resolve())

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""Pretraining: a composed config in, a run folder with checkpoints and metrics out."""
+
+import logging
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.callbacks import LearningRateMonitor
+from omegaconf import DictConfig, OmegaConf
+
+import ltplugins
+from ltplugins.config import (
+    check_method,
+    identity,
+    resolve,
+    scale_learning_rates,
+    trainer_arguments,
+)
+from ltplugins.data.datamodule import LTDataModule
+from ltplugins.errors import UserError
+from ltplugins.stages.callbacks import EpochSeed, RunCheckpoint, RunProgress, continue_metrics
+from ltplugins.stages.csv_logger import MetricsLogger
+from ltplugins.stages.launch import launch
+from ltplugins.stages.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+
+def pretrain(cfg: DictConfig) -> Path:
+    """Train the config's method and return the run's folder.
+
+    The same config again continues an interrupted run, and leaves a finished one as it is.
+
+    Raises:
+        UserError: anything wrong with the config, the data or the folder, before training starts.
+    """
+    from ltplugins.host import HOST, METHODS
+
+    ltplugins.register()
+    cfg = resolve(cfg)
+    check_method(cfg, METHODS)
+    pl.seed_everything(cfg.seed, workers=False, verbose=False)
+    data = LTDataModule(cfg)
+    cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
+    run = RunFolder(cfg.output_dir)
+    progress = RunProgress(str(cfg.name), cfg.optimizer.batch_size)
+    logger = MetricsLogger(run.metrics)
+    trainer = _build_trainer(cfg, progress, logger)
+    model = build_model(cfg, trainer.world_size, data.record.small_stem)
+
+    facts = {"host": HOST.describe(), "split": describe_split(data), "method": cfg.method}
+    what = identity(cfg, trainer.world_size)
+    what["split_hash"] = data.split.hash
+    if rank_zero_only.rank == 0:
+        run.open(cfg, what, facts)
+        if "finished" in run.read():
+            log.info("%s is complete: nothing to train.", run.path)
+            run.close()
+            return run.path
+        _show_start(cfg, data, model, facts)
+    checkpoint = _checkpoint_to_resume(cfg, run, logger)
+    meta = {**facts, "config": OmegaConf.to_container(cfg, resolve=True), "identity": what}
+    trainer.callbacks.append(
+        RunCheckpoint(run.checkpoints, meta, cfg.checkpoint.frequency, cfg.checkpoint.keep_prev)
+    )
+    started = time.perf_counter()
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
+    if trainer.is_global_zero and not trainer.interrupted:
+        run.update(
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=round(time.perf_counter() - started, 1),
+            images_per_second=round(progress.images_per_second, 1),
+        )
+    run.close()
+    return run.path
+
+
+def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> pl.LightningModule:
+    """Build the host's method with scaled learning rates and the stem that the config asks for."""
+    from ltplugins.host import METHODS
+    from ltplugins.host.stem import apply_stem
+
+    model = METHODS[cfg.method](scale_learning_rates(cfg, world_size))
+    small = OmegaConf.select(cfg, "backbone.small_stem")
+    apply_stem(model, record_small_stem if small is None else small, explicit=small is not None)
+    if not OmegaConf.select(cfg, "performance.disable_channel_last"):
+        model = model.to(memory_format=torch.channels_last)
+    return model
+
+
+def describe_split(data: LTDataModule) -> dict[str, Any]:
+    """What a number needs to say about its training images."""
+    return {
+        "description": data.split.description,
+        "hash": data.split.hash,
+        "num_samples": data.num_samples,
+        "class_counts": [int(n) for n in data.class_counts],
+        "class_names": [str(n) for n in data.class_names],
+    }
+
+
+def _build_trainer(cfg: DictConfig, progress: RunProgress, logger: MetricsLogger) -> pl.Trainer:
+    kwargs = trainer_arguments(cfg)
+    loggers: list[Any] = [logger]
+    if OmegaConf.select(cfg, "wandb.enabled"):
+        loggers += _wandb_logger(cfg)
+    callbacks = [EpochSeed(cfg.seed), LearningRateMonitor("epoch")]
+    if kwargs.pop("enable_progress_bar", True):
+        callbacks.append(progress)
+    # Our samplers shard themselves; our own callback saves.
+    fixed = {"use_distributed_sampler": False, "enable_checkpointing": True, "logger": loggers}
+    defaults = {"num_sanity_val_steps": 0, "enable_model_summary": False}
+    return pl.Trainer(**{**defaults, **kwargs, **fixed, "callbacks": callbacks})
+
+
+def _wandb_logger(cfg: DictConfig) -> list[Any]:
+    """Weights & Biases, if its package is installed; metrics.csv is written in any case."""
+    try:
+        import wandb  # noqa: F401
+        from lightning.pytorch.loggers import WandbLogger
+    except ImportError:
+        log.warning("wandb.enabled is true and wandb is not installed: metrics.csv only.")
+        return []
+    options = cfg.wandb
+    return [
+        WandbLogger(
+            name=cfg.name, project=options.project, entity=options.entity, offline=options.offline
+        )
+    ]
+
+
+def _checkpoint_to_resume(cfg: DictConfig, run: RunFolder, logger: MetricsLogger) -> str | None:
+    given = OmegaConf.select(cfg, "resume_from_checkpoint")
+    if given is not None:
+        if not Path(given).exists():
+            raise UserError(f"resume_from_checkpoint: {given} does not exist.")
+        return str(given)
+    last = run.last_checkpoint
+    if last is None:
+        return None
+    if not cfg.auto_resume.enabled:
+        raise UserError(
+            f"{run.path} holds an interrupted run and auto_resume.enabled is false. Enable it to "
+            f"go on, or set output_dir to a new folder."
+        )
+    continue_metrics(logger, last)
+    log.info("going on from %s", last)
+    return str(last)
+
+
+def _show_start(
+    cfg: DictConfig, data: LTDataModule, model: pl.LightningModule, facts: dict[str, Any]
+) -> None:
+    params = sum(p.numel() for p in model.backbone.parameters()) / 1e6
+    counts = sorted((int(n) for n in data.class_counts), reverse=True)
+    log.info("%s on %s", cfg.method, facts["host"])
+    log.info(
+        "%s: %d images, %d classes of %d to %d images, split %s",
+        cfg.data.dataset,
+        data.num_samples,
+        data.num_classes,
+        counts[0],
+        counts[-1],
+        data.split.hash[:12],
+    )
+    log.info("%s, %.1f M parameters; run folder %s", cfg.backbone.name, params, cfg.output_dir)
+
+
+def main() -> None:
+    """Entry point of ``scripts/pretrain.py`` and ``ltplugins pretrain``."""
+    launch(pretrain, "pretrain")
