@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""SimSiam (Chen and He 2021, https://arxiv.org/abs/2011.10566)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from ltplugins.host.builtin import config
+from ltplugins.host.builtin.byol import embedding_std
+from ltplugins.host.builtin.heads import Projected, mlp
+from ltplugins.host.builtin.losses import negative_cosine
+
+
+@dataclass
+class SimSiamKwargs:
+    """``temperature`` is not used; solo-learn's own simsiam.yaml carries it."""
+
+    proj_hidden_dim: int
+    proj_output_dim: int
+    pred_hidden_dim: int
+    temperature: float | None = None
+
+
+class SimSiam(Projected):
+    """Two views predict each other; the target side is held fixed. The predictor's rate too."""
+
+    KWARGS: type | None = SimSiamKwargs
+
+    def __init__(self, cfg: DictConfig) -> None:
+        super().__init__(cfg)
+        config.require_pair(self.cfg)
+        kwargs = config.read(SimSiamKwargs, self.cfg, "method_kwargs")
+        hidden, width = kwargs.proj_hidden_dim, kwargs.proj_output_dim
+        projector = mlp(self.features_dim, hidden, hidden, width, norm=True, bias=False)
+        projector[-1].bias.requires_grad = False  # the BatchNorm that follows would remove it
+        self.projector = projector.append(nn.BatchNorm1d(width, affine=False))
+        self.predictor = mlp(width, kwargs.pred_hidden_dim, width, norm=True, bias=False)
+
+    @property
+    def learnable_params(self) -> list[dict[str, Any]]:
+        groups = super().learnable_params
+        return [g | {"static_lr": True} if g["name"] == "predictor" else g for g in groups]
+
+    def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
+        """Negative cosine plus the class loss, which only reaches the classifier."""
+        out = super().training_step(batch, batch_idx)
+        (z_1, z_2), (p_1, p_2) = out["z"][:2], out["p"][:2]
+        loss = (negative_cosine(p_1, z_2) + negative_cosine(p_2, z_1)) / 2
+        z_std = embedding_std((z_1, z_2))
+        self.log_train({"train_neg_cos_sim": loss, "train_z_std": z_std}, len(batch[0]))
+        return loss + out["loss"]
