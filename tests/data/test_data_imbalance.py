@@ -122,7 +122,7 @@ def test_index_file_and_its_hash(tmp_path, suffix):
     split = make_split(np.array([0, 1, 1, 2]), 3, block)
     assert split.indices.tolist() == [3, 0]
     assert split.class_counts.tolist() == [1, 0, 1]
-    with pytest.raises(UserError, match="not the expected one; expected abc, found [0-9a-f]{64}"):
+    with pytest.raises(UserError, match=r"not the expected one; expected abc, found [0-9a-f]{64}"):
         make_split(np.array([0, 1, 1, 2]), 3, {**block, "sha256": "abc"})
 
 
@@ -145,7 +145,7 @@ def test_bad_index_files(tmp_path, text, message):
 
 def test_bad_index_array(tmp_path):
     np.save(tmp_path / "i.npy", np.zeros(3))
-    with pytest.raises(UserError, match="one-dimensional integer array, got float64"):
+    with pytest.raises(UserError, match=r"one-dimensional integer array, got float64"):
         make_split(np.zeros(4), 1, {"kind": "file", "path": str(tmp_path / "i.npy")})
 
 
@@ -174,7 +174,7 @@ def test_bad_blocks(block, message):
 
 
 def test_a_class_that_is_absent_and_labels_that_are_absent():
-    with pytest.raises(UserError, match="class 1: 2 images asked, 0 available"):
+    with pytest.raises(UserError, match=r"class 1: 2 images asked, 0 available"):
         select_indices(np.zeros(4), [2, 2], seed=0)
-    with pytest.raises(UserError, match="needs labels"):
+    with pytest.raises(UserError, match=r"needs labels"):
         make_split(np.full(4, -1), 1, {"kind": "exp", "factor": 2})

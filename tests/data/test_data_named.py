@@ -124,7 +124,9 @@ def test_stl10(tmp_path, no_md5):
 )
 def test_no_network_says_what_to_put_where(tmp_path, no_network, name, file):
     root = tmp_path / "new"
-    with pytest.raises(UserError, match=f"{name} is not in .*new and the download failed") as error:
+    with pytest.raises(
+        UserError, match=rf"{name} is not in .*new and the download failed"
+    ) as error:
         build_source({"dataset": name, "train_path": str(root)})
     assert file in str(error.value)
     assert f"into {root}" in str(error.value)
@@ -160,16 +162,16 @@ def test_bad_idx_files(tmp_path):
     with pytest.raises(UserError, match=r"expected 5 bytes for shape \(5,\), got 4"):
         read_idx(path)
     path.write_bytes(b"\x00\x00\x0d\x01")
-    with pytest.raises(UserError, match="expected an idx file of unsigned bytes"):
+    with pytest.raises(UserError, match=r"expected an idx file of unsigned bytes"):
         read_idx(path)
     path.write_bytes(b"\x00\x00\x08\x03\x00")
-    with pytest.raises(UserError, match="header is cut off"):
+    with pytest.raises(UserError, match=r"header is cut off"):
         read_idx(path)
     packed = tmp_path / "x.gz"
     packed.write_bytes(gzip.compress(idx_bytes(np.zeros(500, np.uint8)))[:-12])
-    with pytest.raises(UserError, match="x.gz: cannot be read"):
+    with pytest.raises(UserError, match=r"x.gz: cannot be read"):
         read_idx(packed)
-    with pytest.raises(UserError, match="no Fashion-MNIST files.*apt install"):
+    with pytest.raises(UserError, match=r"no Fashion-MNIST files.*apt install"):
         read_fashion_idx(tmp_path, "train")
 
 
@@ -192,7 +194,7 @@ def test_pack_is_what_it_says():
 
 
 def test_pack_cannot_be_changed_by_accident():
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(ValueError, match=r"read-only"):
         pack.load_pack()["train_images"][0] = 0
 
 
@@ -202,11 +204,11 @@ def test_damaged_pack_names_both_hashes_and_the_way_out(tmp_path):
     with open(path, "r+b") as f:
         f.seek(5000)
         f.write(b"\x00\x01\x02\x03")
-    with pytest.raises(UserError, match="damaged") as error:
+    with pytest.raises(UserError, match=r"damaged") as error:
         pack.load_pack(path)
     assert f"expected sha256 {pack.PACK_SHA256}, found {sha256(path)}" in str(error.value)
     assert "make_fashion_pack.py" in str(error.value)
-    with pytest.raises(UserError, match="data pack is missing"):
+    with pytest.raises(UserError, match=r"data pack is missing"):
         pack.load_pack(tmp_path / "absent.npz")
 
 

@@ -79,7 +79,7 @@ def test_test_part_takes_the_classes_of_the_training_part(folder, tmp_path):
     probe = build("probe", **keys, probe_path=str(tmp_path / "val"))
     assert probe.targets.tolist() == [1]
     save_image(tmp_path / "val" / "cat" / "v.png")
-    with pytest.raises(UserError, match="class folder 'cat' is not in the training part"):
+    with pytest.raises(UserError, match=r"class folder 'cat' is not in the training part"):
         build("test", **keys)
 
 
@@ -87,22 +87,22 @@ def test_has_test_part(folder):
     assert not has_test_part({"dataset": "custom", "train_path": str(folder)})
     assert has_test_part({"dataset": "custom", "train_path": "x", "val_path": "y"})
     assert has_test_part({"dataset": "fashion_pack"})
-    with pytest.raises(UserError, match="data.val_path is missing"):
+    with pytest.raises(UserError, match=r"data.val_path is missing"):
         build("test", train_path=str(folder))
 
 
 def test_folder_errors(tmp_path, folder):
-    with pytest.raises(UserError, match="no such folder: .*nowhere"):
+    with pytest.raises(UserError, match=r"no such folder: .*nowhere"):
         build(train_path=str(tmp_path / "nowhere"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no class folder in it; expected empty/CLASS/image.jpg"):
+    with pytest.raises(UserError, match=r"no class folder in it; expected empty/CLASS/image.jpg"):
         build(train_path=str(tmp_path / "empty"))
-    with pytest.raises(UserError, match="empty: no image in it"):
+    with pytest.raises(UserError, match=r"empty: no image in it"):
         build(train_path=str(tmp_path / "empty"), no_labels=True)
     (folder / "cow").mkdir()
-    with pytest.raises(UserError, match="1 of 3 class folders have no image: cow"):
+    with pytest.raises(UserError, match=r"1 of 3 class folders have no image: cow"):
         build(train_path=str(folder))
-    with pytest.raises(UserError, match="data.train_path is missing"):
+    with pytest.raises(UserError, match=r"data.train_path is missing"):
         build()
 
 
@@ -162,9 +162,9 @@ def test_file_list_of_a_test_part(tmp_path):
     keys = {"format": "file_list", "train_path": str(path), "val_path": str(val)}
     assert build("test", **keys).num_classes == 3
     val.write_text("img/c.png 3")
-    with pytest.raises(UserError, match="line 1: label 3 is outside the 3 classes"):
+    with pytest.raises(UserError, match=r"line 1: label 3 is outside the 3 classes"):
         build("test", **keys)
-    with pytest.raises(UserError, match="no such file: none.txt"):
+    with pytest.raises(UserError, match=r"no such file: none.txt"):
         build(format="file_list", train_path="none.txt")
 
 
@@ -206,21 +206,21 @@ def test_bad_arrays(images, labels, message):
 
 
 def test_class_names_and_labels_must_agree():
-    with pytest.raises(UserError, match="label 2 found, but there are 2 classes"):
+    with pytest.raises(UserError, match=r"label 2 found, but there are 2 classes"):
         from_arrays(GOOD, np.array([0, 1, 2]), class_names=["a", "b"])
 
 
 def test_bad_array_files(tmp_path):
     np.savez(tmp_path / "x.npz", x=GOOD)
-    with pytest.raises(UserError, match="no array 'images' in it; found x"):
+    with pytest.raises(UserError, match=r"no array 'images' in it; found x"):
         build(train_path=str(tmp_path / "x.npz"), format="arrays")
     np.save(tmp_path / "y.npy", GOOD)
-    with pytest.raises(UserError, match="no such file: .*y_labels.npy, the labels of y.npy"):
+    with pytest.raises(UserError, match=r"no such file: .*y_labels.npy, the labels of y.npy"):
         build(train_path=str(tmp_path / "y.npy"), format="arrays")
     (tmp_path / "z.npz").write_text("nothing")
-    with pytest.raises(UserError, match="cannot be read as .npz or .npy"):
+    with pytest.raises(UserError, match=r"cannot be read as .npz or .npy"):
         build(train_path=str(tmp_path / "z.npz"), format="arrays")
-    with pytest.raises(UserError, match="no such file: .*w.npz"):
+    with pytest.raises(UserError, match=r"no such file: .*w.npz"):
         build(train_path=str(tmp_path / "w.npz"), format="arrays")
 
 
@@ -249,13 +249,13 @@ def test_fraction_is_solo_learns(tmp_path):
 
 
 def test_unknown_names_and_keys():
-    with pytest.raises(UserError, match="unknown data.dataset 'cifar11'. Did you mean 'cifar10'"):
+    with pytest.raises(UserError, match=r"unknown data.dataset 'cifar11'. Did you mean 'cifar10'"):
         build_source({"dataset": "cifar11"})
-    with pytest.raises(UserError, match="unknown key 'data.train_pth'. Did you mean 'train_path'"):
+    with pytest.raises(UserError, match=r"unknown key 'data.train_pth'. Did you mean 'train_path'"):
         build(train_pth="x")
-    with pytest.raises(UserError, match="'dali' is not available; the engines are workers and"):
+    with pytest.raises(UserError, match=r"'dali' is not available; the engines are workers and"):
         build(train_path="x", format="dali")
-    with pytest.raises(UserError, match="'dali' is not available"):
+    with pytest.raises(UserError, match=r"'dali' is not available"):
         build(train_path="x", engine="dali")
-    with pytest.raises(UserError, match="data.format: expected one of image_folder, .*got 'h5'"):
+    with pytest.raises(UserError, match=r"data.format: expected one of image_folder, .*got 'h5'"):
         build(train_path="x", format="h5")
