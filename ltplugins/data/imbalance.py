@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""Long-tailed subsets: how many images each class keeps, and which ones.
+
+``exp`` with ``split_seed`` 0 and natural class order is the split of Cao et al., "Learning
+Imbalanced Datasets with Label-Distribution-Aware Margin Loss", NeurIPS 2019
+(https://arxiv.org/abs/1906.07413; https://github.com/kaidic/LDAM-DRW, ``imbalance_cifar.py``).
+Difference: the random state is local, the global one of NumPy is never touched.
+
+Legend: C classes, N images.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ltplugins.data.index_file import read_index_file
+from ltplugins.errors import UserError
+from ltplugins.schema import parse
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImbalanceConfig:
+    """The ``data.imbalance`` block.
+
+    Attributes:
+        kind: form of the class profile; ``file`` reads an index list, ``none`` keeps everything.
+        factor: largest class count / smallest class count (100, not 0.01).
+        split_seed: which images of a class stay.
+        class_order: which class becomes head and which tail: ``natural`` (class 0 is the largest)
+            or the seed of a permutation.
+        max_count: images of the largest class; null = N / C rounded down.
+        alpha: power of the ``pareto`` profile.
+        path: the index list of ``file``: one index a line, or ``.npy``.
+        sha256: expected hash of the resulting index list; checked where given.
+    """
+
+    kind: Literal["exp", "step", "pareto", "file", "none"] = "none"
+    factor: float = 100.0
+    split_seed: int = 0
+    class_order: str | int = "natural"
+    max_count: int | None = None
+    alpha: float = 6.0
+    path: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """A subset of a source: ``indices`` Int[N], ``class_counts`` Int[C] by class id."""
+
+    indices: np.ndarray
+    class_counts: np.ndarray
+    hash: str
+    description: str
+
+
+def exponential_counts(max_count: int, num_classes: int, factor: float) -> list[int]:
+    """Class counts by rank k: int(max_count * factor^(-k / (C - 1))).
+
+    Raises:
+        UserError: a factor below 1, or a max_count or num_classes below 1.
+    """
+    _check_counts_args(max_count, num_classes, factor)
+    last = max(num_classes - 1, 1)
+    # Written as LDAM writes it, with the reciprocal: int() must see the same last bit.
+    return [int(max_count * (1.0 / factor) ** (k / last)) for k in range(num_classes)]
+
+
+def step_counts(max_count: int, num_classes: int, factor: float) -> list[int]:
+    """The first half of the ranks keep max_count images, the others int(max_count / factor)."""
+    _check_counts_args(max_count, num_classes, factor)
+    head = num_classes // 2 if num_classes > 1 else 1
+    return [max_count] * head + [int(max_count * (1.0 / factor))] * (num_classes - head)
+
+
+def pareto_counts(max_count: int, num_classes: int, factor: float, alpha: float = 6.0) -> list[int]:
+    """Pareto (Lomax) profile over the ranks: int(max_count * (1 + c k)^-alpha).
+
+    c is chosen so that the last rank has max_count / factor. Power 6 is what ImageNet-LT (Liu et
+    al., CVPR 2019, https://arxiv.org/abs/1904.05160) names; its exact subset is a published list,
+    so use ``file_list`` with that list to work on it.
+    """
+    _check_counts_args(max_count, num_classes, factor)
+    if alpha <= 0:
+        raise UserError(f"data.imbalance.alpha: expected a power above 0, got {alpha}.")
+    c = (factor ** (1.0 / alpha) - 1.0) / max(num_classes - 1, 1)
+    # The tiny term keeps an exact quotient (500 / 100) from truncating to the integer below.
+    return [int(max_count * (1.0 + c * k) ** -alpha + 1e-9) for k in range(num_classes)]
+
+
+def _check_counts_args(max_count: int, num_classes: int, factor: float) -> None:
+    if factor < 1:
+        raise UserError(
+            f"data.imbalance.factor: expected largest/smallest class count, 1 or more "
+            f"(100, not 0.01), got {factor}. Did you mean {1 / factor:g}?"
+            if factor > 0
+            else f"data.imbalance.factor: expected 1 or more (100, not 0.01), got {factor}."
+        )
+    if max_count < 1 or num_classes < 1:
+        raise UserError(
+            f"data.imbalance: expected at least one image and one class, "
+            f"got max_count {max_count} and {num_classes} classes."
+        )
+
+
+def select_indices(targets: np.ndarray, counts: Sequence[int], seed: int) -> np.ndarray:
+    """Choose ``counts[c]`` images of each class c at random; the LDAM split of these counts.
+
+    Args:
+        targets: Int[N], class of each image; -1 = no label, never chosen.
+        counts: images to keep, by class id.
+        seed: of a local RandomState.
+
+    Returns:
+        Int[sum of counts], concatenated in ascending class order.
+
+    Raises:
+        UserError: a class has fewer images than asked, or labels and counts disagree.
+    """
+    targets = np.asarray(targets, dtype=np.int64)
+    classes = np.unique(targets[targets >= 0])
+    if len(classes) and classes[-1] >= len(counts):
+        raise UserError(f"label {classes[-1]} found, but only {len(counts)} class counts given.")
+    rng = np.random.RandomState(seed)
+    chosen = []
+    for c in classes:
+        positions = np.where(targets == c)[0]
+        rng.shuffle(positions)
+        if counts[c] > len(positions):
+            raise UserError(
+                f"class {c}: {counts[c]} images asked, {len(positions)} available. Lower "
+                f"data.imbalance.max_count, or use another factor or class_order."
+            )
+        chosen.append(positions[: counts[c]])
+    absent = [c for c in range(len(counts)) if counts[c] > 0 and c not in set(classes.tolist())]
+    if absent:
+        raise UserError(f"class {absent[0]}: {counts[absent[0]]} images asked, 0 available.")
+    return np.concatenate(chosen) if chosen else np.empty(0, dtype=np.int64)
+
+
+def hash_indices(indices: np.ndarray) -> str:
+    """Sha256 of an index list as little-endian int64, the same on every machine."""
+    return hashlib.sha256(np.ascontiguousarray(indices, dtype="<i8").tobytes()).hexdigest()
+
+
+def class_order(order: str | int, num_classes: int) -> np.ndarray:
+    """Class ids from head to tail, Int[C].
+
+    Raises:
+        UserError: neither ``natural`` nor a seed.
+    """
+    if order == "natural":
+        return np.arange(num_classes)
+    try:
+        return np.random.RandomState(int(order)).permutation(num_classes)
+    except ValueError:
+        raise UserError(
+            f"data.imbalance.class_order: expected 'natural' or a seed of 0 or more, got {order!r}."
+        ) from None
+
+
+def make_split(
+    targets: np.ndarray, num_classes: int, cfg: ImbalanceConfig | Mapping[str, Any] | None
+) -> Split:
+    """Select a long-tailed subset.
+
+    Args:
+        targets: Int[N], -1 = no label.
+        num_classes: C.
+        cfg: the ``data.imbalance`` block; None keeps everything.
+
+    Raises:
+        UserError: a block that does not fit the data, a bad index file, a hash that differs.
+    """
+    if not isinstance(cfg, ImbalanceConfig):
+        cfg = parse(ImbalanceConfig, cfg, "data.imbalance")
+    targets = np.asarray(targets, dtype=np.int64)
+    if cfg.kind == "none":
+        indices, description = np.arange(len(targets)), "all images"
+    elif cfg.kind == "file":
+        indices = read_index_file(cfg.path, len(targets))
+        description = f"index list {cfg.path}"
+    else:
+        indices = select_indices(
+            targets, _counts_by_class(targets, num_classes, cfg), cfg.split_seed
+        )
+        description = (
+            f"{cfg.kind}, factor {cfg.factor:g}, split_seed {cfg.split_seed}, "
+            f"class_order {cfg.class_order}"
+        )
+    digest = hash_indices(indices)
+    if cfg.sha256 and cfg.sha256 != digest:
+        raise UserError(
+            f"data.imbalance.sha256: the split is not the expected one; expected {cfg.sha256}, "
+            f"found {digest}. Check the source, split_seed and class_order, or remove the key."
+        )
+    labelled = targets[indices][targets[indices] >= 0]
+    class_counts = np.bincount(labelled, minlength=num_classes).astype(np.int64)
+    log.info("split: %d images (%s), hash %s", len(indices), description, digest[:12])
+    return Split(indices, class_counts, digest, description)
+
+
+def _counts_by_class(targets: np.ndarray, num_classes: int, cfg: ImbalanceConfig) -> list[int]:
+    labelled = int((targets >= 0).sum())
+    if labelled == 0:
+        raise UserError(
+            f"data.imbalance.kind {cfg.kind} needs labels, and the source has none "
+            f"(data.no_labels). Give labels, or use kind: file."
+        )
+    max_count = cfg.max_count if cfg.max_count is not None else labelled // num_classes
+    if cfg.kind == "exp":
+        by_rank = exponential_counts(max_count, num_classes, cfg.factor)
+    elif cfg.kind == "step":
+        by_rank = step_counts(max_count, num_classes, cfg.factor)
+    else:
+        by_rank = pareto_counts(max_count, num_classes, cfg.factor, cfg.alpha)
+    order = class_order(cfg.class_order, num_classes)
+    if by_rank[-1] < 1:
+        raise UserError(
+            f"data.imbalance: factor {cfg.factor:g} leaves class {order[-1]} without an image "
+            f"({max_count} in the largest class). Use a factor of at most {max_count}."
+        )
+    counts = [0] * num_classes
+    for rank, c in enumerate(order):
+        counts[c] = by_rank[rank]
+    return counts

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""The embedded Fashion-MNIST pack: 1,500 training and 100 probe images a class, 10,000 test images.
+
+Built by scripts/make_fashion_pack.py from Xiao, Rasul, Vollgraf, "Fashion-MNIST", 2017
+(https://arxiv.org/abs/1708.07747), MIT licence beside the file.
+"""
+
+import zipfile
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ltplugins.errors import UserError
+from ltplugins.files import sha256
+
+PACK_PATH = Path(__file__).with_name("packs") / "fashion_pack.npz"
+PACK_SHA256 = "1a5878a47b124d2b0e2c0e1e346fb7de3713b529b12889b81f37df5c6f6d46df"
+PACK_SPLITS = ("train", "probe", "test")
+CLASS_NAMES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+@lru_cache(maxsize=2)
+def load_pack(path: Path = PACK_PATH, expected: str = PACK_SHA256) -> dict[str, np.ndarray]:
+    """Arrays ``{train,probe,test}_{images,labels,source_index}``; read once per process.
+
+    Images are uint8 [N, 28, 28], read-only, sorted by class; ``source_index`` are positions in the
+    official training (train, probe) or test file.
+
+    Raises:
+        UserError: the file is absent or its hash is not the expected one.
+    """
+    way_out = (
+        "Install ltplugins again, or rebuild the pack with "
+        "scripts/make_fashion_pack.py --source FOLDER."
+    )
+    if not path.is_file():
+        raise UserError(f"the embedded data pack is missing: {path}. {way_out}")
+    found = sha256(path)
+    if found != expected:
+        raise UserError(
+            f"the embedded data pack is damaged: {path}: expected sha256 {expected}, "
+            f"found {found}. {way_out}"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read: {error}. {way_out}") from None
+    for array in arrays.values():
+        array.setflags(write=False)
+    return arrays
