@@ -177,6 +177,7 @@ def _nearest(
         else:
             scores = torch.cdist(query, tile).neg_()
         values, places = scores.topk(min(k, scores.shape[1]), dim=1)
+        del tile, scores  # or the next ones would be made while these are still held
         best = torch.cat([best, values], dim=1)
         indices = torch.cat([indices, places + start], dim=1)
         best, order = best.topk(min(k, best.shape[1]), dim=1)
