@@ -115,7 +115,7 @@ def class_hits(preds: Tensor, targets: Tensor, num_classes: int) -> Tensor:
         )
     if targets.numel() == 0:
         raise UserError("the test set is empty: there is nothing to evaluate.")
-    for name, labels in (("prediction", preds), ("test label", targets)):
+    for name, labels in (("test label", targets), ("prediction", preds)):
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= num_classes:
             raise UserError(
