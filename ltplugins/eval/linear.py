@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+"""Linear probe on cached features: seeded n-shot draw, own validation split, refit on everything.
+
+The test set's labels are not an argument: nothing can be chosen on them.
+
+Legend: M labelled images, N test images, D dim, C classes.
+"""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from ltplugins.errors import UserError, unknown
+from ltplugins.eval.linear_torch import fit_softmax
+
+log = logging.getLogger(__name__)
+
+Engine = Literal["sklearn", "torch"]
+C_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a probe predicted and how it was chosen.
+
+    Attributes:
+        preds: Int[N] on the CPU.
+        chosen_c: inverse regularisation strength of the final fit.
+        val_accuracy: for each C tried, the mean of the classes' accuracies on the validation part;
+            empty when there was nothing to choose (one C, or one image per class).
+        n_train: images of the final fit.
+        converged: the final fit met its tolerance within ``max_iter``.
+    """
+
+    preds: Tensor
+    chosen_c: float
+    val_accuracy: dict[float, float]
+    n_train: int
+    converged: bool
+
+
+def linear_probe(
+    train_feats: Tensor,
+    train_targets: Tensor,
+    test_feats: Tensor,
+    *,
+    num_classes: int,
+    shots: int | None = None,
+    seed: int = 0,
+    grid: Sequence[float] = C_GRID,
+    val_fraction: float = 0.2,
+    max_iter: int = 500,
+    engine: Engine = "sklearn",
+) -> ProbeResult:
+    """Fit multinomial logistic regression on frozen features and predict the test images.
+
+    C is chosen by class-balanced accuracy on a stratified ``val_fraction`` of the drawn images
+    (ties go to the stronger regularisation), then the probe is fitted again on all of them.
+    Features are standardised with the statistics of whatever part is being fitted.
+
+    Args:
+        train_feats: Float[M D].
+        train_targets: Int[M], 0..C-1.
+        test_feats: Float[N D].
+        num_classes: C.
+        shots: images drawn per class without replacement; None takes all.
+        seed: of the draw and of the validation split.
+        grid: values of C to try, the inverse of sklearn's L2 strength.
+        val_fraction: share of each class held out while choosing C.
+        max_iter: L-BFGS iterations of one fit.
+        engine: ``sklearn``, or ``torch`` for the same objective on the features' device.
+
+    Raises:
+        UserError: too few images for ``shots`` (naming the class), labels out of range, fewer than
+            two classes, or an unknown engine.
+    """
+    if engine not in get_args(Engine):
+        raise unknown("probe engine", engine, get_args(Engine))
+    if not grid or min(grid) <= 0 or not 0 < val_fraction < 1:
+        raise UserError(
+            f"the probe needs positive values of C and 0 < val_fraction < 1, got grid={list(grid)} "
+            f"and val_fraction={val_fraction}."
+        )
+    rng = np.random.default_rng(seed)
+    labels = _labels(train_targets, num_classes)
+    drawn = draw_shots(labels, num_classes, shots, rng)
+    labels = labels[drawn]
+    if len(np.unique(labels)) < 2:
+        raise UserError("a linear probe needs images of at least two classes.")
+    feats = train_feats[torch.from_numpy(drawn).to(train_feats.device)].float()
+    grid = sorted(grid)
+    fit, val = split_validation(labels, val_fraction, rng)
+    scores: dict[float, float] = {}
+    chosen = grid[len(grid) // 2]
+    if len(grid) > 1 and len(val) and len(np.unique(labels[fit])) > 1:
+        fits = _fit_predict(feats[fit], labels[fit], feats[val], grid, max_iter, engine)
+        scores = {
+            c: _balanced(preds, labels[val]) for c, (preds, _) in zip(grid, fits, strict=True)
+        }
+        chosen = max(grid, key=lambda c: (scores[c], -c))
+    elif len(grid) > 1:
+        log.warning("linear probe: too few images for a validation split; C=%g is used", chosen)
+    test = test_feats.to(feats.device).float()
+    [(preds, converged)] = _fit_predict(feats, labels, test, [chosen], max_iter, engine)
+    return ProbeResult(torch.from_numpy(preds), chosen, scores, len(labels), converged)
+
+
+def draw_shots(
+    labels: np.ndarray, num_classes: int, shots: int | None, rng: np.random.Generator
+) -> np.ndarray:
+    """Return sorted positions: all, or ``shots`` random ones of every class 0..C-1.
+
+    Raises:
+        UserError: a class has fewer images than ``shots``, or ``shots`` < 1.
+    """
+    if shots is None:
+        return np.arange(len(labels))
+    if shots < 1:
+        raise UserError(f"shots is {shots}: expected 1 or more images per class, or 'full'.")
+    drawn = []
+    for label in range(num_classes):
+        places = np.flatnonzero(labels == label)
+        if len(places) < shots:
+            raise UserError(
+                f"a {shots}-shot probe needs {shots} labelled images per class, but class {label} "
+                f"has {len(places)}; use fewer shots, 'full', or a larger probe set."
+            )
+        drawn.append(rng.choice(places, shots, replace=False))
+    return np.sort(np.concatenate(drawn))
+
+
+def split_validation(
+    labels: np.ndarray, fraction: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split positions class by class into (fit, validation).
+
+    A class with two images or more gives at least one to each part; a single image stays in fit.
+    """
+    val = []
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        held = min(max(1, round(fraction * len(places))), len(places) - 1)
+        val.append(rng.permutation(places)[:held])
+    chosen = np.sort(np.concatenate(val))
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen
+
+
+def _labels(targets: Tensor, num_classes: int) -> np.ndarray:
+    labels = targets.detach().cpu().numpy()
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong):
+        raise UserError(
+            f"probe label {wrong[0]} is outside 0..{num_classes - 1}; "
+            "leave unlabelled images (-1) out of the probe set."
+        )
+    return labels
+
+
+def _balanced(preds: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.mean([np.mean(preds[truth == c] == c) for c in np.unique(truth)]))
+
+
+def _fit_predict(
+    feats: Tensor,
+    labels: np.ndarray,
+    other: Tensor,
+    grid: Sequence[float],
+    max_iter: int,
+    engine: str,
+) -> list[tuple[np.ndarray, bool]]:
+    """For each C in ascending order: fit on ``feats``, return predictions on ``other``, converged.
+
+    Each fit starts at the previous solution, which is what makes a grid cheap.
+    """
+    mean, std = feats.mean(dim=0), feats.std(dim=0, correction=0)
+    std = torch.where(std > 1e-8, std, torch.ones_like(std))  # a dead unit stays at zero
+    feats, other = (feats - mean) / std, (other - mean) / std
+    classes, codes = np.unique(labels, return_inverse=True)
+    results = []
+    if engine == "torch":
+        feats, other = feats.double(), other.double()
+        weight: Tensor | None = None
+        targets = torch.from_numpy(codes).to(feats.device)
+        for c in grid:
+            weight, converged = fit_softmax(feats, targets, len(classes), c, max_iter, weight)
+            logits = other @ weight[:, :-1].T + weight[:, -1]
+            results.append((classes[logits.argmax(dim=1).cpu().numpy()], converged))
+        return results
+    model = LogisticRegression(warm_start=True, max_iter=max_iter)
+    inputs, queries = feats.cpu().numpy(), other.cpu().numpy()
+    for c in grid:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.set_params(C=c).fit(inputs, labels)
+        results.append((model.predict(queries), bool(np.max(model.n_iter_) < max_iter)))
+    return results

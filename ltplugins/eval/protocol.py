@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: MIT
+"""The evaluation protocols of a run: cached features in, the content of ``results.json`` out.
+
+A protocol's name says what its number is: ``knn_k20_T0.07``, ``linear_100shot``, ``linear_full``;
+``_trainset`` is appended where the long-tailed training images stand in for the balanced probe set.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor
+
+from ltplugins.errors import UserError
+from ltplugins.eval.groups import (
+    RULES,
+    GroupAccuracy,
+    class_hits,
+    explain_missing,
+    group_accuracy,
+    shot_groups,
+)
+from ltplugins.eval.knn import knn_predict
+from ltplugins.eval.linear import C_GRID, Engine, ProbeResult, linear_probe
+
+RESULTS_VERSION = 1
+Bank = Literal["probe", "train"]
+GroupRule = Literal["threshold", "tercile"]
+COMMON = ("overall", "balanced", "class_std")
+GROUPED = ("many", "medium", "few", "group_std")
+
+
+class Features(NamedTuple):
+    """Float[N D] features and their Int[N] targets, 0..C-1."""
+
+    feats: Tensor
+    targets: Tensor
+
+
+@dataclass
+class KnnConfig:
+    """``k`` neighbours vote with exp(cosine / temperature); ``bank`` says among which images."""
+
+    k: int = 20
+    temperature: float = 0.07
+    bank: Bank = "probe"
+
+
+@dataclass
+class LinearConfig:
+    """One probe for each entry of ``shots``: images per class, or "full" for all of ``fit_on``.
+
+    n-shot draws and the full probe come from ``fit_on``; see `linear_probe` for the rest.
+    """
+
+    shots: list[int | Literal["full"]] = field(default_factory=lambda: [100, "full"])
+    fit_on: Bank = "probe"
+    grid: list[float] = field(default_factory=lambda: list(C_GRID))
+    val_fraction: float = 0.2
+    max_iter: int = 500
+    engine: Engine = "sklearn"
+
+
+@dataclass
+class EvalConfig:
+    """The ``eval`` section. ``knn: null`` or ``linear: null`` leaves a protocol out.
+
+    ``groups`` lists the rules for many/medium/few; reports show the first. ``seeds`` are those of
+    the probes (draw and validation split), not the run's.
+    """
+
+    # None comes first in the unions: the parser takes the first type that fits, and to it a null
+    # section of a dataclass type means "all defaults".
+    knn: None | KnnConfig = field(default_factory=KnnConfig)  # noqa: RUF036
+    linear: None | LinearConfig = field(default_factory=LinearConfig)  # noqa: RUF036
+    groups: list[GroupRule] = field(default_factory=lambda: ["tercile"])
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+
+
+def evaluate_features(
+    train_bank: Features | None,
+    probe: Features | None,
+    test: Features,
+    class_counts: Sequence[int],
+    cfg: EvalConfig,
+) -> dict[str, Any]:
+    """Run every protocol of ``cfg`` and score it overall, per class and per shot group.
+
+    Accuracies are fractions from 0 to 1; "n/a" is None. Means are over probe seeds, ``std`` is the
+    sample standard deviation (n - 1), None for n = 1.
+
+    Args:
+        train_bank: the long-tailed training images; needed only by ``bank``/``fit_on: train``.
+        probe: the balanced labelled set, disjoint from the test set.
+        test: the test set; its labels are used for scoring only.
+        class_counts: Int[C], training images per class, which define the groups.
+        cfg: what to run.
+
+    Returns:
+        A JSON-ready dict: ``protocols`` (name -> description, settings, seeds, the numbers),
+        ``groups`` (rule -> class ids), ``class_counts``, ``sizes``, ``notes`` (why n/a).
+
+    Raises:
+        UserError: a set that a protocol needs is missing; everything the protocols refuse.
+    """
+    if not cfg.groups:
+        raise UserError(f"eval.groups is empty: expected at least one of {', '.join(RULES)}.")
+    counts = [int(count) for count in class_counts]
+    groups: dict[str, dict[str, list[int]]]
+    groups = {rule: shot_groups(counts, rule) for rule in cfg.groups}
+    tested = class_hits(test.targets, test.targets, len(counts))[:, 1].tolist()
+    sets = {"probe": probe, "train": train_bank}
+    protocols: dict[str, Any] = {}
+    if cfg.knn is not None:
+        name, entry, preds = _run_knn(cfg.knn, _need(sets, cfg.knn.bank), test, len(counts))
+        protocols[name] = entry | _score([preds], test.targets, groups)
+    if cfg.linear is not None:
+        if not cfg.seeds:
+            raise UserError("eval.seeds is empty: the linear probes need at least one seed.")
+        bank = _need(sets, cfg.linear.fit_on)
+        for shots in cfg.linear.shots:
+            name, entry, probes = _run_linear(cfg.linear, shots, cfg.seeds, bank, test, len(counts))
+            protocols[name] = entry | _score([p.preds for p in probes], test.targets, groups)
+    return {
+        "version": RESULTS_VERSION,
+        "protocols": protocols,
+        "groups": {rule: {"rule": RULES[rule], **groups[rule]} for rule in groups},
+        "class_counts": counts,
+        "sizes": {
+            "train": sum(counts),
+            "probe": len(probe.targets) if probe is not None else 0,
+            "test": len(test.targets),
+        },
+        "notes": [
+            f"[{rule}] {line}"
+            for rule in groups
+            for line in explain_missing(groups[rule], tested, rule)
+        ],
+    }
+
+
+def _need(sets: dict[str, Features | None], which: str) -> Features:
+    chosen = sets[which]
+    if chosen is None:
+        other = "train" if which == "probe" else "probe"
+        raise UserError(
+            f"the evaluation needs the {which} set's features, which this data set does not give; "
+            f"set eval.knn.bank and eval.linear.fit_on to '{other}'."
+        )
+    return chosen
+
+
+def _where(which: str, num_images: int) -> str:
+    kind = "balanced probe set" if which == "probe" else "long-tailed training set"
+    return f"the {kind} ({num_images:,} images)"
+
+
+def _run_knn(
+    cfg: KnnConfig, bank: Features, test: Features, num_classes: int
+) -> tuple[str, dict[str, Any], Tensor]:
+    preds = knn_predict(
+        *bank, test.feats, num_classes=num_classes, k=cfg.k, temperature=cfg.temperature
+    )
+    name = f"knn_k{cfg.k}_T{cfg.temperature:g}" + ("_trainset" if cfg.bank == "train" else "")
+    description = (
+        f"cosine-weighted kNN, k = {cfg.k}, T = {cfg.temperature:g}, "
+        f"bank: {_where(cfg.bank, len(bank.targets))}"
+    )
+    settings = {"k": cfg.k, "temperature": cfg.temperature, "bank": cfg.bank}
+    entry = {"kind": "knn", "description": description, "settings": settings}
+    return name, entry | {"n_train": len(bank.targets), "seeds": []}, preds.cpu()
+
+
+def _run_linear(
+    cfg: LinearConfig,
+    shots: int | str,
+    seeds: Sequence[int],
+    bank: Features,
+    test: Features,
+    num_classes: int,
+) -> tuple[str, dict[str, Any], list[ProbeResult]]:
+    count = shots if isinstance(shots, int) else None
+    probes = [
+        linear_probe(
+            *bank,
+            test.feats,
+            num_classes=num_classes,
+            shots=count,
+            seed=seed,
+            grid=cfg.grid,
+            val_fraction=cfg.val_fraction,
+            max_iter=cfg.max_iter,
+            engine=cfg.engine,
+        )
+        for seed in seeds
+    ]
+    name = "linear_full" if count is None else f"linear_{count}shot"
+    drawn = "all images" if count is None else f"{count} images per class"
+    entry = {
+        "kind": "linear",
+        "description": (
+            f"logistic regression on standardised frozen features, {drawn} of "
+            f"{_where(cfg.fit_on, len(bank.targets))}, C chosen on "
+            f"{cfg.val_fraction:.0%} of them, then fitted again on all"
+        ),
+        "settings": {"shots": shots, "fit_on": cfg.fit_on, "grid": cfg.grid, "engine": cfg.engine},
+        "n_train": probes[0].n_train,
+        "seeds": list(seeds),
+        "chosen_c": [p.chosen_c for p in probes],
+        "val_accuracy": [[p.val_accuracy.get(c) for c in sorted(cfg.grid)] for p in probes],
+        "converged": [p.converged for p in probes],
+    }
+    return name + ("_trainset" if cfg.fit_on == "train" else ""), entry, probes
+
+
+def _score(
+    preds: Sequence[Tensor], targets: Tensor, groups: dict[str, dict[str, list[int]]]
+) -> dict[str, Any]:
+    """Score each repetition under each rule; return the means and standard deviations."""
+    targets = targets.cpu()
+    num_classes = sum(len(labels) for labels in next(iter(groups.values())).values())
+    scores = {
+        rule: [group_accuracy(p, targets, members, num_classes) for p in preds]
+        for rule, members in groups.items()
+    }
+    first = next(iter(scores.values()))
+    return {
+        "n": len(preds),
+        **{key: _stat(first, key) for key in COMMON},
+        "groups": {
+            rule: {key: _stat(repeats, key) for key in GROUPED} for rule, repeats in scores.items()
+        },
+        "per_class": [
+            None if values[0] is None else statistics.fmean(values)  # type: ignore[arg-type]
+            for values in zip(*(score.per_class for score in first), strict=True)
+        ],
+    }
+
+
+def _stat(scores: Sequence[GroupAccuracy], key: str) -> dict[str, Any]:
+    values = [getattr(score, key) for score in scores]
+    return mean_std(values)
+
+
+def mean_std(values: Sequence[float | None]) -> dict[str, Any]:
+    """Return {"mean", "std" (sample, n - 1), "n"}; None where there is nothing to average."""
+    known = [value for value in values if value is not None]
+    return {
+        "mean": statistics.fmean(known) if known else None,
+        "std": statistics.stdev(known) if len(known) > 1 else None,
+        "n": len(known),
+    }

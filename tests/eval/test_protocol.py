@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""The whole evaluation on Gaussian classes whose best accuracy is known in closed form."""
+
+import json
+import math
+import statistics
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from ltplugins.errors import UserError
+from ltplugins.eval.protocol import (
+    EvalConfig,
+    Features,
+    KnnConfig,
+    LinearConfig,
+    evaluate_features,
+    mean_std,
+)
+from ltplugins.schema import parse
+
+COUNTS = [500, 50, 5]
+DISTANCE = 1.6
+BEST = 0.5 * (1 + math.erf(DISTANCE / 2 / math.sqrt(2)))  # 0.788, two unit Gaussians
+
+
+def gaussians(per_class: list[int], seed: int) -> Features:
+    """Class 0 lies far off; classes 1 and 2 overlap so that the best rule hits 78.8 % of them."""
+    centers = torch.zeros(3, 8)
+    centers[0, 0], centers[1, 1], centers[2, 1] = 30.0, DISTANCE / 2, -DISTANCE / 2
+    centers[:, 2] = 10.0  # away from the origin, so that directions mean something
+    targets = torch.arange(3).repeat_interleave(torch.tensor(per_class))
+    noise = torch.randn(len(targets), 8, generator=torch.Generator().manual_seed(seed))
+    noise[:, 2:] *= 0.1
+    return Features(centers[targets] + noise, targets)
+
+
+def run(**change: Any) -> dict[str, Any]:
+    cfg = EvalConfig(
+        knn=KnnConfig(k=100, temperature=0.5),
+        linear=LinearConfig(shots=[100, "full"]),
+        groups=["tercile", "threshold"],
+    )
+    given: dict[str, Any] = {
+        "train_bank": gaussians(COUNTS, 0),
+        "probe": gaussians([200] * 3, 1),
+        "test": gaussians([1000] * 3, 2),
+        "class_counts": COUNTS,
+        "cfg": cfg,
+    } | change
+    return evaluate_features(**given)
+
+
+def test_numbers_match_the_known_separability() -> None:
+    results = run()
+    assert list(results["protocols"]) == ["knn_k100_T0.5", "linear_100shot", "linear_full"]
+    for name, entry in results["protocols"].items():
+        tercile = entry["groups"]["tercile"]
+        assert tercile["many"]["mean"] == pytest.approx(1.0, abs=0.005), name
+        pair = (tercile["medium"]["mean"] + tercile["few"]["mean"]) / 2
+        assert pair == pytest.approx(BEST, abs=0.03), name
+        assert entry["overall"]["mean"] == pytest.approx((1 + 2 * BEST) / 3, abs=0.02), name
+        assert entry["balanced"]["mean"] == pytest.approx(entry["overall"]["mean"])
+        assert entry["per_class"][0] == pytest.approx(tercile["many"]["mean"])
+        assert entry["groups"]["threshold"]["few"] == tercile["few"]  # same classes here
+        assert tercile["group_std"]["mean"] > 0.08
+    assert results["sizes"] == {"train": 555, "probe": 600, "test": 3000}
+    assert results["notes"] == []
+    assert json.loads(json.dumps(results)) == results
+
+
+def test_repetitions_are_counted() -> None:
+    protocols = run()["protocols"]
+    assert protocols["knn_k100_T0.5"]["overall"]["n"] == 1
+    assert protocols["knn_k100_T0.5"]["overall"]["std"] is None
+    shots = protocols["linear_100shot"]
+    assert shots["seeds"] == [0, 1, 2] and shots["overall"]["n"] == 3
+    assert shots["overall"]["std"] > 0
+    assert shots["n_train"] == 300 and protocols["linear_full"]["n_train"] == 600
+    assert len(shots["chosen_c"]) == len(shots["converged"]) == 3
+
+
+def test_training_images_as_bank_change_the_name_and_the_tail() -> None:
+    cfg = EvalConfig(
+        knn=KnnConfig(k=20, bank="train"), linear=LinearConfig(["full"], fit_on="train"), seeds=[0]
+    )
+    protocols = run(cfg=cfg, probe=None)["protocols"]
+    assert list(protocols) == ["knn_k20_T0.07_trainset", "linear_full_trainset"]
+    entry = protocols["knn_k20_T0.07_trainset"]
+    assert "long-tailed training set (555 images)" in entry["description"]
+    few, medium = (entry["groups"]["tercile"][g]["mean"] for g in ("few", "medium"))
+    assert few < medium - 0.3  # 5 bank images against 50
+
+
+def test_probe_description_names_its_set() -> None:
+    entry = run()["protocols"]["linear_100shot"]
+    assert "100 images per class of the balanced probe set (600 images)" in entry["description"]
+    assert "C chosen on 20% of them" in entry["description"]
+
+
+def test_the_test_order_does_not_matter() -> None:
+    test = gaussians([1000] * 3, 2)
+    order = torch.randperm(3000, generator=torch.Generator().manual_seed(0))
+    shuffled = Features(test.feats[order], test.targets[order])
+    assert run(test=shuffled) == run(test=test)
+
+
+def test_wrong_test_labels_change_scores_but_not_choices() -> None:
+    test = gaussians([1000] * 3, 2)
+    lied = run(test=Features(test.feats, test.targets.flip(0)))
+    honest = run(test=test)
+    for name in ("linear_100shot", "linear_full"):
+        ours, theirs = honest["protocols"][name], lied["protocols"][name]
+        assert ours["chosen_c"] == theirs["chosen_c"]
+        assert ours["val_accuracy"] == theirs["val_accuracy"]
+        assert ours["overall"]["mean"] > theirs["overall"]["mean"] + 0.2
+
+
+def test_empty_group_is_na_with_a_note() -> None:
+    cfg = EvalConfig(linear=None, groups=["threshold"])
+    results = run(class_counts=[500, 300, 200], cfg=cfg)
+    [entry] = results["protocols"].values()
+    assert entry["groups"]["threshold"]["few"] == {"mean": None, "std": None, "n": 0}
+    assert entry["groups"]["threshold"]["group_std"]["mean"] is None
+    assert len(results["notes"]) == 2
+    assert results["notes"][1].startswith("[threshold] few is n/a: no class is in it")
+
+
+def test_class_without_test_images() -> None:
+    test = gaussians([100, 100, 0], 2)
+    results = run(test=test, cfg=EvalConfig(linear=None, groups=["tercile"]))
+    [entry] = results["protocols"].values()
+    assert entry["per_class"][2] is None
+    assert "classes 2 have no test image" in results["notes"][0]
+
+
+def test_mean_std_by_hand() -> None:
+    assert mean_std([0.5, 0.7, None]) == {
+        "mean": pytest.approx(0.6),
+        "std": pytest.approx(statistics.stdev([0.5, 0.7])),
+        "n": 2,
+    }
+    assert mean_std([None]) == {"mean": None, "std": None, "n": 0}
+
+
+def test_config_is_parsed_and_checked() -> None:
+    section = OmegaConf.create({"linear": {"shots": [5, "full"]}, "knn": None, "seeds": [4]})
+    cfg = parse(EvalConfig, section, "eval")
+    assert cfg.knn is None and cfg.linear is not None
+    assert cfg.linear.shots == [5, "full"]
+    assert parse(EvalConfig, None, "eval") == EvalConfig()
+    with pytest.raises(UserError, match=r"unknown key 'eval.knn.temprature'.*'temperature'"):
+        parse(EvalConfig, {"knn": {"temprature": 0.1}}, "eval")
+    with pytest.raises(UserError, match=r"eval.groups\[0\]: expected one of threshold, tercile"):
+        parse(EvalConfig, {"groups": ["thirds"]}, "eval")
+    with pytest.raises(UserError, match=r"eval.linear.shots\[0\]"):
+        parse(EvalConfig, {"linear": {"shots": ["ful"]}}, "eval")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"probe": None}, "needs the probe set's features"),
+        ({"cfg": EvalConfig(groups=[])}, "eval.groups is empty"),
+        ({"cfg": EvalConfig(seeds=[])}, "eval.seeds is empty"),
+        ({"class_counts": [5, 5]}, "test label 2 is outside 0..1"),
+    ],
+)
+def test_bad_input(change: dict, words: str) -> None:
+    with pytest.raises(UserError) as error:
+        run(**change)
+    assert words in str(error.value)
