@@ -95,7 +95,9 @@ def test_two_steps(host: str, method: str) -> None:
     assert names | {LOSS_METRIC[method]} <= set(metrics)
     assert all(torch.isfinite(torch.tensor(list(metrics.values()))))
     moved = {
-        key.split(".")[0] for key, value in model.state_dict().items() if (value != before[key]).any()
+        key.split(".")[0]
+        for key, value in model.state_dict().items()
+        if (value != before[key]).any()
     }
     assert {"backbone", "projector", "classifier"} <= moved
     assert ({"momentum_backbone", "momentum_projector"} <= moved) == (method in MOMENTUM)

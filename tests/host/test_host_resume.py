@@ -91,5 +91,7 @@ def test_update_moves_the_twin_by_one_minus_tau() -> None:
 
 
 def test_bad_taus() -> None:
-    with pytest.raises(UserError, match=r"base_tau <= final_tau <= 1, got base_tau=0.99, final_tau=0.9"):
+    with pytest.raises(
+        UserError, match=r"base_tau <= final_tau <= 1, got base_tau=0.99, final_tau=0.9"
+    ):
         MomentumUpdater(0.99, 0.9)
