@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Repairs of solo-learn 1.0.6 for when it is the host. Explicit: our scripts call ``apply_fixes``.
 
-Two of its defects break promises that we make on every host:
+Three of its defects break promises that we make on every host:
 
 - ``WeightedKNNClassifier`` passes ``compute_on_step``, which torchmetrics >= 1 refuses, so that
   ``knn_eval.enabled`` crashes at construction; and it sizes its vote by the classes present in the
   test split, so that a subset crashes. Ours takes its place.
 - ``MomentumUpdater.cur_tau`` is not saved, and the step counter restarts at 0, so that a resumed
   run differs from the unbroken one.
+- Schedules of methods with a ``static_lr`` group (SimSiam, NNSiam) hang a function on the scheduler
+  instance, which goes into the checkpoint: it then does not open under ``weights_only``, torch's
+  default since 2.6, and where it opens it calls into the old run's optimizer.
 """
 
-import functools
 import importlib
 import logging
 from typing import Any
@@ -29,31 +31,40 @@ def apply_fixes() -> list[str]:
     Raises:
         ImportError: there is no solo-learn to repair.
     """
+    from ltplugins.eval.knn import OnlineKNN
+
     base = importlib.import_module("solo.methods.base")
-    base.WeightedKNNClassifier = _knn_class()  # type: ignore[attr-defined]
-    _save_tau(base.BaseMomentumMethod)
-    fixes = ["online kNN replaced", "momentum tau saved and restored"]
+    base.WeightedKNNClassifier = OnlineKNN  # type: ignore[attr-defined]
+    make_resumable()
+    fixes = ["online kNN replaced", "momentum tau saved", "static_lr schedules resumable"]
     logger.info("solo-learn repaired: %s", ", ".join(fixes))
     return fixes
 
 
-@functools.cache
-def _knn_class() -> type:
-    from ltplugins.eval.knn import OnlineKNN
-
-    class HostKNN(OnlineKNN):
-        """solo-learn relies on ``compute`` to empty the bank; it never calls ``reset``."""
-
-        def compute(self) -> Any:
-            result = super().compute()
-            self.reset()
-            return result
-
-    return HostKNN
+def make_resumable() -> None:
+    """The part of ``apply_fixes`` that concerns checkpoints; idempotent."""
+    base: Any = importlib.import_module("solo.methods.base")
+    _save_momentum_state(base.BaseMomentumMethod)
+    for name in ("LinearWarmupCosineAnnealingLR", "MultiStepLR"):
+        setattr(base, name, _without_functions(getattr(base, name)))
 
 
-def _save_tau(cls: Any) -> None:
-    """Put the momentum state into the checkpoints of ``cls`` and its subclasses."""
+def _without_functions(scheduler: Any) -> type:
+    """Return the scheduler class with plain values only in its ``state_dict``."""
+    if getattr(scheduler, "_ltplugins_plain_state", False):
+        return scheduler
+
+    class PlainState(scheduler):
+        _ltplugins_plain_state = True
+
+        def state_dict(self) -> dict[str, Any]:
+            return {key: value for key, value in super().state_dict().items() if key != "get_lr"}
+
+    PlainState.__name__ = scheduler.__name__
+    return PlainState
+
+
+def _save_momentum_state(cls: Any) -> None:
     if getattr(cls, "_ltplugins_saves_tau", False):
         return
     save, load, start = cls.on_save_checkpoint, cls.on_load_checkpoint, cls.on_train_start

@@ -151,8 +151,8 @@ def test_config_is_parsed_and_checked() -> None:
     assert cfg.knn is None and cfg.linear is not None
     assert cfg.linear.shots == [5, "full"]
     assert parse(EvalConfig, None, "eval") == EvalConfig()
-    with pytest.raises(UserError, match=r"unknown key 'eval.knn.temprature'.*'temperature'"):
-        parse(EvalConfig, {"knn": {"temprature": 0.1}}, "eval")
+    with pytest.raises(UserError, match=r"unknown key 'eval.knn.temperatures'.*'temperature'"):
+        parse(EvalConfig, {"knn": {"temperatures": 0.1}}, "eval")
     with pytest.raises(UserError, match=r"eval.groups\[0\]: expected one of threshold, tercile"):
         parse(EvalConfig, {"groups": ["thirds"]}, "eval")
     with pytest.raises(UserError, match=r"eval.linear.shots\[0\]"):
