@@ -4,11 +4,16 @@
 Everything after the file's name is the script's own command line.
 """
 
+import logging
+import os
 import runpy
 import sys
 from pathlib import Path
 
 from ltplugins.errors import UserError
+from ltplugins.host.detect import ENV
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -26,9 +31,13 @@ def main() -> None:
     sys.argv = sys.argv[1:]
 
     def work() -> None:
-        from ltplugins.host.solo import apply_fixes, require
+        # Without solo-learn there is no script of its to run: the host's own error says so.
+        os.environ[ENV] = "solo"
+        from ltplugins.host import HOST
 
-        require()
+        log.info("host: %s", HOST.describe())
+        from ltplugins.host.solo import apply_fixes
+
         apply_fixes()
         register()
         runpy.run_path(str(script), run_name="__main__")

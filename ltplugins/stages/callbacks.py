@@ -63,18 +63,8 @@ class RunCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what the run is, and the EMA factor, which solo-learn does not save."""
+        """Add what the run is: config, host, split."""
         checkpoint["ltplugins"] = self.meta
-        updater = getattr(pl_module, "momentum_updater", None)
-        if updater is not None:
-            checkpoint["momentum_cur_tau"] = float(updater.cur_tau)
-
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Restore the EMA factor."""
-        if "momentum_cur_tau" in checkpoint:
-            pl_module.momentum_updater.cur_tau = checkpoint["momentum_cur_tau"]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save every ``frequency`` epochs and at the end."""

@@ -41,6 +41,10 @@ def pretrain(cfg: DictConfig) -> Path:
     """
     from ltplugins.host import HOST, METHODS
 
+    if HOST.name == "solo":
+        from ltplugins.host.solo import apply_fixes
+
+        apply_fixes()
     ltplugins.register()
     cfg = resolve(cfg)
     check_method(cfg, METHODS)
@@ -83,11 +87,13 @@ def pretrain(cfg: DictConfig) -> Path:
 def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> pl.LightningModule:
     """Build the host's method with scaled learning rates and the stem that the config asks for."""
     from ltplugins.host import METHODS
-    from ltplugins.host.stem import apply_stem
+    from ltplugins.host.stem import apply_stem, has_stem
 
     model = METHODS[cfg.method](scale_learning_rates(cfg, world_size))
+    # solo-learn chooses the stem by the data set's name; here the switch or the record does.
     small = OmegaConf.select(cfg, "backbone.small_stem")
-    apply_stem(model, record_small_stem if small is None else small, explicit=small is not None)
+    if small or has_stem(model.backbone):
+        apply_stem(model, record_small_stem if small is None else small)
     if not OmegaConf.select(cfg, "performance.disable_channel_last"):
         model = model.to(memory_format=torch.channels_last)
     return model

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """A run's folder: what was run, with what, and what came out. One run, one folder.
 
-    config.yaml   the resolved config          run.json     versions, split, host, command line
-    metrics.csv   every logged metric          checkpoints/ last.ckpt (and epoch=N.ckpt)
-    results.json  the evaluation               .lock        held while a process writes here
+config.yaml   the resolved config          run.json     versions, split, host, command line
+metrics.csv   every logged metric          checkpoints/ last.ckpt (and epoch=N.ckpt)
+results.json  the evaluation               .lock        held while a process writes here
 """
 
 import fcntl
@@ -25,9 +25,18 @@ from ltplugins.errors import UserError
 from ltplugins.files import write_json, write_text
 
 _PACKAGES = (
-    "torch torchvision lightning timm hydra-core einops torchmetrics numpy scikit-learn pillow "
-    "safetensors"
-).split()
+    "torch",
+    "torchvision",
+    "lightning",
+    "timm",
+    "hydra-core",
+    "einops",
+    "torchmetrics",
+    "numpy",
+    "scikit-learn",
+    "pillow",
+    "safetensors",
+)
 
 
 class RunFolder:

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""Report of evaluated runs: gathers their results, curves and embeddings for ``eval.report``."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from ltplugins.errors import UserError
+from ltplugins.eval.embed import embed_2d, pick_points
+from ltplugins.eval.features import cached_features
+from ltplugins.eval.report import write_report
+from ltplugins.eval.summary import RunResult, results_table
+from ltplugins.stages.csv_logger import read_metrics
+from ltplugins.stages.run_folder import RunFolder
+
+# What a reader wants to see of the training; the rest stays in metrics.csv.
+_CURVES = ("nce_loss", "neg_cos_sim", "barlow_loss", "vicreg_loss", "gh_loss", "gh_weight")
+_CURVES += ("gh_prior_entropy", "acc1")
+
+
+def report(runs: Sequence[str | Path], out: str | Path, title: str = "Comparison of runs") -> Path:
+    """Compare evaluated runs: a table on the terminal, report.html and report.md in ``out``.
+
+    Runs of one method become one row; runs that share split and seed are compared pair by pair.
+
+    Raises:
+        UserError: a run that is not evaluated yet.
+    """
+    results = [gather_run(path) for path in runs]
+    Console().print(results_table(results))
+    path = write_report(results, out, title)
+    Console().print(f"report: {path}", highlight=False)
+    return path
+
+
+def gather_run(path: str | Path) -> RunResult:
+    """Collect what a report needs of one run folder."""
+    run = RunFolder.existing(path)
+    if not run.results.exists():
+        raise UserError(f"{path} is not evaluated yet: ltplugins evaluate {path}")
+    results = json.loads(run.results.read_text(encoding="utf-8"))
+    facts = run.read()
+    embedding, targets = _embedding(run.path, results)
+    return RunResult(
+        name=str(path),
+        results=results,
+        group_key=results["method"],
+        pair_key=f"split {results['split']['hash'][:12]}, seed {results['seed']}",
+        curves=_curves(run.metrics),
+        embedding=embedding,
+        embedding_targets=targets,
+        embedding_method="t-SNE",
+        class_names=results["class_names"],
+        config=OmegaConf.to_yaml(run.config()),
+        info=_info(results, facts),
+    )
+
+
+def _embedding(folder: Path, results: dict[str, Any]) -> tuple[Any, Any]:
+    def refuse() -> tuple[torch.Tensor, torch.Tensor]:
+        raise UserError(
+            f"the features of {folder} are gone or damaged: ltplugins evaluate {folder}"
+        )
+
+    feats, targets = cached_features(results["features"]["test"], folder / "features", refuse)
+    chosen = pick_points(targets)
+    return embed_2d(feats[chosen], seed=0, method="tsne"), targets[chosen]
+
+
+def _curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+    curves = read_metrics(path) if path.exists() else {}
+    chosen = {}
+    for name in _CURVES:
+        for key in (f"train_{name}_epoch", f"train_{name}"):
+            if key in curves:
+                chosen[f"train_{name}"] = curves[key]
+                break
+    return chosen
+
+
+def _info(results: dict[str, Any], facts: dict[str, Any]) -> dict[str, str]:
+    return {
+        "data": f"{results['dataset']}, {results['split']['description']}",
+        "split": results["split"]["hash"][:16],
+        "seed": str(results["seed"]),
+        "epochs": str(results["epoch"]),
+        "host": str(results["host"]),
+        "commit": str(facts.get("git")),
+        "versions": ", ".join(f"{k} {v}" for k, v in list(facts["packages"].items())[:4]),
+        "training": f"{facts.get('seconds', 0) / 60:.1f} min, "
+        f"{facts.get('images_per_second', 0):.0f} images/s",
+    }
