@@ -228,7 +228,10 @@ def _own_defaults(name: str, parsed: Any) -> dict[str, Any]:
     if name == "optimizer":
         # solo-learn scales but never defaults it; 0.1 is what all its files say.
         lr = parsed.classifier_lr
-        return {"classifier_lr": 0.1 if lr is None else lr, "kwargs": parsed.kwargs}
+        # Torch's SGD and timm's LARS start at momentum 0; solo-learn means 0.9 where none is said.
+        momentum = {"momentum": 0.9} if parsed.name in ("sgd", "lars") else {}
+        kwargs = {**momentum, **parsed.kwargs}
+        return {"classifier_lr": 0.1 if lr is None else lr, "kwargs": kwargs}
     if name in ("checkpoint", "auto_resume", "wandb", "momentum"):
         return dataclasses.asdict(parsed)
     if name == "data":

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: MIT
+"""GH over every base of the host: two steps, memory, prior, schedule, and nothing when w = 0."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from helpers import KWARGS, tiny_config
+from ltplugins.data.datamodule import LTDataModule
+from omegaconf import OmegaConf
+
+import ltplugins
+from ltplugins.config import resolve
+from ltplugins.errors import UserError
+from ltplugins.losses.gh import population_prior
+from ltplugins.methods.schedule import to_epochs
+
+ltplugins.register()
+
+
+def build(cfg):
+    from ltplugins.host import METHODS
+
+    pl.seed_everything(int(cfg.get("seed", 0)), verbose=False)
+    cfg = resolve(cfg)
+    data = LTDataModule(cfg)
+    cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
+    return METHODS[cfg.method](cfg), data
+
+
+def fit(model, data, **kwargs):
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        **{"max_epochs": 3, **kwargs},
+    )
+    trainer.fit(model, datamodule=data)
+    return trainer
+
+
+@pytest.mark.parametrize("base", KWARGS)
+def test_two_epochs_over_every_base(base, tmp_path):
+    model, data = build(tiny_config(tmp_path, f"gh_{base}", max_epochs=2))
+    before = {k: v.clone() for k, v in model.backbone.state_dict().items()}
+    trainer = fit(model, data, max_epochs=2)
+    assert torch.isfinite(trainer.callback_metrics["train_gh_loss_epoch"])
+    assert trainer.callback_metrics["train_gh_weight_epoch"] == 1.0
+    assert any(not torch.equal(before[k], v) for k, v in model.backbone.state_dict().items())
+    # 42 images, batches of 8, the last one dropped: two images may stay unseen.
+    assert model.gh_memory_filled.sum() >= 40
+    assert model.gh_prior.sum() == pytest.approx(1.0)
+
+
+def test_memory_rows_belong_to_their_images(tmp_path):
+    """The rows that a step fills are exactly those of the batch's indexes."""
+    model, data = build(tiny_config(tmp_path))
+    seen = []
+    step = type(model).training_step
+
+    def recording(self, batch, batch_idx):
+        seen.extend(batch[0].tolist())
+        return step(self, batch, batch_idx)
+
+    type(model).training_step = recording
+    try:
+        fit(model, data, max_epochs=1, limit_train_batches=2)
+    finally:
+        type(model).training_step = step
+    assert len(seen) == 16
+    assert torch.nonzero(model.gh_memory_filled).flatten().tolist() == sorted(seen)
+    assert torch.allclose(model.gh_memory[sorted(seen)].norm(dim=1), torch.ones(16), atol=1e-5)
+
+
+def test_weight_zero_reproduces_the_base_bit_for_bit(tmp_path):
+    base_model, data = build(tiny_config(tmp_path, "simclr"))
+    fit(base_model, data)
+    gh_model, data = build(tiny_config(tmp_path, "gh_simclr", method_kwargs__gh__weight=0.0))
+    fit(gh_model, data)
+    gh_state = gh_model.state_dict()
+    for key, value in base_model.state_dict().items():
+        assert torch.equal(value, gh_state[key]), key
+    changed, data = build(tiny_config(tmp_path, "gh_simclr"))
+    fit(changed, data)
+    assert not torch.equal(
+        changed.state_dict()["backbone.conv1.0.weight"], gh_state["backbone.conv1.0.weight"]
+    )
+
+
+def test_prior_is_recomputed_on_schedule(tmp_path):
+    changes = {"method_kwargs__gh__warmup": 2, "method_kwargs__gh__prior_interval": 2}
+    model, data = build(tiny_config(tmp_path, max_epochs=5, **changes))
+    priors = []
+
+    class Watch(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            priors.append((pl_module.gh_prior.clone(), bool(pl_module.gh_prior_is_set)))
+
+    fit(model, data, max_epochs=5, callbacks=[Watch()])
+    assert [is_set for _, is_set in priors] == [False, False, True, True, True]
+    assert torch.equal(priors[0][0], torch.full((5,), 0.2))
+    # Due after epochs 2 (end of warm-up) and 4; epoch 3 leaves it alone.
+    assert torch.equal(priors[2][0], priors[3][0])
+    assert torch.equal(model.gh_prior, priors[4][0])
+
+
+def test_final_prior_is_the_memory_histogram(tmp_path):
+    model, data = build(tiny_config(tmp_path, max_epochs=2))
+    fit(model, data, max_epochs=2)
+    assert torch.equal(model.gh_prior, population_prior(model.gh_memory, model.gh_memory_filled))
+
+
+def test_base_reads_its_own_name_and_no_block_of_ours(tmp_path):
+    cfg = tiny_config(tmp_path)
+    model, _ = build(cfg)
+    assert model.cfg.method == "simclr"
+    assert "gh" not in model.cfg.method_kwargs
+    assert cfg.method == "gh_simclr"
+
+
+def test_two_stage_learning_rate(tmp_path):
+    changes = {
+        "method_kwargs__gh__two_stage_lr": True,
+        "method_kwargs__gh__warmup": 4,
+        "scheduler__warmup_epochs": 2,
+    }
+    model, data = build(tiny_config(tmp_path, max_epochs=8, **changes))
+    rates = []
+
+    class Watch(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"] / pl_module.lr)
+
+    trainer = fit(model, data, max_epochs=8, callbacks=[Watch()])
+    assert rates[2] == pytest.approx(1.0)  # end of the linear warm-up
+    assert rates[3] == pytest.approx(0.8)  # half way down to 0.6
+    assert rates[4] == pytest.approx(0.6)  # the restart
+    assert rates[6] == pytest.approx(0.3)  # half way to the end
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_memory_in_half_precision(dtype, tmp_path):
+    model, data = build(tiny_config(tmp_path, method_kwargs__gh__memory_dtype=dtype))
+    fit(model, data)
+    assert model.gh_memory.dtype == getattr(torch, dtype)
+    assert torch.isfinite(model.gh_memory.float()).all()
+
+
+def test_bf16_autocast(tmp_path):
+    model, data = build(tiny_config(tmp_path))
+    trainer = fit(model, data, precision="bf16-mixed")
+    assert torch.isfinite(trainer.callback_metrics["train_gh_loss_epoch"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"method_kwargs__gh__num_directions": 10}, "exact simplex only in dimension 9 or more"),
+        ({"method_kwargs__gh__tempreature": 1.0}, r"gh.tempreature'. Did you mean 'temperature'"),
+        ({"method_kwargs__gh__warmup": "half"}, "gh.warmup: expected a number of epochs"),
+        ({"method_kwargs__gh__num_iters": "many"}, "gh.num_iters: expected int"),
+        ({"method_kwargs__gh__memory_dtype": "int8"}, "expected one of float32"),
+    ],
+)
+def test_bad_options_are_named(changes, text, tmp_path):
+    with pytest.raises(UserError, match=text):
+        build(tiny_config(tmp_path, **changes))
+
+
+def test_more_directions_can_be_asked_for(tmp_path):
+    changes = {"method_kwargs__gh__num_directions": 20, "method_kwargs__gh__approximate_etf": True}
+    model, data = build(tiny_config(tmp_path, **changes))
+    fit(model, data, max_epochs=2)
+    assert model.gh_etf.shape == (20, 8)
+
+
+def test_one_view_is_refused(tmp_path):
+    cfg = tiny_config(tmp_path)
+    OmegaConf.update(cfg, "augmentations.0.num_crops", 1)
+    with pytest.raises(UserError, match="gh_simclr needs 2 large views"):
+        build(cfg)
+
+
+def test_dummy_indexes_of_dali_are_refused(tmp_path):
+    from ltplugins.host import METHODS
+
+    cfg = resolve(tiny_config(tmp_path, data__format="dali"))
+    with pytest.raises(UserError, match="encode_indexes_into_labels=true"):
+        METHODS["gh_simclr"](cfg)
+
+
+@pytest.mark.parametrize(
+    ("value", "epochs"), [("50%", 10.0), ("1%", 0.2), (7, 7.0), (0, 0.0), ("100%", 20.0)]
+)
+def test_durations(value, epochs):
+    assert to_epochs(value, 20, "x") == pytest.approx(epochs)
+
+
+@pytest.mark.parametrize("value", [-1, "150%", "x%", "10", True])
+def test_wrong_durations(value):
+    with pytest.raises(UserError, match="'50%'"):
+        to_epochs(value, 20, "x")
