@@ -23,6 +23,35 @@ HEADS: dict[str, dict[str, Any]] = {
     "supcon": {"temperature": 0.2},
     "vicreg": {},
 }
+# What solo-learn's further methods need, beyond the two widths of the projector.
+SOLO_HEADS: dict[str, dict[str, Any]] = {
+    "all4one": {"pred_hidden_dim": 12, "temperature": 0.2, "queue_size": 16},
+    "deepclusterv2": {"num_prototypes": [3, 3], "temperature": 0.1, "kmeans_iters": 2},
+    "dino": {
+        "num_prototypes": 16,
+        "clip_grad": 0,
+        "freeze_last_layer": 1,
+        "student_temperature": 0.1,
+        "teacher_temperature": 0.07,
+        "warmup_teacher_temperature": 0.04,
+        "warmup_teacher_temperature_epochs": 1,
+    },
+    "mocov3": {"pred_hidden_dim": 12, "temperature": 0.2},
+    "nnbyol": {"pred_hidden_dim": 12, "queue_size": 16},
+    "nnclr": {"pred_hidden_dim": 12, "temperature": 0.2, "queue_size": 16},
+    "nnsiam": {"pred_hidden_dim": 12, "queue_size": 16},
+    "ressl": {"queue_size": 16, "temperature_q": 0.1, "temperature_k": 0.04},
+    "swav": {
+        "queue_size": 8,
+        "num_prototypes": 6,
+        "temperature": 0.1,
+        "epoch_queue_starts": 15,
+        "freeze_prototypes_epochs": 0,
+    },
+    "vibcreg": {},
+    # It whitens over the batch, which must be larger than the embedding.
+    "wmse": {"proj_output_dim": 2, "whitening_iters": 1, "whitening_size": 4, "whitening_eps": 0},
+}
 
 
 @cache
@@ -61,7 +90,7 @@ def make_cfg(method: str, **changes: Any) -> DictConfig:
             "method_kwargs": {
                 "proj_hidden_dim": 16,
                 "proj_output_dim": 8,
-                **HEADS.get(method, {}),
+                **(HEADS | SOLO_HEADS).get(method, {}),
             },
             "momentum": {"base_tau": 0.9, "final_tau": 1.0},
             "data": {

@@ -14,6 +14,7 @@ from host_helpers import (
     CLASSES,
     HOSTS,
     NAMES,
+    SOLO_HEADS,
     host_methods,
     loader,
     make_batch,
@@ -105,6 +106,29 @@ def test_two_steps(host: str, method: str) -> None:
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
+@pytest.mark.parametrize("method", SOLO_HEADS)
+def test_solo_methods_beyond_ours(method: str) -> None:
+    """They run on today's libraries and yield the ``z`` that wrappers need."""
+    cfg = make_cfg(method, max_epochs=1, scheduler__warmup_epochs=0, data__num_samples=8)
+    cfg.devices = [0]  # two of them read the world size from here
+    model = host_methods("solo")[method](cfg)
+    trainer = fit(model)
+    assert trainer.global_step == 2
+    assert trainer.callback_metrics["train_class_loss"].isfinite()
+    _, views, targets = make_batch()
+    assert model.base_training_step(views[0], targets)["z"].shape[0] == 4
+
+
+test_solo_methods_beyond_ours.pytestmark += needs_solo  # type: ignore[attr-defined]
+
+
+def test_every_solo_method_is_looked_at() -> None:
+    assert set(host_methods("solo")) == {"base", "linear", "mae", *NAMES, *SOLO_HEADS}
+
+
+test_every_solo_method_is_looked_at.pytestmark = needs_solo  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("method", NAMES)
 @pytest.mark.parametrize("host", HOSTS)
 def test_what_wrappers_rely_on(host: str, method: str) -> None:
@@ -176,10 +200,7 @@ def test_stand_in_equals_solo(method: str) -> None:
             assert mine == pytest.approx(theirs, rel=1e-5)
 
 
-test_stand_in_equals_solo.pytestmark = [  # type: ignore[attr-defined]
-    *test_stand_in_equals_solo.pytestmark,  # type: ignore[attr-defined]
-    *needs_solo,
-]
+test_stand_in_equals_solo.pytestmark += needs_solo  # type: ignore[attr-defined]
 
 
 def described(groups: list[dict[str, Any]]) -> list[Any]:
