@@ -113,6 +113,8 @@ def themed_svg(svg: str, prefix: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)  # it would style the page
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
+    for size in ("width", "height"):  # the page decides; the view box keeps the proportions
+        svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
     svg = re.sub(r"(font: [^'\"]*)'[^;\"]*", r"\1var(--font)", svg)
     used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
