@@ -32,7 +32,8 @@ def draw_groups(sections: Sequence[Section]) -> Figure:
             for place, metric in zip(places, shown, strict=True):
                 cell = row.cells[metric]
                 if cell.mean is None:
-                    axis.text(place, 1, "n/a", ha="center", va="bottom", color=THEME["muted"])
+                    gap: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8}
+                    axis.text(place, 1, "n/a", color=THEME["muted"], **gap)
                     continue
                 axis.bar(place, 100 * cell.mean, width * 0.92, color=series(i))
                 spread = 100 * (cell.std or 0.0)
@@ -46,9 +47,10 @@ def draw_groups(sections: Sequence[Section]) -> Figure:
         axis.set_title(section.protocol)
         axis.set_xticks(range(len(shown)), shown, color=THEME["ink"])
         axis.axvline(0.5, color=THEME["rule"], linewidth=0.8)
+        axis.set_xlim(-0.5, len(shown) - 0.5)
         axis.set_ylim(0, 105)
         axis.set_ylabel("accuracy (%)")
-    _legend(figure, axes[0])
+    _legend(figure, axes)
     return figure
 
 
@@ -65,12 +67,13 @@ def draw_rank(sections: Sequence[Section], rows: dict[str, list[RunResult]], rul
             if all(np.isnan(curve).all() for curve in curves):
                 continue
             _rank_line(axis, np.stack(curves), i, name)
-        axis.set_title(section.protocol)
+        axis.set_title(section.protocol, pad=20)  # above the names of the groups
         axis.set_ylabel("accuracy (%)")
-        axis.set_ylim(-3, 103)
+        low, high = axis.get_ylim()
+        axis.set_ylim(max(-2, 10 * (low // 10)), min(102, high))
         _rank_axis(axis, counts)
         _group_borders(axis, next(iter(rows.values()))[0], rule)
-    _legend(figure, axes[0])
+    _legend(figure, axes)
     return figure
 
 
@@ -150,10 +153,11 @@ def draw_counts(run: RunResult, rule: str) -> Figure:
         axis.set_xticks(ranks, [names[c] for c in order])
         for rank, count in enumerate(counts, start=1):
             axis.text(rank, count, f"{count:,}", ha="center", va="bottom", fontsize=8)
-        if max(len(name) for name in names) > 80 / len(order):
-            axis.tick_params(axis="x", rotation=25)
+        if max(len(name) for name in names) > 130 / len(order):
+            axis.set_xticks(ranks, [names[c] for c in order], rotation=30, ha="right")
     else:
         axis.set_xlabel("class rank by training images")
+    axis.set_xlim(0.4, len(order) + 0.6)
     axis.set_ylabel("training images")
     axis.legend(loc="upper right")
     return figure
@@ -170,6 +174,8 @@ def draw_curves(rows: dict[str, list[RunResult]]) -> Figure | None:
     figure, axes = panels(len(names), 3, 2.1)
     for axis, metric in zip(axes, names, strict=True):
         for i, (row, members) in enumerate(rows.items()):
+            if axis is axes[0]:
+                axis.plot([], [], color=series(i), label=row)
             lines = [thin_out(*run.curves[metric]) for run in members if metric in run.curves]
             if not lines:
                 continue
@@ -179,12 +185,10 @@ def draw_curves(rows: dict[str, list[RunResult]]) -> Figure | None:
                     axis.plot(steps, values, color=series(i), alpha=0.35, linewidth=0.8)
             if same:
                 mean = np.mean([values for _, values in lines], axis=0)
-                axis.plot(lines[0][0], mean, color=series(i), label=row)
+                axis.plot(lines[0][0], mean, color=series(i))
         axis.set_title(metric)
         axis.set_xlabel("training step")
-    for i, row in enumerate(rows):
-        axes[0].plot([], [], color=series(i), label=row)
-    _legend(figure, axes[0])
+    _legend(figure, axes)
     return figure
 
 
@@ -206,10 +210,11 @@ def thin_out(
     return means[0], means[1]
 
 
-def _legend(figure: Figure, axis: Axes) -> None:
-    """One legend for all panels, above them, each name once."""
-    handles, labels = axis.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    figure.legend(
-        list(unique.values()), list(unique), loc="outside upper left", ncols=min(6, len(unique))
-    )
+def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend for all panels, above them, each row once and in the order of its colours."""
+    unique: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            unique.setdefault(label, handle)
+    columns = min(6, len(unique))
+    figure.legend(list(unique.values()), list(unique), loc="outside upper left", ncols=columns)

@@ -26,6 +26,7 @@ RULES = {
     "threshold": "many: more than 100 training images, medium: 20 to 100, few: fewer than 20",
     "tercile": "classes sorted by training images (ties by class id), cut into thirds",
 }
+_SIZES = {"many": "more than 100", "medium": "20 to 100", "few": "fewer than 20"}
 
 
 def shot_groups(class_counts: Sequence[int] | Tensor, protocol: str) -> dict[str, list[int]]:
@@ -178,15 +179,19 @@ def explain_missing(
     lines = []
     for name in GROUPS:
         labels = list(groups.get(name, ()))
-        if not labels:
-            reason = f"no class is in it ({RULES[protocol]})" if protocol in RULES else "no class"
-            way_out = "set groups=[tercile]" if protocol != "tercile" else "it needs 3 classes"
-            lines.append(f"{name} is n/a: {reason}; {way_out} for groups of equal size.")
+        start = f"{name} is n/a under the {protocol} rule:"
+        if not labels and protocol == "threshold":
+            lines.append(
+                f"{start} no class has {_SIZES[name]} training images; "
+                "set groups to [tercile] for groups of equal size."
+            )
+        elif not labels:
+            lines.append(f"{start} thirds need 3 classes, there are {len(test_counts)}.")
         elif not any(test_counts[label] for label in labels):
             shown = ", ".join(str(label) for label in labels[:5])
             dots = ", ..." if len(labels) > 5 else ""
             lines.append(
-                f"{name} is n/a: classes {shown}{dots} have no test image; "
+                f"{start} its classes ({shown}{dots}) have no test image; "
                 "evaluate on a test set that holds them."
             )
     return lines

@@ -132,11 +132,7 @@ def evaluate_features(
             "probe": len(probe.targets) if probe is not None else 0,
             "test": len(test.targets),
         },
-        "notes": [
-            f"[{rule}] {line}"
-            for rule in groups
-            for line in explain_missing(groups[rule], tested, rule)
-        ],
+        "notes": [line for rule in groups for line in explain_missing(groups[rule], tested, rule)],
     }
 
 

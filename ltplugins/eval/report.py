@@ -8,19 +8,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ltplugins import __version__, files
-from ltplugins.eval import page, style
-from ltplugins.eval.figures import (
-    MAX_CURVES,
-    NAMED_CLASSES,
-    curve_names,
-    draw_counts,
-    draw_curves,
-    draw_groups,
-    draw_rank,
-)
-from ltplugins.eval.groups import RULES
-from ltplugins.eval.scatter import MAX_PANELS, draw_scatter
+from ltplugins import files
+from ltplugins.eval import page, style, words
+from ltplugins.eval.figures import draw_counts, draw_curves, draw_groups, draw_rank
+from ltplugins.eval.scatter import draw_scatter
 from ltplugins.eval.summary import (
     LABELS,
     METRICS,
@@ -30,7 +21,6 @@ from ltplugins.eval.summary import (
     Section,
     common_rule,
     group_runs,
-    spread_note,
     summarise,
 )
 
@@ -89,107 +79,14 @@ def _draw(
             pictures.append(Picture(name, heading, caption, style.save(figure, folder / name)))
 
     with style.theme("ltplugins"):
-        add("groups.png", "Shot groups", GROUPS_CAPTION, draw_groups(sections))
-        caption = RANK_CAPTION
-        if len(runs[0].class_counts) > NAMED_CLASSES:
-            caption += " Dots are classes, the line is a moving average over neighbouring ranks."
-        elif any(len(members) > 1 for members in rows.values()):
-            caption += " The band is ± one standard deviation over runs."
+        add("groups.png", "Shot groups", words.GROUPS_CAPTION, draw_groups(sections))
+        caption = words.rank_caption(rows)
         add("rank.png", "Accuracy against class rank", caption, draw_rank(sections, rows, rule))
-        add("counts.png", "The training split", _counts_caption(runs), draw_counts(runs[0], rule))
-        more = len(curve_names(rows)) - MAX_CURVES
-        caption = CURVES_CAPTION + (f" {more} more were logged." if more > 0 else "")
-        add("curves.png", "Training curves", caption, draw_curves(rows))
-        add("scatter.png", "Test features", _scatter_caption(runs), draw_scatter(runs, rule))
+        caption = words.counts_caption(runs)
+        add("counts.png", "The training split", caption, draw_counts(runs[0], rule))
+        add("curves.png", "Training curves", words.curves_caption(rows), draw_curves(rows))
+        add("scatter.png", "Test features", words.scatter_caption(runs), draw_scatter(runs, rule))
     return pictures
-
-
-GROUPS_CAPTION = (
-    "Compare the few-shot bars first: a method for long tails should raise them without lowering "
-    "the many-shot ones. Error bars are the ± of the table; where bars overlap within them, the "
-    "data do not tell the rows apart."
-)
-RANK_CAPTION = (
-    "Classes from the largest to the smallest in training. A method that serves the tail lies "
-    "higher on the right. Single classes also differ in how hard they are, whatever their count."
-)
-CURVES_CAPTION = (
-    "Losses of different methods are different quantities: compare their course, not their level."
-)
-
-
-def _counts_caption(runs: Sequence[RunResult]) -> str:
-    counts = sorted(runs[0].class_counts, reverse=True)
-    ratio = f"{counts[0] / counts[-1]:,.0f} times" if counts[-1] else "infinitely many times"
-    text = (
-        f"{sum(counts):,} training images in {len(counts)} classes; the largest class has {ratio} "
-        "the images of the smallest."
-    )
-    if len({tuple(run.class_counts) for run in runs}) > 1:
-        text += f" Shown for {runs[0].name}; other runs give other classes these counts."
-    return text
-
-
-def _scatter_caption(runs: Sequence[RunResult]) -> str:
-    shown = [run for run in runs if run.embedding is not None]
-    methods = sorted({run.embedding_method for run in shown} - {""})
-    text = f"Test images in two dimensions{' by ' + ', '.join(methods) if methods else ''}. "
-    text += (
-        "Look at whether the triangles (few-shot classes, bold names) form groups of their own or "
-        "dissolve into others. Distances between far groups mean nothing."
-    )
-    more = len(shown) - MAX_PANELS
-    return text + (f" {more} more runs are not shown." if more > 0 else "")
-
-
-def _lead(runs: Sequence[RunResult], sections: Sequence[Section]) -> str:
-    num_rows = len(sections[0].rows)
-    sizes = runs[0].results["sizes"]
-    plural = "s" if len(runs) > 1 else ""
-    what = f"{len(runs)} run{plural}" + (f" of {num_rows} kinds" if num_rows < len(runs) else "")
-    return (
-        f"{what}, {len(runs[0].class_counts)} classes, {sizes['train']:,} training images, "
-        f"scored on {sizes['test']:,} test images."
-    )
-
-
-def _reading(sections: Sequence[Section]) -> str:
-    text = (
-        "Top-1 accuracy in %; group std in percentage points, lower is more even. "
-        f"{spread_note(sections)} A number is bold only where it leads every other row by more "
-        "than the ± of either."
-    )
-    if any(section.differences for section in sections):
-        text += (
-            " Lines in italics are differences, taken pair by pair between runs on the same split "
-            "and seed, then averaged: what all runs share cancels out."
-        )
-    return text
-
-
-def small_print(runs: Sequence[RunResult], sections: Sequence[Section]) -> list[tuple[str, str]]:
-    """Return (name, text) pairs that say what the numbers are; what differs is listed by run."""
-    rule = sections[0].rule
-    rows = [(section.protocol, section.description) for section in sections]
-    seeds = {name: e["seeds"] for name, e in runs[0].results["protocols"].items() if e["seeds"]}
-    shared = {tuple(value) for value in seeds.values()}
-    if len(shared) == 1:
-        rows.append(("probe seeds", ", ".join(map(str, shared.pop()))))
-    rows.append(("groups", f"{rule}: {RULES.get(rule, rule)}; always by training images"))
-    rows.append(("group accuracy", "over the test images of the group's classes"))
-    rows.append(("group std", "population standard deviation of many, medium, few"))
-    for key in dict.fromkeys(key for run in runs for key in run.info):
-        values = {run.name: run.info.get(key, "unknown") for run in runs}
-        if len(set(values.values())) == 1:
-            rows.append((key, next(iter(values.values()))))
-        else:
-            rows.append((key, "; ".join(f"{name}: {value}" for name, value in values.items())))
-    rows.append(("report by", f"ltplugins {__version__}"))
-    return rows
-
-
-def _notes(runs: Sequence[RunResult]) -> list[str]:
-    return list(dict.fromkeys(note for run in runs for note in run.results.get("notes", [])))
 
 
 def _count(row: Row) -> str:
@@ -199,15 +96,18 @@ def _count(row: Row) -> str:
 def _html(
     title: str, runs: Sequence[RunResult], sections: list[Section], pictures: list[Picture]
 ) -> str:
-    parts = [f"<h1>{escape(title)}</h1>", f'<p class="lead">{escape(_lead(runs, sections))}</p>']
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="lead">{escape(words.lead(runs, sections))}</p>',
+    ]
     parts.append(_html_table(sections))
-    parts.append(f'<p class="note">{escape(_reading(sections))}</p>')
-    parts += [f'<p class="note">{escape(note)}</p>' for note in _notes(runs)]
+    parts.append(f'<p class="note">{escape(words.reading(sections))}</p>')
+    parts += [f'<p class="note">{escape(note)}</p>' for note in words.notes(runs)]
     for picture in pictures:
         parts.append(f"<h2>{escape(picture.heading)}</h2>")
         parts.append(page.figure(picture.svg, picture.caption))
     parts.append("<h2>What the numbers are</h2>")
-    parts.append(page.definitions(small_print(runs, sections)))
+    parts.append(page.definitions(words.small_print(runs, sections)))
     configs = [run for run in runs if run.config]
     if configs:
         parts.append("<h2>Configurations</h2>")
@@ -252,8 +152,8 @@ def _html_cells(row: Row, chip: str, signed: bool) -> str:
 def _markdown(
     title: str, runs: Sequence[RunResult], sections: list[Section], pictures: list[Picture]
 ) -> str:
-    lines = [f"# {title}", "", _lead(runs, sections), "", _reading(sections)]
-    for note in _notes(runs):
+    lines = [f"# {title}", "", words.lead(runs, sections), "", words.reading(sections)]
+    for note in words.notes(runs):
         lines += ["", note]
     for section in sections:
         lines += ["", f"## {section.protocol}", "", section.description + ".", ""]
@@ -262,7 +162,7 @@ def _markdown(
         lines += ["", f"## {picture.heading}", ""]
         lines += [f"![{picture.heading}](figures/{picture.name})", "", picture.caption]
     lines += ["", "## What the numbers are", "", "| | |", "|---|---|"]
-    lines += [f"| {_plain(k)} | {_plain(v)} |" for k, v in small_print(runs, sections)]
+    lines += [f"| {_plain(k)} | {_plain(v)} |" for k, v in words.small_print(runs, sections)]
     return "\n".join(lines) + "\n"
 
 

@@ -28,13 +28,17 @@ def draw_scatter(runs: Sequence[RunResult], rule: str) -> Figure | None:
     figure, axes = panels(len(runs), columns, 10 / columns)
     for axis, run in zip(axes, runs, strict=True):
         _scatter(axis, run, rule)
-    tail = _handle("^", SHOTS["few"], "few-shot class")
+    tail = [_handle("^", SHOTS["few"], "few-shot class")] if _any_tail(runs, rule) else []
     if len(runs[0].class_counts) <= len(CLASSES):
-        handles = [_handle("o", THEME["muted"], "many- and medium-shot class"), tail]
+        handles = [_handle("o", THEME["muted"], "many- and medium-shot class"), *tail]
     else:
-        handles = [_handle("o", SHOTS[g], f"{g}-shot class") for g in GROUPS[:2]] + [tail]
+        handles = [_handle("o", SHOTS[g], f"{g}-shot class") for g in GROUPS[:2]] + tail
     figure.legend(handles=handles, loc="outside upper left", ncols=3)
     return figure
+
+
+def _any_tail(runs: Sequence[RunResult], rule: str) -> bool:
+    return any(run.results["groups"][rule]["few"] for run in runs)
 
 
 def _handle(shape: str, colour: str, label: str) -> Line2D:
@@ -46,37 +50,64 @@ def _scatter(axis: Axes, run: RunResult, rule: str) -> None:
     targets = np.asarray(run.embedding_targets)
     groups = run.results["groups"][rule]
     named = len(run.class_counts) <= len(CLASSES)
+    size = float(np.clip(8000 / len(points), 5, 14))  # square points, for the many-shot classes
     for group in GROUPS:  # few last: on top
         for label in groups[group]:
             chosen = points[targets == label]
             colour = CLASSES[label] if named else SHOTS[group]
             style: dict[str, Any]
             if group == "few":
-                style = {"marker": "^", "s": 22, "edgecolors": THEME["ink"], "linewidths": 0.5}
+                style = {"marker": "^", "s": 2 * size, "ec": THEME["ink"], "linewidths": 0.4}
             else:
-                style = {"marker": "o", "s": 9, "linewidths": 0, "alpha": 0.55}
+                style = {"marker": "o", "s": size, "linewidths": 0, "alpha": 0.55}
             axis.scatter(*chosen.T, color=colour, rasterized=True, **style)
     if named:
         _name_classes(axis, run, points, targets, set(groups["few"]))
     axis.set_title(run.name)
     axis.set_axis_off()
-    axis.set_aspect("equal", adjustable="datalim")
+    axis.margins(0.06)
 
 
 def _name_classes(
     axis: Axes, run: RunResult, points: np.ndarray, targets: np.ndarray, tail: set[int]
 ) -> None:
-    for label, count in enumerate(run.class_counts):
-        chosen = points[targets == label]
-        if not len(chosen):
-            continue
-        name = run.class_names[label] if run.class_names else str(label)
-        axis.annotate(
-            f"{name} ({count:,})",
-            np.median(chosen, axis=0),
-            ha="center",
-            va="center",
-            fontsize=7.5,
-            fontweight="bold" if label in tail else "normal",
-            bbox={"boxstyle": "round,pad=0.2", "fc": THEME["paper"], "ec": "none", "alpha": 0.8},
-        )
+    """Write each class's name and training count at the median of its points."""
+    shown = [label for label in range(len(run.class_counts)) if (targets == label).any()]
+    names = run.class_names or [str(label) for label in range(len(run.class_counts))]
+    texts = [f"{names[label]} ({run.class_counts[label]:,})" for label in shown]
+    low, span = points.min(axis=0), np.ptp(points, axis=0) + 1e-9
+    places = np.array([np.median(points[targets == label], axis=0) for label in shown])
+    places = low + span * spread_labels((places - low) / span, [0.021 * len(t) for t in texts])
+    box = {"boxstyle": "round,pad=0.15", "fc": THEME["paper"], "ec": "none", "alpha": 0.75}
+    for label, text, place in zip(shown, texts, places, strict=True):
+        weight = "bold" if label in tail else "normal"
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontweight": weight}
+        axis.annotate(text, place, fontsize=7.5, bbox=box, **style)
+
+
+def spread_labels(
+    places: np.ndarray, widths: Sequence[float], height: float = 0.055, rounds: int = 60
+) -> np.ndarray:
+    """Push overlapping labels apart vertically, half the overlap each, until none overlap.
+
+    Args:
+        places: Float[L 2], centres in panel units (0 to 1).
+        widths: Float[L], label widths in panel units.
+        height: of a label.
+        rounds: upper bound on the passes over all pairs.
+    """
+    places = places.copy()
+    pairs = [(i, j) for i in range(len(places)) for j in range(i)]
+    for _ in range(rounds):
+        moved = False
+        for i, j in pairs:
+            gap = places[i] - places[j]
+            overlap = height - abs(gap[1])
+            if overlap > 1e-6 and abs(gap[0]) < (widths[i] + widths[j]) / 2:
+                step = overlap / 2 * (1.0 if gap[1] >= 0 else -1.0)
+                places[i, 1] += step
+                places[j, 1] -= step
+                moved = True
+        if not moved:
+            break
+    return places

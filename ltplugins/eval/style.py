@@ -24,8 +24,8 @@ THEME = {"ink": "#1f2933", "muted": "#5f6b7a", "rule": "#d5dbe3", "paper": "#fdf
 SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c3e", "#7a5195")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 SHOTS = {"many": "#9aa5b1", "medium": "#4f81bd", "few": "#d55e00"}
-# Okabe-Ito first, then Tol's "muted": classes are labelled in the picture as well.
-CLASSES = (*SERIES[:6], "#999933", "#aa4499", "#44aa99", "#882255", "#7f7f7f", "#b8860b")
+# Okabe-Ito first, then Tol's "muted" and two more: classes are labelled in the picture as well.
+CLASSES = (*SERIES[:6], "#999933", "#aa4499", "#44aa99", "#8f6b4a", "#7f7f7f", "#b8860b")
 WIDTH = 10.4  # inches; 1 inch is 100 pixels of the page
 
 _RC: dict[str, Any] = {
@@ -113,6 +113,8 @@ def themed_svg(svg: str, prefix: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)  # it would style the page
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
+    for size in ("width", "height"):  # the page decides; the view box keeps the proportions
+        svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
     svg = re.sub(r"(font: [^'\"]*)'[^;\"]*", r"\1var(--font)", svg)
     used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))

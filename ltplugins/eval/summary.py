@@ -215,9 +215,14 @@ def _differences(rows: dict[str, list[RunResult]], protocol: str, rule: str) -> 
 
 def spread_note(sections: Sequence[Section]) -> str:
     """Say in one sentence what the ± of the tables is."""
-    most = max(row.num_runs for section in sections for row in section.rows)
-    if most > 1:
+    counts = {row.num_runs for section in sections for row in section.rows}
+    if 1 not in counts:
         return "± is the sample standard deviation over training runs."
+    if len(counts) > 1:
+        return (
+            "± is the sample standard deviation over training runs where n is given, and over the "
+            "seeds of the probe where there is one run."
+        )
     return (
         "± is the sample standard deviation over the seeds of the probe, on one training run each; "
         "the difference between two training runs is not in it."

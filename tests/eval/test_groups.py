@@ -120,11 +120,15 @@ def test_groups_must_cover_the_classes() -> None:
 
 def test_missing_groups_name_the_way_out() -> None:
     empty = explain_missing(shot_groups([500, 50], "threshold"), [5, 5], "threshold")
-    assert len(empty) == 1
-    assert "few is n/a: no class is in it (many: more than 100" in empty[0]
-    assert "groups=[tercile]" in empty[0]
+    assert empty == [
+        "few is n/a under the threshold rule: no class has fewer than 20 training images; "
+        "set groups to [tercile] for groups of equal size."
+    ]
     untested = explain_missing(shot_groups([9, 5, 1], "tercile"), [5, 5, 0], "tercile")
     assert untested == [
-        "few is n/a: classes 2 have no test image; evaluate on a test set that holds them."
+        "few is n/a under the tercile rule: its classes (2) have no test image; "
+        "evaluate on a test set that holds them."
     ]
+    two = explain_missing(shot_groups([9, 5], "tercile"), [5, 5], "tercile")
+    assert two == ["few is n/a under the tercile rule: thirds need 3 classes, there are 2."]
     assert explain_missing(shot_groups([9, 5, 1], "tercile"), [5, 5, 1], "tercile") == []

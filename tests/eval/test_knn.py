@@ -262,3 +262,23 @@ def test_top5_needs_a_vote() -> None:
 def test_online_needs_both_or_none() -> None:
     with pytest.raises(UserError, match="test_features and test_targets"):
         OnlineKNN().update(test_features=torch.ones(2, 2))
+
+
+def test_online_gathers_over_ranks_and_forgets_its_own_part() -> None:
+    """torchmetrics puts a rank's own states back after gathering; they must not survive compute."""
+    other_bank, other_labels = blobs(50, 2)
+
+    def gather(value: Tensor, group: object = None) -> list[Tensor]:
+        other = {(DIM, 90): other_bank, (90,): other_labels}.get((*value.shape[1:], len(value)))
+        return [value, value[:0] if other is None else other]
+
+    metric = OnlineKNN(k=7, dist_sync_fn=gather, distributed_available_fn=lambda: True)
+    bank, labels, test, targets = fill(metric)
+    acc1, _ = metric.compute()
+    everything = torch.cat([bank, other_bank]), torch.cat([labels, other_labels])
+    rule = {"num_classes": NUM_CLASSES, "k": 7, "temperature": 0.07}
+    expected = (knn_predict(*everything, test, **rule) == targets).float().mean().item()
+    alone = (knn_predict(bank, labels, test, **rule) == targets).float().mean().item()
+    assert acc1 == pytest.approx(100 * expected)
+    assert expected != alone
+    assert metric.train_features == [] and metric.test_features == []

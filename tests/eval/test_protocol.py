@@ -125,7 +125,7 @@ def test_empty_group_is_na_with_a_note() -> None:
     assert entry["groups"]["threshold"]["few"] == {"mean": None, "std": None, "n": 0}
     assert entry["groups"]["threshold"]["group_std"]["mean"] is None
     assert len(results["notes"]) == 2
-    assert results["notes"][1].startswith("[threshold] few is n/a: no class is in it")
+    assert results["notes"][1].startswith("few is n/a under the threshold rule: no class has")
 
 
 def test_class_without_test_images() -> None:
@@ -133,7 +133,7 @@ def test_class_without_test_images() -> None:
     results = run(test=test, cfg=EvalConfig(linear=None, groups=["tercile"]))
     [entry] = results["protocols"].values()
     assert entry["per_class"][2] is None
-    assert "classes 2 have no test image" in results["notes"][0]
+    assert "its classes (2) have no test image" in results["notes"][0]
 
 
 def test_mean_std_by_hand() -> None:
