@@ -54,6 +54,8 @@ def _check(value: Any, hint: Any, path: str) -> Any:
     if hint is Any:
         return value
     if origin in (Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None  # not "all defaults" of a section that may be absent
         for option in args:
             try:
                 return _check(value, option, path)

@@ -70,10 +70,8 @@ class EvalConfig:
     the probes (draw and validation split), not the run's.
     """
 
-    # None comes first in the unions: the parser takes the first type that fits, and to it a null
-    # section of a dataclass type means "all defaults".
-    knn: None | KnnConfig = field(default_factory=KnnConfig)  # noqa: RUF036
-    linear: None | LinearConfig = field(default_factory=LinearConfig)  # noqa: RUF036
+    knn: KnnConfig | None = field(default_factory=KnnConfig)
+    linear: LinearConfig | None = field(default_factory=LinearConfig)
     groups: list[GroupRule] = field(default_factory=lambda: ["tercile"])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
 

@@ -31,7 +31,7 @@ def apply_fixes() -> list[str]:
     Raises:
         ImportError: there is no solo-learn to repair.
     """
-    from ltplugins.eval.knn import OnlineKNN
+    from ltplugins.eval.online_knn import OnlineKNN
 
     base = importlib.import_module("solo.methods.base")
     base.WeightedKNNClassifier = OnlineKNN  # type: ignore[attr-defined]

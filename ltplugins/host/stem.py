@@ -92,10 +92,8 @@ def is_small(backbone: Any) -> bool:
 
 def record_wants_small_stem(dataset: str | None) -> bool:
     """True if the record of data set ``dataset`` is one of small images; False if it has none."""
-    try:
-        from ltplugins.data.record import RECORDS
-    except ImportError:  # pragma: no cover - the records' own module, present in every release
-        return dataset in ("cifar10", "cifar100")
+    from ltplugins.data.record import RECORDS
+
     return dataset in RECORDS and RECORDS[dataset].small_stem
 
 

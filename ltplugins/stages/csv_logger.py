@@ -3,6 +3,7 @@
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,12 @@ class MetricsLogger(Logger):
 
 
 def read_metrics(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Read metrics.csv: metric -> (steps, values)."""
+    """Read metrics.csv: metric -> (steps, values); values that are not finite are left out."""
     curves: dict[str, tuple[list[int], list[float]]] = {}
     with open(path, newline="", encoding="utf-8") as f:
         for row in csv.DictReader(f):
+            if not math.isfinite(float(row["value"])):
+                continue
             steps, values = curves.setdefault(row["metric"], ([], []))
             steps.append(int(row["step"]))
             values.append(float(row["value"]))

@@ -2,14 +2,12 @@
 """Rows, spreads, differences and what may be called best, by hand."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
 from ltplugins.errors import UserError
-from ltplugins.eval.curves import read_curves
 from ltplugins.eval.summary import (
     METRICS,
     Cell,
@@ -155,13 +153,3 @@ def test_terminal_table() -> None:
     text = console.export_text()
     assert "knn_k20_T0.07" in text and "30.0 ± 1.0" in text and "n/a" in text
     assert text.index("simclr") < text.index("gh")
-
-
-def test_curves_from_lightnings_csv(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.csv"
-    path.write_text(
-        "epoch,step,train_nce_loss,val_knn_acc1\n"
-        "0,9,5.0,\n0,19,4.0,\n0,19,,40.0\n1,29,nan,\n1,19,3.5,\n,,,\n"
-    )
-    curves = read_curves(path)
-    assert curves == {"train_nce_loss": ([9.0, 19.0], [5.0, 3.5]), "val_knn_acc1": ([19.0], [40.0])}

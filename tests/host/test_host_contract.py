@@ -56,9 +56,9 @@ class FakeKNN(torch.nn.Module):
 
 @pytest.fixture
 def fake_knn(monkeypatch: pytest.MonkeyPatch) -> type[FakeKNN]:
-    module = types.ModuleType("ltplugins.eval.knn")
+    module = types.ModuleType("ltplugins.eval.online_knn")
     module.OnlineKNN = FakeKNN  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ltplugins.eval.knn", module)
+    monkeypatch.setitem(sys.modules, "ltplugins.eval.online_knn", module)
     return FakeKNN
 
 

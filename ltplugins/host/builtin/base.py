@@ -54,7 +54,7 @@ class BaseMethod(pl.LightningModule):
         self.knn_eval: bool = cfg.knn_eval.enabled
         self.knn_k: int = cfg.knn_eval.k
         if self.knn_eval:
-            from ltplugins.eval.knn import OnlineKNN
+            from ltplugins.eval.online_knn import OnlineKNN
 
             self.knn = OnlineKNN(k=self.knn_k, distance_fx=cfg.knn_eval.distance_func)
         self.validation_step_outputs: list[dict[str, Tensor]] = []
