@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: MIT
+"""Image operators on a whole batch, each sample with its own parameters; pure functions.
+
+Geometry and blur are linear maps along one axis, so they are matrices per sample and two batched
+matrix products. Colours follow PIL and torchvision: the same formulas in float, without their
+rounding to 8 bits between steps.
+
+Legend: B batch, C channels, H, W height and width, S output size. Images are Float[B C H W] in
+[0, 1], layout contiguous.
+"""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+# ITU-R 601 luma, as PIL's conversion to "L".
+LUMA = (0.299, 0.587, 0.114)
+
+
+def resample_matrix(
+    start: Tensor, length: Tensor, flip: Tensor, in_size: int, out_size: int, taps: int
+) -> Tensor:
+    """Bicubic, antialiased resize of [start, start + length) to ``out_size``, as a matrix.
+
+    Keys' kernel with a = -0.5, widened by the scale when shrinking and cut at the crop's border:
+    what PIL's ``resize`` after ``crop`` and torchvision's antialiased resize compute.
+
+    Args:
+        start: Float[B], first pixel of the crop.
+        length: Float[B], pixels of the crop.
+        flip: Float[B], 1 = mirror the output, 0 = not.
+        in_size: pixels of the image.
+        out_size: S.
+        taps: weights per output pixel; at least :func:`resample_taps` of the longest crop.
+
+    Returns:
+        Float[B S in_size]; rows sum to 1.
+    """
+    device = start.device
+    scale = (length / out_size)[:, None]  # (B, 1)
+    narrow = scale.clamp(min=1.0).reciprocal_()
+    # Mirrored, output pixel o stands where S - 1 - o stood: o (1 - 2 flip) + (S - 1) flip.
+    out = torch.arange(0.5, out_size, device=device)
+    flip = flip[:, None]
+    centre = (out * (1.0 - 2.0 * flip) + out_size * flip) * scale  # (B, S), pixels of the crop
+    first = (centre - 2.0 / narrow + 0.5).floor_()
+    pixel = first[..., None] + torch.arange(float(taps), device=device)  # (B, S, taps)
+    x = ((pixel - (centre - 0.5)[..., None]) * narrow[..., None]).abs_()
+    weight = _cubic(x)
+    weight *= (pixel >= 0) & (pixel < length[:, None, None])
+    weight /= weight.sum(-1, keepdim=True)
+    column = pixel.add_(start[:, None, None]).clamp_(0, in_size - 1).long()
+    matrix = torch.zeros(len(start), out_size, in_size, device=device)
+    return matrix.scatter_add_(2, column, weight)
+
+
+def resample_taps(longest: float, out_size: int) -> int:
+    """Weights that one output pixel needs when up to ``longest`` pixels become ``out_size``."""
+    return math.ceil(4.0 * max(longest / out_size, 1.0)) + 1
+
+
+def _cubic(x: Tensor) -> Tensor:
+    """Keys' cubic convolution kernel, a = -0.5, of x >= 0; written without branches.
+
+    With a = max(2 - x, 0) and b = max(1 - x, 0): a^2 (a - 1) / 2 + b^2 (1 - 2 b).
+    """
+    outer = (2.0 - x).clamp_(min=0.0)
+    inner = (1.0 - x).clamp_(min=0.0)
+    inner = inner * inner * inner.mul(-2.0).add_(1.0)
+    return inner.addcmul_(outer * outer, outer - 1.0, value=0.5)
+
+
+def apply_separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Apply ``columns`` Float[B S W] along the width, then ``rows`` Float[B S' H] along the height.
+
+    What bicubic weights push out of [0, 1] is cut after each axis, as PIL's 8 bits do.
+    """
+    b, c, h, w = images.shape
+    across = torch.bmm(images.reshape(b, c * h, w), columns.transpose(1, 2)).clamp_(0.0, 1.0)
+    across = across.view(b, c, h, columns.shape[1])
+    out = images.new_empty(b, c, rows.shape[1], columns.shape[1])
+    for channel in range(c):
+        out[:, channel] = torch.bmm(rows, across[:, channel])
+    return out.clamp_(0.0, 1.0)
+
+
+def blur_matrix(sigma: Tensor, max_sigma: float, size: int) -> Tensor:
+    """Gaussian blur along one axis as a matrix: PIL's, three extended box blurs, borders repeated.
+
+    Gwosdek et al., "Theoretical Foundations of Gaussian Convolution by Extended Box Filtering",
+    SSVM 2011; PIL's ``GaussianBlur(radius=sigma)``, which solo-learn uses.
+
+    Args:
+        sigma: Float[B], pixels.
+        max_sigma: upper bound of sigma, known without looking at the tensor.
+        size: pixels of the axis.
+
+    Returns:
+        Float[B size size]; rows sum to 1.
+    """
+    radius = _box_radius(sigma)[:, None]
+    reach = math.ceil(float(_box_radius(torch.tensor(float(max_sigma))))) + 1
+    distance = torch.arange(float(reach + 1), device=sigma.device)
+    weight = (radius + 1.0 - distance).clamp_(0.0, 1.0) / (2.0 * radius + 1.0)  # (B, reach + 1)
+    basis = _distance_basis(size, reach, sigma.device)
+    box = (weight @ basis).view(-1, size, size)
+    return torch.bmm(torch.bmm(box, box), box)
+
+
+@lru_cache(maxsize=32)
+def _distance_basis(size: int, reach: int, device: torch.device) -> Tensor:
+    """Float[reach + 1, size * size]: how often output o reads input i at each distance.
+
+    Positions beyond a border count for the border's pixel.
+    """
+    basis = torch.zeros(reach + 1, size, size)
+    for out in range(size):
+        for offset in range(-reach, reach + 1):
+            basis[abs(offset), out, min(max(out + offset, 0), size - 1)] += 1.0
+    return basis.view(reach + 1, -1).to(device)
+
+
+def _box_radius(sigma: Tensor, passes: int = 3) -> Tensor:
+    """Radius of the extended box filter whose ``passes``-fold repetition has this sigma."""
+    variance = sigma * sigma / passes
+    whole = ((12.0 * variance + 1.0).sqrt() - 1.0).div(2.0).floor()
+    part = (2.0 * whole + 1.0) * (whole * (whole + 1.0) - 3.0 * variance)
+    part = part / (6.0 * (variance - (whole + 1.0) ** 2))
+    return whole + part
+
+
+def luma(images: Tensor) -> Tensor:
+    """Float[B 1 H W]; the image itself where it has one channel."""
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.unbind(1)
+    grey = red * LUMA[0]
+    return grey.add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2]).unsqueeze(1)
+
+
+def adjust_affine_(images: Tensor, gain: Tensor, to_grey: Tensor, to_mean: Tensor) -> Tensor:
+    """In place: images = clamp(gain * images + to_grey * luma + to_mean * mean(luma)).
+
+    Brightness by f is (f, 0, 0), saturation (f, 1 - f, 0), contrast (f, 0, 1 - f); (1, 0, 0)
+    changes nothing. One formula for three operators, so that samples whose random order differs
+    still go through together.
+
+    Args:
+        images: Float[B C H W], C = 1 or 3.
+        gain: Float[B].
+        to_grey: Float[B].
+        to_mean: Float[B].
+    """
+    grey = luma(images)
+    mean = grey.mean((2, 3), keepdim=True)
+    offset = torch.addcmul(mean * _column(to_mean), grey, _column(to_grey))
+    return torch.addcmul(offset, images, _column(gain), out=images).clamp_(0.0, 1.0)
+
+
+def _column(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue by ``shift`` Float[B] (in turns) and keep saturation and value of HSV.
+
+    With m = min, c = max - m, the hue in sixths of a turn, from -3 to 3, is
+    sign(g - b) * (1 + (g + b - r - m) / c): the three cases of the usual definition in one.
+    Channel n of the map back is max - c * clamp(2 - |6 (h + o_n) wrapped to [-3, 3]|, 0, 1) with
+    h in turns and o = 1/2, 1/6, -1/6 for R, G, B.
+
+    Args:
+        images: Float[B 3 H W].
+        shift: Float[B].
+    """
+    red, green, blue = images.unbind(1)
+    value = torch.maximum(red, green)
+    value = torch.maximum(value, blue, out=value)
+    low = torch.minimum(red, green)
+    low = torch.minimum(low, blue, out=low)
+    chroma = value - low
+    # Grey pixels have no hue; chroma 0 multiplies whatever is found for them.
+    hue = (green + blue).sub_(red).sub_(low).div_(chroma.clamp(min=1e-8)).add_(1.0)
+    hue = hue.copysign_(green - blue).div_(6.0).add_(shift.view(-1, 1, 1))
+    # Made on the device: a list would be copied there, and the copy waits for the device.
+    offset = torch.linspace(1 / 2, -1 / 6, 3, device=images.device)
+    wave = hue.unsqueeze(1) + offset.view(1, 3, 1, 1)
+    wave = wave.sub_(wave.round()).abs_().mul_(-6.0).add_(2.0).clamp_(0.0, 1.0)
+    return torch.addcmul(value.unsqueeze(1), wave, chroma.unsqueeze(1), value=-1.0, out=wave)
+
+
+def solarize(images: Tensor) -> Tensor:
+    """Invert what 8 bits would round to 128 or more."""
+    return torch.where(images < 127.5 / 255.0, images, 1.0 - images)
+
+
+def equalize(images: Tensor) -> Tensor:
+    """Flatten the histogram of every channel, as PIL and torchvision do, on 256 levels."""
+    b, c, h, w = images.shape
+    level = images.mul(255.0).round_().long().view(b * c, h * w)
+    histogram = torch.zeros(b * c, 256, dtype=torch.long, device=images.device)
+    histogram.scatter_add_(1, level, torch.ones_like(level))
+    # PIL: step = (pixels - those of the brightest level) // 255; 0 leaves the channel alone.
+    brightest = level.amax(1, keepdim=True)
+    step = (h * w - histogram.gather(1, brightest)) // 255
+    below = histogram.cumsum(1) - histogram
+    table = ((below + step // 2) // step.clamp(min=1)).clamp_(0, 255)
+    flat = torch.where(step > 0, table.gather(1, level), level)
+    return flat.view(b, c, h, w).float().div_(255.0)

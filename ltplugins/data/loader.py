@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""What every engine's loader has: batches of an epoch, a place to go on from, corrupt files.
+
+Legend: N training images, B batch of one rank, W ranks.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from ltplugins.data.samplers import EpochSampler
+from ltplugins.data.view_dataset import Draw, ViewBatch, ViewDataset, identity, raise_if_message
+from ltplugins.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Loader:
+    """Base of the engines' loaders: an iterable of batches with a length and a place in it.
+
+    ``iter`` is lazy: the epoch is read at the first batch, because Lightning asks for the iterator
+    before it calls ``sampler.set_epoch``.
+
+    Attributes:
+        dataset: the training subset, ``len`` = N.
+        sampler: decides the positions; ``set_epoch`` on it chooses the epoch.
+        corrupt: damaged files met so far and how often each was replaced.
+    """
+
+    def __init__(
+        self, dataset: ViewDataset, sampler: EpochSampler, *, batch_size: int, drop_last: bool
+    ) -> None:
+        self.dataset, self.sampler = dataset, sampler
+        self.batch_size, self.drop_last = batch_size, drop_last
+        self.corrupt: dict[str, int] = {}
+        self._pending: tuple[int, int] | None = None
+        self._delivered = 0
+        if drop_last and len(self) == 0:
+            per_rank = sampler.total // sampler.world_size
+            raise UserError(
+                f"fewer images than the batch: {sampler.total} training images on "
+                f"{sampler.world_size} process(es) give {per_rank} each, "
+                f"optimizer.batch_size is {batch_size}. Set optimizer.batch_size to {per_rank} "
+                f"or less, or keep more images (data.imbalance, data.fraction)."
+            )
+
+    def __len__(self) -> int:
+        """Batches of an epoch; with ``drop_last`` the same on every rank."""
+        if self.drop_last:
+            return self.sampler.total // self.sampler.world_size // self.batch_size
+        return -(-len(self.sampler) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        start = self._take_start()
+        self._delivered = start
+        for batch in self._produce(self.sampler.epoch, start):
+            self._delivered += 1
+            yield batch
+
+    def _produce(self, epoch: int, start: int) -> Iterator[Any]:
+        """Batches number ``start`` and on of ``epoch``; nothing before is decoded."""
+        raise NotImplementedError
+
+    def batch_positions(self, number: int, positions: np.ndarray) -> np.ndarray:
+        """Positions of batch ``number`` out of this rank's positions of the epoch."""
+        return positions[number * self.batch_size : (number + 1) * self.batch_size]
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch and how many batches of it were delivered."""
+        if self._pending is not None:
+            return {"epoch": self._pending[0], "batches": self._pending[1]}
+        if self._delivered >= len(self):
+            return {"epoch": self.sampler.epoch + 1, "batches": 0}
+        return {"epoch": self.sampler.epoch, "batches": self._delivered}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Make the next iteration go on from ``state``.
+
+        A ``set_epoch`` to another epoch before that iteration wins: it starts from the beginning.
+        """
+        self._pending = (int(state["epoch"]), int(state["batches"]))
+        self.sampler.set_epoch(self._pending[0])
+
+    def _take_start(self) -> int:
+        pending, self._pending = self._pending, None
+        if pending is None or pending[0] != self.sampler.epoch:
+            return 0
+        return pending[1]
+
+    def _count_corrupt(self, batch: ViewBatch) -> None:
+        for path, reason in batch.corrupt:
+            if path not in self.corrupt:
+                log.warning("corrupt image replaced by another of its batch: %s (%s)", path, reason)
+            self.corrupt[path] = self.corrupt.get(path, 0) + 1
+
+
+class WorkerPool:
+    """A DataLoader that is fed with the batches of one epoch after the other."""
+
+    def __init__(self, dataset: ViewDataset, num_workers: int) -> None:
+        self._plan = _Plan()
+        self._loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=self._plan,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            collate_fn=identity,
+            pin_memory=torch.cuda.is_available(),
+            # Its own: the DataLoader would draw a seed from the global generator every epoch.
+            generator=torch.Generator(),
+        )
+
+    def run(self, loader: Loader, epoch: int, start: int) -> Iterator[ViewBatch]:
+        """Batches ``start`` and on of ``epoch``, in order.
+
+        Raises:
+            UserError: a corrupt image under the policy ``fail``.
+        """
+        self._plan.set(loader, epoch, start)
+        for batch in self._loader:
+            checked = raise_if_message(batch)
+            loader._count_corrupt(checked)
+            yield checked
+
+
+class _Plan:
+    """Batch sampler: draws of the epoch, batch by batch, made as the workers ask for them."""
+
+    def __init__(self) -> None:
+        self._loader: Loader | None = None
+        self._epoch = self._start = 0
+
+    def set(self, loader: Loader, epoch: int, start: int) -> None:
+        self._loader, self._epoch, self._start = loader, epoch, start
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        assert self._loader is not None
+        loader, sampler = self._loader, self._loader.sampler
+        positions = sampler.positions()
+        for number in range(self._start, len(loader)):
+            first = number * loader.batch_size
+            yield [
+                # Numbered in the global order, so that the views do not depend on the ranks.
+                Draw(self._epoch, (first + i) * sampler.world_size + sampler.rank, int(p))
+                for i, p in enumerate(loader.batch_positions(number, positions))
+            ]
+
+    def __len__(self) -> int:
+        return 0 if self._loader is None else len(self._loader) - self._start

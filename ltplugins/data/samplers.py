@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: MIT
+"""Samplers: which positions of the training subset are drawn in an epoch, and nothing else.
+
+A sampler draws one global order from (seed, epoch); rank r of W takes every W-th position of it,
+starting at r. The ranks' batches number b together are therefore positions b*B*W to (b+1)*B*W of
+the global order, whatever W is: two processes see the batches that one process of twice the batch
+size sees. No position is given to two ranks and none is dropped here; where N is no multiple of W,
+the first N mod W ranks get one position more. Whole batches are dropped by the loader
+(``drop_last``), in the same number on every rank.
+
+Legend: N training images, W ranks, B batch of one rank, C classes.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from ltplugins.data.seeding import mix_seed
+from ltplugins.errors import UserError, unknown
+from ltplugins.schema import parse
+
+
+class EpochSampler(Sampler[int]):
+    """Base: the order of an epoch, sharded over ranks. Subclasses define :meth:`global_order`.
+
+    Args:
+        size: N.
+        seed: the run's seed; with the epoch it decides the order.
+        rank: of this process.
+        world_size: W.
+    """
+
+    def __init__(self, size: int, *, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is outside 0..{world_size - 1}")
+        self.size, self.seed = size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration; Lightning calls it."""
+        self.epoch = epoch
+
+    def global_order(self, rng: np.random.Generator) -> np.ndarray:
+        """Positions of the epoch over all ranks, Int[total]; ``total`` must not depend on rng."""
+        raise NotImplementedError
+
+    @property
+    def total(self) -> int:
+        """Positions in an epoch over all ranks."""
+        return self.size
+
+    def positions(self) -> np.ndarray:
+        """This rank's positions of the current epoch, Int[len(self)]."""
+        rng = np.random.Generator(np.random.PCG64(mix_seed(self.seed, self.epoch)))
+        return self.global_order(rng)[self.rank :: self.world_size]
+
+    def __len__(self) -> int:
+        return len(range(self.rank, self.total, self.world_size))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.positions().tolist())
+
+
+class ShuffleSampler(EpochSampler):
+    """Every position once an epoch, in random order."""
+
+    def global_order(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.permutation(self.size)
+
+
+class ClassAwareSampler(EpochSampler):
+    """N draws with replacement: a class k with p_k = n_k^-gamma / sum, then a uniform image of it.
+
+    Args:
+        targets: Int[N]; images without label (-1) are never drawn.
+        gamma: 0 = class-balanced, 1 = reversed frequency (ICCL's exponent).
+        seed, rank, world_size: as :class:`EpochSampler`.
+
+    Raises:
+        UserError: no label at all, or a negative gamma.
+    """
+
+    def __init__(
+        self,
+        targets: np.ndarray,
+        gamma: float = 0.0,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(len(targets), seed=seed, rank=rank, world_size=world_size)
+        targets = np.asarray(targets)
+        if gamma < 0:
+            raise UserError(f"data.sampler.gamma: expected 0 or more, got {gamma}.")
+        if not (targets >= 0).any():
+            raise UserError("sampler 'class_aware' needs labels, and the data has none.")
+        # Positions sorted by class; class k is members[starts[k] : starts[k] + counts[k]].
+        order = np.argsort(targets, kind="stable")
+        self._members = order[targets[order] >= 0]
+        _, starts, counts = np.unique(targets[self._members], return_index=True, return_counts=True)
+        weights = counts.astype(np.float64) ** -gamma
+        self._starts, self._counts = starts, counts
+        self.class_probs = weights / weights.sum()
+
+    def global_order(self, rng: np.random.Generator) -> np.ndarray:
+        drawn = rng.choice(len(self._counts), size=self.size, p=self.class_probs)
+        offset = (rng.random(self.size) * self._counts[drawn]).astype(np.int64)
+        return self._members[self._starts[drawn] + offset]
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """``data.sampler`` written as a block: a name and what it takes."""
+
+    name: str
+    gamma: float = 0.0
+
+
+SAMPLERS = ("class_aware", "shuffle")
+
+
+def build_sampler(
+    name: str | Mapping[str, Any],
+    targets: np.ndarray,
+    *,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> EpochSampler:
+    """Build a sampler by name (``shuffle``) or block (``{name: class_aware, gamma: 0.5}``).
+
+    Raises:
+        UserError: an unknown name or key.
+    """
+    cfg = (
+        SamplerConfig(name) if isinstance(name, str) else parse(SamplerConfig, name, "data.sampler")
+    )
+    if cfg.name == "shuffle":
+        return ShuffleSampler(len(targets), seed=seed, rank=rank, world_size=world_size)
+    if cfg.name == "class_aware":
+        return ClassAwareSampler(targets, cfg.gamma, seed=seed, rank=rank, world_size=world_size)
+    raise unknown("sampler", cfg.name, SAMPLERS)

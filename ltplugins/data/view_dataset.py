@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""Decode and transform in worker processes, one seeded random stream per draw.
+
+A draw is one slot of an epoch's global order. Its random numbers come from (seed, epoch, draw) and
+from nothing else: not from the worker that does it, nor from how many workers or ranks there are.
+
+Legend: B batch, V views.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from ltplugins.data.seeding import mix_seed
+from ltplugins.data.source import CorruptImage, Source
+from ltplugins.errors import UserError
+
+
+class Draw(NamedTuple):
+    """One slot of a batch: ``position`` in the training subset, ``number`` in the global order."""
+
+    epoch: int
+    number: int
+    position: int
+
+
+class ViewBatch(NamedTuple):
+    """What a worker sends: Int[B], V tensors [B, 3, S, S], Int[B], files that were replaced."""
+
+    indexes: Tensor
+    views: list[Tensor]
+    targets: Tensor
+    corrupt: list[tuple[str, str]]
+
+
+class ViewDataset(Dataset[ViewBatch]):
+    """The training subset as a map from draws to a finished batch.
+
+    Args:
+        source: of the images.
+        indices: Int[N], the subset; true indexes are positions in it.
+        transform: uint8 [H, W, 3] to V tensors; draws from torch's global generator only.
+        seed: of the run.
+        on_corrupt: ``skip`` puts another image of the batch in the place of a damaged one.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        indices: np.ndarray,
+        transform: Callable[[np.ndarray], list[Tensor]],
+        *,
+        seed: int,
+        on_corrupt: str,
+    ) -> None:
+        self.source, self.indices, self.transform = source, np.asarray(indices), transform
+        self.targets = source.targets[self.indices]
+        self.seed, self.on_corrupt = seed, on_corrupt
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitems__(self, draws: list[Draw]) -> ViewBatch | str:
+        """The batch of these draws, or the message of an error for the main process to raise."""
+        images: list[np.ndarray | None] = []
+        corrupt = []
+        for draw in draws:
+            try:
+                images.append(self.source.load(int(self.indices[draw.position])))
+            except CorruptImage as error:
+                if self.on_corrupt == "fail":
+                    return _corrupt_message(error.path, error.reason)
+                corrupt.append((error.path, error.reason))
+                images.append(None)
+        valid = [slot for slot, image in enumerate(images) if image is not None]
+        if not valid:
+            path, reason = corrupt[0]
+            return f"all {len(draws)} images of a batch are corrupt, the first: {path} ({reason})."
+        # A damaged slot takes the next valid one in turn: its index, its image, but other views.
+        taken = [
+            slot if image is not None else valid[slot % len(valid)]
+            for slot, image in enumerate(images)
+        ]
+        with _preserved_rng():
+            per_image = [self._views(images[slot], draws[own]) for own, slot in enumerate(taken)]
+        positions = torch.tensor([draws[slot].position for slot in taken], dtype=torch.int64)
+        views = [torch.stack(view) for view in zip(*per_image, strict=True)]
+        targets = torch.from_numpy(self.targets[positions.numpy()])
+        return ViewBatch(positions, views, targets, corrupt)
+
+    def _views(self, image: np.ndarray | None, draw: Draw) -> list[Tensor]:
+        assert image is not None
+        torch.default_generator.manual_seed(mix_seed(self.seed, draw.epoch, draw.number))
+        return self.transform(image)
+
+
+def identity(batch: ViewBatch | str) -> ViewBatch | str:
+    """Collate function: the data set gives whole batches."""
+    return batch
+
+
+def _corrupt_message(path: str, reason: str) -> str:
+    return (
+        f"corrupt image: {path} ({reason}). Replace or remove the file, "
+        f"or set data.on_corrupt: skip to go on with the others."
+    )
+
+
+@contextmanager
+def _preserved_rng() -> Iterator[None]:
+    """Leave the main process's generator as it was; a worker's own is nobody else's."""
+    if get_worker_info() is not None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+def raise_if_message(batch: ViewBatch | str) -> ViewBatch:
+    """Raise in the main process what a worker found: a message there would come as a traceback."""
+    if isinstance(batch, str):
+        raise UserError(batch)
+    return batch
