@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ltplugins.errors import UserError
@@ -230,22 +231,23 @@ def spread_note(sections: Sequence[Section]) -> str:
 
 
 def results_table(runs: Sequence[RunResult], title: str = "Accuracy in %") -> Table:
-    """Return a rich table of all rows under all protocols for the terminal."""
-    table = Table(title=title, title_justify="left", header_style="bold")
-    table.add_column("protocol", no_wrap=True)
-    table.add_column("run", no_wrap=True)
+    """Return a rich table of all rows, protocol by protocol, that fits 80 columns."""
+    sections = summarise(runs)
+    title = f"{title}, {sections[0].rule} groups"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
     for metric in METRICS:
         table.add_column(LABELS[metric], justify="right", no_wrap=True)
-    for section in summarise(runs):
+    for section in sections:
+        table.add_row(f"[bold]{section.protocol}[/bold]")
         lines = [(row, False) for row in section.rows]
         lines += [(row, True) for row in section.differences]
         for i, (row, signed) in enumerate(lines):
             cells = [_marked(row.cells[metric], signed) for metric in METRICS]
             count = f" (n={row.num_runs})" if row.num_runs > 1 else ""
-            style = "dim" if signed else None
             last = i == len(lines) - 1
-            first = section.protocol if i == 0 else ""
-            table.add_row(first, row.name + count, *cells, style=style, end_section=last)
+            style = "dim" if signed else None
+            table.add_row(f"  {row.name}{count}", *cells, style=style, end_section=last)
     return table
 
 

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from ltplugins.files import atomic_path
+from ltplugins.stages.console import make_console
 from ltplugins.stages.csv_logger import MetricsLogger
 
 
@@ -100,7 +101,7 @@ class RunProgress(ProgressBar):
         super().__init__()
         self.name = name
         self.batch_size = batch_size
-        self.console = console or Console(stderr=True)
+        self.console = console or make_console(stderr=True)
         self.images = 0
         self.seconds = 0.0
         self._progress: Progress | None = None

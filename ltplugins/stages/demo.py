@@ -6,8 +6,8 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
-from rich.console import Console
 
+from ltplugins.stages.console import make_console
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
@@ -26,7 +26,7 @@ def demo(
         seed: of both runs.
         epochs: instead of the demo's own length.
     """
-    console = Console()
+    console = make_console()
     started = time.perf_counter()
     console.rule("[bold]ltplugins demo[/]: who wins where on long-tailed images?")
     runs = []

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from torch.utils.data import DataLoader
 
 from ltplugins.data.augmentations import parse_augmentations
@@ -22,6 +21,7 @@ from ltplugins.eval.protocol import EvalConfig, Features, evaluate_features
 from ltplugins.eval.summary import RunResult, results_table
 from ltplugins.files import write_json
 from ltplugins.schema import parse
+from ltplugins.stages.console import make_console
 from ltplugins.stages.launch import launch
 from ltplugins.stages.loading import TrainedRun, load_backbone, open_run
 
@@ -132,8 +132,8 @@ def _device(name: str) -> str:
 def _show(cfg: DictConfig) -> None:
     results = evaluate(cfg)
     name = f"{results['method']} ({results['run']})"
-    Console().print(results_table([RunResult(name, results)]))
-    Console().print(f"written: {open_run(cfg.run).path / 'results.json'}", highlight=False)
+    make_console().print(results_table([RunResult(name, results)]))
+    make_console().print(f"written: {open_run(cfg.run).path / 'results.json'}", highlight=False)
 
 
 def main() -> None:

@@ -2,18 +2,18 @@
 """From the command line to a stage: Hydra composes, errors of the user's come out as one line."""
 
 import logging
-import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.logging import RichHandler
 
 from ltplugins.errors import UserError
+from ltplugins.stages.console import make_console
 
 # A run has its own folder with config and metrics; Hydra must not make a second one.
 _QUIET = (
@@ -51,7 +51,9 @@ def guarded(work: Callable[[], Any]) -> Any:
     try:
         return work()
     except UserError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
+        make_console(stderr=True).print(
+            f"[bold red]error:[/] {_escape(str(error))}", highlight=False
+        )
         raise SystemExit(2) from None
 
 
@@ -61,13 +63,24 @@ def set_up_logging() -> None:
 
     logger = logging.getLogger("ltplugins")
     if not logger.handlers:
-        handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
+        handler = RichHandler(console=make_console(stderr=True), show_path=False, show_time=False)
         logger.addHandler(handler)
+        logger.propagate = False
     is_first = getattr(rank_zero_only, "rank", 0) in (0, None)
     logger.setLevel(logging.INFO if is_first else logging.ERROR)
-    # Lightning's advertisements and device list say nothing that our header does not.
+    # Hydra's logging set-up disables the loggers that exist when it runs.
+    for name, existing in logging.root.manager.loggerDict.items():
+        if name.split(".")[0] == "ltplugins" and isinstance(existing, logging.Logger):
+            existing.disabled = False
+    # Lightning's advertisements and device list say nothing that our start-up lines do not.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning")
+    for text in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*LeafSpec.*",
+        ".*Checkpoint directory.*",
+    ):
+        warnings.filterwarnings("ignore", message=text)
 
 
 def _escape(text: str) -> str:

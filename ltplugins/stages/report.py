@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from rich.console import Console
 
 from ltplugins.errors import UserError
 from ltplugins.eval.embed import embed_2d, pick_points
 from ltplugins.eval.features import cached_features
 from ltplugins.eval.report import write_report
 from ltplugins.eval.summary import RunResult, results_table
+from ltplugins.stages.console import make_console
 from ltplugins.stages.csv_logger import read_metrics
 from ltplugins.stages.run_folder import RunFolder
 
@@ -32,9 +32,9 @@ def report(runs: Sequence[str | Path], out: str | Path, title: str = "Comparison
         UserError: a run that is not evaluated yet.
     """
     results = [gather_run(path) for path in runs]
-    Console().print(results_table(results))
+    make_console().print(results_table(results))
     path = write_report(results, out, title)
-    Console().print(f"report: {path}", highlight=False)
+    make_console().print(f"report: {path}", highlight=False)
     return path
 
 
