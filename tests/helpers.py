@@ -75,7 +75,7 @@ def tiny_config(folder: Path, method: str = "gh_simclr", **changes: object) -> D
             "optimizer": {
                 "name": "sgd",
                 "batch_size": 8,
-                "lr": 0.3,
+                "lr": 0.05,
                 "classifier_lr": 0.1,
                 "weight_decay": 1e-4,
             },

@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ltplugins.errors import UserError
 from ltplugins.files import atomic_path
 from ltplugins.stages.console import make_console
 from ltplugins.stages.csv_logger import MetricsLogger
@@ -68,8 +69,13 @@ class RunCheckpoint(Checkpoint):
         checkpoint["ltplugins"] = self.meta
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save every ``frequency`` epochs and at the end."""
+        """Save every ``frequency`` epochs and at the end.
+
+        Raises:
+            UserError: training has diverged; the last good checkpoint is left alone.
+        """
         epoch = trainer.current_epoch
+        _refuse_diverged(trainer)
         is_last = epoch + 1 == trainer.max_epochs or trainer.should_stop
         if is_last or (epoch + 1) % self.frequency == 0:
             self._save(trainer, "last.ckpt")
@@ -89,6 +95,17 @@ class RunCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             tmp.replace(self.folder / name)
         trainer.strategy.barrier()
+
+
+def _refuse_diverged(trainer: Trainer) -> None:
+    values = trainer.callback_metrics.items()
+    bad = [k for k, v in values if "loss" in k and not torch.isfinite(torch.as_tensor(v)).all()]
+    if bad:
+        raise UserError(
+            f"training has diverged in epoch {trainer.current_epoch + 1}: {', '.join(bad)} is not "
+            f"finite. The checkpoint of the epoch before is kept. Lower optimizer.lr, lengthen "
+            f"scheduler.warmup_epochs, or set gradient_clip_val, and give a new output_dir."
+        )
 
 
 class RunProgress(ProgressBar):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
+from rich.console import Console
 
 from ltplugins.stages.console import make_console
 from ltplugins.stages.evaluate import evaluate
