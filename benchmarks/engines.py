@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Images a second of both engines in one run: 32 px, in memory, solo-learn's symmetric CIFAR views.
 
-    python benchmarks/engines.py [--workers 2] [--batches 20] [--batch-size 256] [--threads 2]
+    python benchmarks/engines.py [--workers 2] [--batches 20] [--batch-size 256]
 
-Only the ratio says something; the machine's speed moves from run to run. The engines take turns,
-and the best round of each counts.
+Both engines have the same number of worker processes. Only the ratio says something; the machine's
+speed moves from run to run. The engines take turns, and the best round of each counts.
 """
 
 import argparse
 import time
 
 import numpy as np
-import torch
 
 from ltplugins.data.engines import build_loader
 from ltplugins.data.loader import Loader
@@ -69,14 +68,12 @@ def images_per_second(loader: Loader) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2, help="of the batched engine")
     parser.add_argument("--batches", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--grey", action="store_true", help="greyscale images")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     loaders = {engine: make_loader(engine, args) for engine in ("workers", "batched")}
     best = dict.fromkeys(loaders, 0.0)
     for _ in range(args.rounds):

@@ -13,13 +13,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from ltplugins.data.augmentations import parse_augmentations
 from ltplugins.data.config import parse_data_config
-from ltplugins.data.engines import BatchedLoader, RawBatch, build_loader
+from ltplugins.data.engines import RawLoader, build_loader
 from ltplugins.data.imbalance import make_split
 from ltplugins.data.loader import Loader
 from ltplugins.data.samplers import build_sampler
 from ltplugins.data.source import CorruptImage, Source
 from ltplugins.data.sources import build_source, has_test_part
 from ltplugins.data.transforms import eval_transform
+from ltplugins.data.view_dataset import RawBatch
 from ltplugins.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -97,11 +98,17 @@ class LTDataModule(LightningDataModule):
         return self.source.class_names
 
     def train_dataloader(self) -> Loader:
-        """The loader of this rank; raw batches where the engine is ``batched``."""
+        """The loader of this rank.
+
+        With the engine ``batched`` and an accelerator it yields raw batches, which
+        :meth:`on_after_batch_transfer` augments there; on a CPU the worker processes augment.
+        """
         trainer = self.trainer
-        rank = trainer.global_rank if trainer is not None else 0
-        world_size = trainer.world_size if trainer is not None else 1
-        self._loader = self._build(rank, world_size)
+        if trainer is None:
+            self._loader = self._build(rank=0, world_size=1)
+        else:
+            on_device = trainer.strategy.root_device.type != "cpu"
+            self._loader = self._build(trainer.global_rank, trainer.world_size, raw=on_device)
         return self._loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -123,10 +130,10 @@ class LTDataModule(LightningDataModule):
         """Augment a raw batch on the device it is on now; other batches pass through."""
         if not isinstance(batch, RawBatch):
             return batch
-        assert isinstance(self._loader, BatchedLoader)
+        assert isinstance(self._loader, RawLoader)
         return self._loader.finish(batch)
 
-    def _build(self, rank: int, world_size: int) -> Loader:
+    def _build(self, rank: int, world_size: int, *, raw: bool = False) -> Loader:
         sampler = build_sampler(
             self.cfg.sampler, self.targets, seed=self.seed, rank=rank, world_size=world_size
         )
@@ -142,5 +149,5 @@ class LTDataModule(LightningDataModule):
             rank=rank,
             world_size=world_size,
             on_corrupt=self.cfg.on_corrupt,
-            raw=True,
+            raw=raw,
         )

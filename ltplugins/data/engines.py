@@ -8,45 +8,27 @@ Legend: N training images, B batch of one rank, V views, S crop size.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ltplugins.data.augmentations import AugmentationBlock, parse_augmentations
 from ltplugins.data.batched import BatchedViews
 from ltplugins.data.config import DALI_MESSAGE
 from ltplugins.data.loader import Loader, WorkerPool
 from ltplugins.data.samplers import EpochSampler
-from ltplugins.data.seeding import mix_seed
 from ltplugins.data.source import Source
 from ltplugins.data.transforms import ViewTransform
-from ltplugins.data.view_dataset import ViewDataset
+from ltplugins.data.view_dataset import BatchDataset, RawBatch, ViewDataset, finish_views
 from ltplugins.errors import UserError, unknown
 
 ENGINES = ("batched", "workers")
 Batch = list[Any]
 
 
-class RawBatch(NamedTuple):
-    """A batch before its augmentation: what crosses to the training device.
-
-    Attributes:
-        indexes: Int[B].
-        images: uint8 [B, C, H, W], or V tensors uint8 [B, 3, S, S] that are cropped already.
-        targets: Int[B].
-        seed: of the batch's generator; a plain int, so that reading it never waits for a device.
-    """
-
-    indexes: Tensor
-    images: Tensor | list[Tensor]
-    targets: Tensor
-    seed: int
-
-
 class WorkersLoader(Loader):
-    """DataLoader processes with torchvision on PIL images."""
+    """The loader of both engines where the views are made in (or as if in) worker processes."""
 
     def __init__(self, *args: Any, num_workers: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -57,60 +39,34 @@ class WorkersLoader(Loader):
             yield [batch.indexes, batch.views, batch.targets]
 
 
-class BatchedLoader(Loader):
-    """Slices (in memory) or crops (files, in workers), then augments the whole batch at once.
+class RawLoader(Loader):
+    """The ``batched`` engine for another device: raw batches, and :meth:`finish` for them there.
 
     Args:
         views: the batch transform.
-        raw: yield :class:`RawBatch` for :meth:`finish` on the training device; else finish on CPU.
         num_workers: for files; arrays are sliced in this process.
     """
 
-    def __init__(
-        self, *args: Any, views: BatchedViews, raw: bool, num_workers: int, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, views: BatchedViews, num_workers: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.views, self.raw = views, raw
+        self.views = views
         in_memory = self.dataset.source.images is not None
-        self._pool = None if in_memory else WorkerPool(self.dataset, num_workers)
+        self._pool = WorkerPool(self.dataset, 0 if in_memory else num_workers)
 
     def finish(self, batch: RawBatch, device: torch.device | str | None = None) -> Batch:
         """Views of a raw batch, made where its images are, or on ``device``."""
-        images = batch.images
         if device is not None:
-            images = (
+            images = batch.images
+            moved = (
                 [view.to(device, non_blocking=True) for view in images]
                 if isinstance(images, list)
                 else images.to(device, non_blocking=True)
             )
-        generator = torch.Generator().manual_seed(batch.seed)
-        return [batch.indexes, self.views(images, generator), batch.targets]
+            batch = batch._replace(images=moved)
+        return [batch.indexes, finish_views(batch, self.views), batch.targets]
 
-    def _produce(self, epoch: int, start: int) -> Iterator[Batch | RawBatch]:
-        make = self._sliced if self._pool is None else self._cropped
-        for batch in make(epoch, start):
-            yield batch if self.raw else self.finish(batch)
-
-    def _sliced(self, epoch: int, start: int) -> Iterator[RawBatch]:
-        source = self.dataset.source
-        assert source.images is not None
-        positions = self.sampler.positions()
-        for number in range(start, len(self)):
-            chosen = self.batch_positions(number, positions)
-            images = torch.from_numpy(source.images[self.dataset.indices[chosen]])
-            images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
-            if torch.cuda.is_available():
-                images = images.pin_memory()
-            targets = torch.from_numpy(self.dataset.targets[chosen])
-            yield RawBatch(torch.from_numpy(chosen), images, targets, self._seed(epoch, number))
-
-    def _cropped(self, epoch: int, start: int) -> Iterator[RawBatch]:
-        assert self._pool is not None
-        for number, batch in enumerate(self._pool.run(self, epoch, start), start=start):
-            yield RawBatch(batch.indexes, batch.views, batch.targets, self._seed(epoch, number))
-
-    def _seed(self, epoch: int, number: int) -> int:
-        return mix_seed(self.dataset.seed, epoch, number, self.sampler.rank)
+    def _produce(self, epoch: int, start: int) -> Iterator[RawBatch]:
+        yield from self._pool.run(self, epoch, start)
 
 
 def build_loader(
@@ -143,7 +99,8 @@ def build_loader(
         rank, world_size: of this process.
         drop_last: drop the last, short batch; without it the ranks' last batches may differ.
         on_corrupt: ``fail`` or ``skip``.
-        raw: ``batched`` only: yield batches before their augmentation.
+        raw: ``batched`` only: yield :class:`RawBatch`, to be finished on the training device;
+            without it the whole-batch augmentation runs on the CPU, in the worker processes.
 
     Raises:
         UserError: an unknown engine, fewer images than the batch, a bad augmentation.
@@ -158,14 +115,20 @@ def build_loader(
             f"the loader for rank {rank} of {world_size}"
         )
     blocks = parse_augmentations(blocks)
-    transform = ViewTransform(blocks, source.record, crop_only=engine == "batched")
-    dataset = ViewDataset(source, split_indices, transform, seed=seed, on_corrupt=on_corrupt)
     common: dict[str, Any] = {
         "batch_size": batch_size,
         "drop_last": drop_last,
         "num_workers": num_workers,
     }
+    seeds: dict[str, Any] = {"seed": seed, "on_corrupt": on_corrupt}
     if engine == "workers":
-        return WorkersLoader(dataset, sampler, **common)
+        transform = ViewTransform(blocks, source.record)
+        return WorkersLoader(
+            ViewDataset(source, split_indices, transform, **seeds), sampler, **common
+        )
+    crops = ViewTransform(blocks, source.record, crop_only=True)
     views = BatchedViews(blocks, source.record)
-    return BatchedLoader(dataset, sampler, views=views, raw=raw, **common)
+    dataset = BatchDataset(source, split_indices, crops, views=None if raw else views, **seeds)
+    if raw:
+        return RawLoader(dataset, sampler, views=views, **common)
+    return WorkersLoader(dataset, sampler, **common)

@@ -13,7 +13,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from ltplugins.data.samplers import EpochSampler
-from ltplugins.data.view_dataset import Draw, ViewBatch, ViewDataset, identity, raise_if_message
+from ltplugins.data.view_dataset import (
+    Draw,
+    RawBatch,
+    ViewBatch,
+    ViewDataset,
+    identity,
+    raise_if_message,
+)
 from ltplugins.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -91,7 +98,7 @@ class Loader:
             return 0
         return pending[1]
 
-    def _count_corrupt(self, batch: ViewBatch) -> None:
+    def count_corrupt(self, batch: ViewBatch | RawBatch) -> None:
         for path, reason in batch.corrupt:
             if path not in self.corrupt:
                 log.warning("corrupt image replaced by another of its batch: %s (%s)", path, reason)
@@ -114,7 +121,7 @@ class WorkerPool:
             generator=torch.Generator(),
         )
 
-    def run(self, loader: Loader, epoch: int, start: int) -> Iterator[ViewBatch]:
+    def run(self, loader: Loader, epoch: int, start: int) -> Iterator[Any]:
         """Batches ``start`` and on of ``epoch``, in order.
 
         Raises:
@@ -123,7 +130,7 @@ class WorkerPool:
         self._plan.set(loader, epoch, start)
         for batch in self._loader:
             checked = raise_if_message(batch)
-            loader._count_corrupt(checked)
+            loader.count_corrupt(checked)
             yield checked
 
 

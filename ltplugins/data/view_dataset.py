@@ -9,13 +9,14 @@ Legend: B batch, V views.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from ltplugins.data.batched import BatchedViews
 from ltplugins.data.seeding import mix_seed
 from ltplugins.data.source import CorruptImage, Source
 from ltplugins.errors import UserError
@@ -36,6 +37,24 @@ class ViewBatch(NamedTuple):
     views: list[Tensor]
     targets: Tensor
     corrupt: list[tuple[str, str]]
+
+
+class RawBatch(NamedTuple):
+    """A batch before its augmentation: what crosses to the training device.
+
+    Attributes:
+        indexes: Int[B].
+        images: uint8 [B, C, H, W], or V tensors uint8 [B, 3, S, S] that are cropped already.
+        targets: Int[B].
+        corrupt: files that were replaced, with the reason.
+        seed: of the batch's generator; a plain int, so that reading it never waits for a device.
+    """
+
+    indexes: Tensor
+    images: Tensor | list[Tensor]
+    targets: Tensor
+    corrupt: list[tuple[str, str]]
+    seed: int
 
 
 class ViewDataset(Dataset[ViewBatch]):
@@ -99,7 +118,46 @@ class ViewDataset(Dataset[ViewBatch]):
         return self.transform(image)
 
 
-def identity(batch: ViewBatch | str) -> ViewBatch | str:
+class BatchDataset(ViewDataset):
+    """The same subset for the ``batched`` engine: slices arrays, or decodes and crops files.
+
+    Args:
+        views: augment here, in the worker; None = yield :class:`RawBatch`.
+    """
+
+    def __init__(self, *args: Any, views: BatchedViews | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.views = views
+
+    def __getitems__(self, draws: list[Draw]) -> RawBatch | ViewBatch | str:  # type: ignore[override]
+        """The batch of these draws, or the message of an error for the main process to raise."""
+        # The first draw's number is one batch's alone, over epochs' batches and ranks.
+        seed = mix_seed(self.seed, draws[0].epoch, draws[0].number)
+        if self.source.images is not None:
+            raw = self._sliced(self.source.images, draws, seed)
+        else:
+            cropped = super().__getitems__(draws)
+            if isinstance(cropped, str):
+                return cropped
+            raw = RawBatch(*cropped, seed=seed)
+        if self.views is None:
+            return raw
+        return ViewBatch(raw.indexes, finish_views(raw, self.views), raw.targets, raw.corrupt)
+
+    def _sliced(self, images: np.ndarray, draws: list[Draw], seed: int) -> RawBatch:
+        positions = np.fromiter((d.position for d in draws), dtype=np.int64, count=len(draws))
+        chosen = torch.from_numpy(images[self.indices[positions]])
+        chosen = chosen[:, None] if chosen.ndim == 3 else chosen.permute(0, 3, 1, 2)
+        targets = torch.from_numpy(self.targets[positions])
+        return RawBatch(torch.from_numpy(positions), chosen, targets, [], seed)
+
+
+def finish_views(batch: RawBatch, views: BatchedViews) -> list[Tensor]:
+    """The views of a raw batch, on the device of its images; the same wherever it is called."""
+    return views(batch.images, torch.Generator().manual_seed(batch.seed))
+
+
+def identity(batch: Any) -> Any:
     """Collate function: the data set gives whole batches."""
     return batch
 
@@ -121,7 +179,7 @@ def _preserved_rng() -> Iterator[None]:
         yield
 
 
-def raise_if_message(batch: ViewBatch | str) -> ViewBatch:
+def raise_if_message(batch: Any) -> Any:
     """Raise in the main process what a worker found: a message there would come as a traceback."""
     if isinstance(batch, str):
         raise UserError(batch)
