@@ -65,8 +65,9 @@ class RunCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what the run is: config, host, split."""
-        checkpoint["ltplugins"] = self.meta
+        """Add what the run is (config, host, split) and the means of the epoch that ends."""
+        means = {k: float(v) for k, v in trainer.callback_metrics.items() if k.endswith("_epoch")}
+        checkpoint["ltplugins"] = {**self.meta, "last_epoch": means}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save every ``frequency`` epochs and at the end.
@@ -220,5 +221,6 @@ class RunProgress(ProgressBar):
 def continue_metrics(logger: MetricsLogger, checkpoint: Path) -> None:
     """Let the logger take over the rows that the checkpoint's run has written."""
     # Ours, from this run's own folder; tensors and plain values only.
-    step = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
-    logger.continue_from(step)
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    last_epoch = content.get("ltplugins", {}).get("last_epoch", {})
+    logger.continue_from(content["global_step"], content["epoch"], last_epoch)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from ltplugins.data.augmentations import parse_augmentations
 from ltplugins.data.datamodule import EvalDataset
 from ltplugins.data.imbalance import make_split
-from ltplugins.data.source import Source
+from ltplugins.data.source import Source, content_hash
 from ltplugins.data.sources import build_source, has_test_part
 from ltplugins.data.transforms import eval_transform
 from ltplugins.errors import UserError
@@ -86,7 +86,7 @@ class FeatureExtractor:
         augmentations = OmegaConf.to_container(self.run.cfg.augmentations, resolve=True)
         block = parse_augmentations(augmentations)[0]  # type: ignore[arg-type]
         shape = (block.crop_size, block.mean or source.record.mean, block.std or source.record.std)
-        data = f"{self.run.cfg.data.dataset}/{part} {source_hash(source)}"
+        data = f"{self.run.cfg.data.dataset}/{part} {content_hash(source)}"
         key = feature_key(self.backbone, data, f"eval_transform{shape}")
         self.keys[part] = key
 
@@ -98,19 +98,6 @@ class FeatureExtractor:
             return extract_features(self.backbone, loader, self.device)
 
         return Features(*cached_features(key, self.run.path / "features", compute))
-
-
-def source_hash(source: Source) -> str:
-    """Identify a part's images: its content in memory, its file names otherwise."""
-    import hashlib
-
-    digest = hashlib.sha256(source.targets.tobytes())
-    images = getattr(source, "images", None)
-    if images is not None:
-        digest.update(images.tobytes())
-    for path in getattr(source, "paths", ()):
-        digest.update(str(path).encode())
-    return digest.hexdigest()
 
 
 def _check_split(run: TrainedRun, found: str) -> None:

@@ -22,6 +22,7 @@ from ltplugins.config import (
     trainer_arguments,
 )
 from ltplugins.data.datamodule import LTDataModule
+from ltplugins.data.source import content_hash
 from ltplugins.errors import UserError
 from ltplugins.stages.callbacks import EpochSeed, RunCheckpoint, RunProgress, continue_metrics
 from ltplugins.stages.csv_logger import MetricsLogger
@@ -59,7 +60,7 @@ def pretrain(cfg: DictConfig) -> Path:
 
     facts = {"host": HOST.describe(), "split": describe_split(data), "method": cfg.method}
     what = identity(cfg, trainer.world_size)
-    what["split_hash"] = data.split.hash
+    what |= {"split_hash": data.split.hash, "data_hash": content_hash(data.source)}
     if rank_zero_only.rank == 0:
         run.open(cfg, what, facts)
         if "finished" in run.read():
@@ -119,7 +120,7 @@ def _build_trainer(cfg: DictConfig, progress: RunProgress, logger: MetricsLogger
     if kwargs.pop("enable_progress_bar", True):
         callbacks.append(progress)
     # Our samplers shard themselves; our own callback saves.
-    fixed = {"use_distributed_sampler": False, "enable_checkpointing": True, "logger": loggers}
+    fixed = {"use_distributed_sampler": False, "enable_checkpointing": False, "logger": loggers}
     defaults = {"num_sanity_val_steps": 0, "enable_model_summary": False}
     return pl.Trainer(**{**defaults, **kwargs, **fixed, "callbacks": callbacks})
 

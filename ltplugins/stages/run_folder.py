@@ -144,7 +144,8 @@ class RunFolder:
     def _acquire_lock(self) -> None:
         self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until close()
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A record lock, not flock: loader workers forked later must not hold it.
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self.close()
             raise UserError(
