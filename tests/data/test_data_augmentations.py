@@ -56,11 +56,20 @@ def test_solo_learns_yaml():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"color_jiter": {}}, r"unknown key 'augmentations\[0\].color_jiter'. Did you mean 'color_j"),
+        (
+            {"color_jiter": {}},
+            r"unknown key 'augmentations\[0\].color_jiter'. Did you mean 'color_j",
+        ),
         ({"grayscale": {"p": 1}}, r"unknown key 'augmentations\[0\].grayscale.p'"),
         ({"grayscale": {"prob": 1.5}}, r"\[0\].grayscale.prob: expected 0 to 1, got 1.5"),
-        ({"rrc": {"crop_min_scale": 0.9, "crop_max_scale": 0.5}}, "crop_min_scale: expected 0 to 0.5"),
-        ({"rrc": {"crop_min_scale": 0, "crop_max_scale": 0}}, "crop_max_scale: expected a share ab"),
+        (
+            {"rrc": {"crop_min_scale": 0.9, "crop_max_scale": 0.5}},
+            "crop_min_scale: expected 0 to 0.5",
+        ),
+        (
+            {"rrc": {"crop_min_scale": 0, "crop_max_scale": 0}},
+            "crop_max_scale: expected a share ab",
+        ),
         ({"color_jitter": {"hue": 0.6}}, "color_jitter.hue: expected 0 to 0.5, got 0.6"),
         ({"color_jitter": {"contrast": -1}}, "color_jitter.contrast: expected 0 to inf, got -1"),
         ({"crop_size": 0}, r"\[0\].crop_size: expected 1 to inf, got 0"),

@@ -151,11 +151,11 @@ def test_crop_boxes_are_distributed_as_torchvisions(height, width):
     found = draw_crops(RRCConfig(True, 0.08, 1.0), count, height, width, seeded())
     torch.manual_seed(0)
     image = torch.zeros(3, height, width)
-    boxes = [
-        RandomResizedCrop.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(count)
+    boxes = [RandomResizedCrop.get_params(image, (0.08, 1.0), (3 / 4, 4 / 3)) for _ in range(count)]
+    _, _, h, w = np.array(boxes, dtype=np.float64).T
+    ours = [
+        v.numpy().astype(np.float64) for v in (found.top, found.left, found.height, found.width)
     ]
-    top, left, h, w = np.array(boxes, dtype=np.float64).T
-    ours = [v.numpy().astype(np.float64) for v in (found.top, found.left, found.height, found.width)]
     assert moments(ours[2] * ours[3] / (height * width), ours[3] / ours[2]) == pytest.approx(
         moments(h * w / (height * width), w / h), abs=0.015
     )
@@ -185,7 +185,9 @@ def test_parameters_are_drawn_for_every_sample():
     assert (params.sigma.min(), params.sigma.max()) == pytest.approx((0.1, 2.0), abs=0.01)
     orders = {tuple(order) for order in jitter.rank.argsort(1).tolist()}
     assert len(orders) == 24
-    correlation = torch.corrcoef(torch.stack([jitter.factor[:, 0], jitter.factor[:, 1], jitter.hue]))
+    correlation = torch.corrcoef(
+        torch.stack([jitter.factor[:, 0], jitter.factor[:, 1], jitter.hue])
+    )
     assert (correlation - torch.eye(3)).abs().max() < 0.06
 
 

@@ -26,17 +26,20 @@ def columns(*values):
     return torch.tensor(values, dtype=torch.float32)
 
 
-BOXES = [(0, 0, 20, 24), (3, 2, 11, 9), (10, 5, 7, 19), (1, 0, 18, 24), (19, 23, 1, 1), (0, 4, 20, 5)]
+BOXES = [
+    (0, 0, 20, 24),
+    (3, 2, 11, 9),
+    (10, 5, 7, 19),
+    (1, 0, 18, 24),
+    (19, 23, 1, 1),
+    (0, 4, 20, 5),
+]
 
 
 def crop(images, size, flips):
     top, left, height, width = (columns(*v) for v in zip(*BOXES, strict=True))
-    rows = ops.resample_matrix(
-        top, height, torch.zeros(6), 20, size, ops.resample_taps(20, size)
-    )
-    cols = ops.resample_matrix(
-        left, width, columns(*flips), 24, size, ops.resample_taps(24, size)
-    )
+    rows = ops.resample_matrix(top, height, torch.zeros(6), 20, size, ops.resample_taps(20, size))
+    cols = ops.resample_matrix(left, width, columns(*flips), 24, size, ops.resample_taps(24, size))
     assert torch.allclose(rows.sum(2), torch.ones(6, size), atol=1e-5)
     return ops.apply_separable(images, rows, cols)
 

@@ -248,7 +248,9 @@ def damaged(folder):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_corrupt_image_is_named(engine, workers, damaged):
     loader = loader_of(image_folder(damaged), engine=engine, num_workers=workers)
-    with pytest.raises(UserError, match=r"corrupt image: .*(03|07).png \(.*data.on_corrupt: skip") as e:
+    with pytest.raises(
+        UserError, match=r"corrupt image: .*(03|07).png \(.*data.on_corrupt: skip"
+    ) as e:
         list(loader)
     assert "Traceback" not in str(e.value)
 
@@ -258,9 +260,7 @@ def test_a_corrupt_image_is_named(engine, workers, damaged):
 def test_a_corrupt_image_is_replaced_counted_and_warned_of_once(engine, workers, damaged, caplog):
     source = image_folder(damaged)
     bad = {i for i, p in enumerate(source.paths) if p.endswith(("03.png", "07.png"))}
-    loader = loader_of(
-        source, blocks=PLAIN, engine=engine, num_workers=workers, on_corrupt="skip"
-    )
+    loader = loader_of(source, blocks=PLAIN, engine=engine, num_workers=workers, on_corrupt="skip")
     with caplog.at_level(logging.WARNING, "ltplugins.data.loader"):
         batches = epoch_of(loader, 0) + epoch_of(loader, 1)
     for indexes, views, targets in batches:
