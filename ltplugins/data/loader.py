@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -72,10 +71,6 @@ class Loader:
         """Batches number ``start`` and on of ``epoch``; nothing before is decoded."""
         raise NotImplementedError
 
-    def batch_positions(self, number: int, positions: np.ndarray) -> np.ndarray:
-        """Positions of batch ``number`` out of this rank's positions of the epoch."""
-        return positions[number * self.batch_size : (number + 1) * self.batch_size]
-
     def state_dict(self) -> dict[str, int]:
         """The epoch and how many batches of it were delivered."""
         if self._pending is not None:
@@ -127,34 +122,37 @@ class WorkerPool:
         Raises:
             UserError: a corrupt image under the policy ``fail``.
         """
-        self._plan.set(loader, epoch, start)
+        self._plan.batches = epoch_draws(
+            loader.sampler, epoch, range(start, len(loader)), loader.batch_size
+        )
         for batch in self._loader:
             checked = raise_if_message(batch)
             loader.count_corrupt(checked)
             yield checked
 
 
+def epoch_draws(
+    sampler: EpochSampler, epoch: int, numbers: range, batch_size: int
+) -> Iterator[list[Draw]]:
+    """Draws of the batches ``numbers`` of an epoch, made as the workers ask for them.
+
+    It holds no loader: a loader that its own workers' iterator refers to would be freed by the
+    garbage collector only, which stops worker processes slowly.
+    """
+    positions = sampler.positions()
+    for number in numbers:
+        first = number * batch_size
+        yield [
+            # Numbered in the global order, so that the views do not depend on the ranks.
+            Draw(epoch, (first + i) * sampler.world_size + sampler.rank, int(p))
+            for i, p in enumerate(positions[first : first + batch_size])
+        ]
+
+
 class _Plan:
-    """Batch sampler: draws of the epoch, batch by batch, made as the workers ask for them."""
+    """Batch sampler of a DataLoader that lives for many epochs: it hands out what it is given."""
 
-    def __init__(self) -> None:
-        self._loader: Loader | None = None
-        self._epoch = self._start = 0
-
-    def set(self, loader: Loader, epoch: int, start: int) -> None:
-        self._loader, self._epoch, self._start = loader, epoch, start
+    batches: Iterator[list[Draw]] = iter(())
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        assert self._loader is not None
-        loader, sampler = self._loader, self._loader.sampler
-        positions = sampler.positions()
-        for number in range(self._start, len(loader)):
-            first = number * loader.batch_size
-            yield [
-                # Numbered in the global order, so that the views do not depend on the ranks.
-                Draw(self._epoch, (first + i) * sampler.world_size + sampler.rank, int(p))
-                for i, p in enumerate(loader.batch_positions(number, positions))
-            ]
-
-    def __len__(self) -> int:
-        return 0 if self._loader is None else len(self._loader) - self._start
+        return self.batches

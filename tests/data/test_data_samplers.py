@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Which positions are drawn, and how ranks share them."""
+
+import numpy as np
+import pytest
+
+from ltplugins.data.samplers import ClassAwareSampler, ShuffleSampler, build_sampler
+from ltplugins.data.seeding import mix_seed
+from ltplugins.errors import UserError
+
+TARGETS = np.repeat([0, 1, 2], [100, 10, 1])
+
+
+def test_shuffle_is_a_permutation_of_seed_and_epoch():
+    sampler = ShuffleSampler(50, seed=3)
+    first = list(sampler)
+    assert sorted(first) == list(range(50))
+    assert list(sampler) == first
+    assert list(ShuffleSampler(50, seed=3)) == first
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    assert list(ShuffleSampler(50, seed=4)) != first
+
+
+@pytest.mark.parametrize("name", ["shuffle", "class_aware"])
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("size", [30, 31, 32])
+def test_ranks_share_one_global_order(name, world_size, size):
+    targets = np.arange(size) % 3
+    whole = build_sampler(name, targets, seed=1).positions()
+    ranks = [
+        build_sampler(name, targets, seed=1, rank=r, world_size=world_size)
+        for r in range(world_size)
+    ]
+    joined = np.empty(size, dtype=np.int64)
+    for r, sampler in enumerate(ranks):
+        assert len(sampler) == len(sampler.positions())
+        joined[r::world_size] = sampler.positions()
+    # Nothing twice, nothing dropped: the parts are the whole order, put together again.
+    assert joined.tolist() == whole.tolist()
+    if name == "shuffle":
+        assert sorted(joined.tolist()) == list(range(size))
+    # Batch 1 of all ranks together is batch 1 of one process with the joined batch.
+    batch = np.sort(np.concatenate([s.positions()[2:4] for s in ranks]))
+    assert batch.tolist() == np.sort(whole[2 * world_size : 4 * world_size]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("gamma", "probs"),
+    [
+        (0.0, [1 / 3, 1 / 3, 1 / 3]),
+        (0.5, [0.070610, 0.223289, 0.706101]),
+        (1.0, [0.009009, 0.090090, 0.900901]),
+    ],
+)
+def test_class_aware_probabilities(gamma, probs):
+    sampler = ClassAwareSampler(TARGETS, gamma)
+    assert sampler.class_probs == pytest.approx(probs, abs=1e-6)
+    drawn = []
+    for epoch in range(300):
+        sampler.set_epoch(epoch)
+        drawn.append(TARGETS[sampler.positions()])
+    share = np.bincount(np.concatenate(drawn)) / (300 * len(TARGETS))
+    assert share == pytest.approx(probs, abs=0.01)  # three standard deviations are 0.008
+
+
+def test_class_aware_draws_uniformly_inside_a_class():
+    order = np.random.RandomState(0).permutation(12)
+    targets = np.array([0] * 8 + [1] * 3 + [-1])[order]
+    sampler = ClassAwareSampler(targets)
+    drawn = []
+    for epoch in range(600):
+        sampler.set_epoch(epoch)
+        drawn.append(sampler.positions())
+    counts = np.bincount(np.concatenate(drawn), minlength=12)
+    assert counts[targets == -1].tolist() == [0]
+    assert counts[targets == 0] / counts.sum() == pytest.approx(np.full(8, 1 / 16), abs=0.012)
+    assert counts[targets == 1] / counts.sum() == pytest.approx(np.full(3, 1 / 6), abs=0.015)
+
+
+def test_sampler_errors():
+    with pytest.raises(UserError, match=r"unknown sampler 'shufle'. Did you mean 'shuffle'"):
+        build_sampler("shufle", TARGETS)
+    with pytest.raises(UserError, match=r"unknown key 'data.sampler.gama'. Did you mean 'gamma'"):
+        build_sampler({"name": "class_aware", "gama": 1}, TARGETS)
+    with pytest.raises(UserError, match=r"'class_aware' needs labels, and the data has none"):
+        build_sampler("class_aware", np.full(4, -1))
+    with pytest.raises(UserError, match=r"gamma: expected 0 or more, got -1"):
+        build_sampler({"name": "class_aware", "gamma": -1}, TARGETS)
+    with pytest.raises(ValueError, match=r"rank 2 is outside 0..1"):
+        ShuffleSampler(4, rank=2, world_size=2)
+
+
+def test_sampler_block():
+    sampler = build_sampler({"name": "class_aware", "gamma": 1.0}, TARGETS)
+    assert sampler.class_probs[2] == pytest.approx(0.900901, abs=1e-6)
+
+
+def test_mixed_seeds_differ_by_place_and_value():
+    seeds = {mix_seed(a, b, c) for a in range(12) for b in range(12) for c in range(12)}
+    assert len(seeds) == 12**3
+    assert all(0 <= s < 2**63 for s in seeds)
+    assert mix_seed(1, 2) != mix_seed(2, 1)
+    assert mix_seed(0) != mix_seed(0, 0)
