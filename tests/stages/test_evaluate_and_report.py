@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""From a run to its numbers and its page; wrong inputs come back as one clear line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import tiny_config, write_arrays
+from omegaconf import OmegaConf
+
+from ltplugins.errors import UserError
+from ltplugins.stages.demo import compose_packaged
+from ltplugins.stages.evaluate import evaluate
+from ltplugins.stages.pretrain import pretrain
+from ltplugins.stages.report import report
+
+
+def evaluate_config(run, **changes):
+    cfg = compose_packaged("evaluate", [f"run={run}"])
+    OmegaConf.set_struct(cfg, False)
+    cfg.eval.knn.k = 3
+    cfg.eval.linear.shots = [4]
+    for key, value in changes.items():
+        OmegaConf.update(cfg, key.replace("__", "."), value, force_add=True)
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    paths = []
+    for method in ("simclr", "gh_simclr"):
+        for seed in (0, 1):
+            out = str(folder / f"{method}-{seed}")
+            cfg = tiny_config(folder, method, max_epochs=2, seed=seed, output_dir=out)
+            paths.append(pretrain(cfg))
+            evaluate(evaluate_config(out))
+    return paths
+
+
+def test_results_say_what_they_are(runs):
+    results = json.loads((runs[0] / "results.json").read_text())
+    assert set(results["protocols"]) == {"knn_k3_T0.07", "linear_4shot"}
+    assert results["class_counts"] == [24, 12, 6]
+    assert results["split"]["hash"]
+    assert results["host"]
+    assert (results["method"], results["seed"], results["epoch"]) == ("simclr", 0, 2)
+    linear = results["protocols"]["linear_4shot"]
+    assert linear["seeds"] == [0, 1, 2]
+    assert 0 <= linear["overall"]["mean"] <= 1
+    assert linear["groups"]["tercile"]["few"]["mean"] is not None
+    # Class 2 has 6 training images: the threshold rule has a few-shot group of one class.
+    assert results["groups"]["threshold"]["few"] == [1, 2]
+
+
+def test_evaluation_is_repeatable_and_uses_the_cache(runs):
+    first = (runs[0] / "results.json").read_text()
+    stamps = {p: p.stat().st_mtime_ns for p in (runs[0] / "features").iterdir()}
+    assert len(stamps) == 2
+    again = evaluate(evaluate_config(runs[0]))
+    drop = {"evaluated"}
+    old = {k: v for k, v in json.loads(first).items() if k not in drop}
+    assert {k: v for k, v in json.loads(json.dumps(again)).items() if k not in drop} == old
+    assert {p: p.stat().st_mtime_ns for p in (runs[0] / "features").iterdir()} == stamps
+
+
+def test_a_checkpoint_alone_is_enough(runs, tmp_path):
+    copy = tmp_path / "alone.ckpt"
+    copy.write_bytes((runs[1] / "checkpoints/last.ckpt").read_bytes())
+    alone = evaluate(evaluate_config(copy))
+    there = json.loads((runs[1] / "results.json").read_text())
+    assert alone["protocols"]["knn_k3_T0.07"]["overall"] == (
+        there["protocols"]["knn_k3_T0.07"]["overall"]
+    )
+    assert (tmp_path / "results.json").exists()
+
+
+def test_training_set_as_bank(runs, tmp_path):
+    copy = tmp_path / "alone.ckpt"
+    copy.write_bytes((runs[1] / "checkpoints/last.ckpt").read_bytes())
+    results = evaluate(evaluate_config(copy, eval__knn__bank="train"))
+    assert results["protocols"]["knn_k3_T0.07_trainset"]["n_train"] == 42
+
+
+def test_report_of_several_runs(runs, tmp_path):
+    page = report(runs, tmp_path / "report", title="Tiny")
+    html = page.read_text()
+    assert "gh_simclr" in html
+    assert "n=2" in html.replace(" ", "")
+    assert "http://" not in html.replace("http://www.w3.org", "")
+    assert (tmp_path / "report/report.md").exists()
+
+
+def test_report_needs_evaluated_runs(tmp_path):
+    path = pretrain(tiny_config(tmp_path, "simclr", max_epochs=1))
+    with pytest.raises(UserError, match=f"not evaluated yet: ltplugins evaluate {path}"):
+        report([path], tmp_path / "report")
+
+
+def test_changed_data_is_noticed(tmp_path):
+    cfg = tiny_config(tmp_path, "simclr", max_epochs=1)
+    cfg.data.imbalance = {"kind": "exp", "factor": 2, "max_count": 6}
+    path = pretrain(cfg)
+    write_arrays(tmp_path / "train.npz", (12, 12, 12))
+    with pytest.raises(UserError, match="the split now has hash"):
+        evaluate(evaluate_config(path))
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda p: p / "nothing", "does not exist. Give a run folder or a .ckpt file"),
+        (lambda p: p, "holds no run: expected run.json"),
+        (lambda p: _write(p / "x.ckpt", b"not a checkpoint"), "cannot be opened as a checkpoint"),
+        (lambda p: _save(p / "y.ckpt", {"a": 1}), "it has no state_dict"),
+        (lambda p: _save(p / "z.ckpt", {"state_dict": {}, "epoch": 0}), "holds no config"),
+    ],
+)
+def test_wrong_runs_are_named(make, text, tmp_path):
+    with pytest.raises(UserError, match=text):
+        evaluate(evaluate_config(make(tmp_path)))
+
+
+def test_weights_that_do_not_fit_are_listed(runs, tmp_path):
+    content = torch.load(runs[0] / "checkpoints/last.ckpt", weights_only=True)
+    state = content["state_dict"]
+    gone = next(k for k in state if k.startswith("backbone."))
+    del state[gone]
+    torch.save(content, tmp_path / "cut.ckpt")
+    with pytest.raises(UserError, match=f"1 keys missing \\({gone.removeprefix('backbone.')}\\)"):
+        evaluate(evaluate_config(tmp_path / "cut.ckpt"))
+
+
+def test_a_checkpoint_that_would_run_code_is_not_opened(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(UserError, match="cannot be opened"):
+        evaluate(evaluate_config(tmp_path / "evil.ckpt"))
+    assert not (tmp_path / "ran").exists()
+
+
+def _write(path, data):
+    path.write_bytes(data)
+    return path
+
+
+def _save(path, value):
+    torch.save(value, path)
+    return path
+
+
+def run_cli(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "ltplugins.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
+    )
+
+
+def test_cli_shows_one_clear_error_and_exit_code_2(tmp_path):
+    result = run_cli("pretrain", "method_kwargs.temprature=0.1", cwd=tmp_path)
+    assert result.returncode != 0
+    result = run_cli("pretrain", "+method_kwargs.temprature=0.1", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "error: unknown key 'method_kwargs.temprature'" in result.stderr.replace("\n", " ")
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cli_evaluate_without_a_run(tmp_path):
+    result = run_cli("evaluate", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "run is missing" in result.stderr
+
+
+def test_importing_and_help_are_light():
+    code = "import sys, ltplugins, ltplugins.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    result = run_cli("--help")
+    assert result.returncode == 0
+    assert "ltplugins demo" in result.stdout
