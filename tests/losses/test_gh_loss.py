@@ -192,12 +192,45 @@ def test_tolerance_stops_early_with_the_promised_error():
     assert (few.mean(0) - prior / prior.sum()).abs().sum() < 1e-3
 
 
-@pytest.mark.parametrize("epsilon", [0.05, 0.005, 0.001])
-def test_small_epsilon_stays_finite_in_float32(epsilon):
-    t = F.normalize(torch.randn(32, 8, generator=torch.Generator().manual_seed(1)))
-    q = sinkhorn(t, epsilon=epsilon)
+def log_space_sinkhorn(logits, prior, epsilon, num_iters):
+    """Every step by log-sum-exp in float64: slow, and stable at any epsilon."""
+    scores = logits.double() / epsilon
+    log_prior = (prior.double() / prior.double().sum()).log()
+    rows = torch.zeros(len(scores), 1, dtype=torch.float64)
+    for _ in range(num_iters):
+        cols = log_prior - torch.logsumexp(scores + rows, dim=0)
+        rows = -torch.logsumexp(scores + cols, dim=1, keepdim=True) - math.log(len(scores))
+    return torch.softmax(scores + cols, dim=1)
+
+
+@pytest.mark.parametrize("num_iters", [1, 2, 25, 26, 27, 60, 300])
+@pytest.mark.parametrize("epsilon", [0.05, 0.02])
+def test_equals_log_space_at_every_length(epsilon, num_iters):
+    g = torch.Generator().manual_seed(1)
+    t = F.normalize(torch.randn(32, 8, generator=g, dtype=torch.float64))
+    prior = torch.tensor([0.4, 0.3, 0.1, 0.1, 0.05, 0.04, 0.01, 0.0], dtype=torch.float64)
+    expected = log_space_sinkhorn(t, prior, epsilon, num_iters)
+    got = sinkhorn(t, prior, epsilon=epsilon, num_iters=num_iters)
+    torch.testing.assert_close(got, expected, atol=1e-9, rtol=0)
+    single = sinkhorn(t.float(), prior.float(), epsilon=epsilon, num_iters=num_iters)
+    torch.testing.assert_close(single.double(), expected, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("epsilon", [0.005, 0.001])
+def test_small_epsilon_stays_finite_and_near_the_prior_in_float32(epsilon):
+    # exp(t / epsilon) alone would be exp(1000).
+    t = F.normalize(torch.randn(64, 8, generator=torch.Generator().manual_seed(1)))
+    prior = torch.tensor([0.6, 0.2, 0.05, 0.05, 0.05, 0.03, 0.02, 0.0])
+    q = sinkhorn(t, prior, epsilon=epsilon, num_iters=2000)
     assert torch.isfinite(q).all()
-    torch.testing.assert_close(q.sum(1), torch.ones(32), atol=1e-5, rtol=0)
+    torch.testing.assert_close(q.sum(1), torch.ones(64), atol=1e-5, rtol=0)
+    torch.testing.assert_close(q.mean(0), prior, atol=0.02, rtol=0)
+
+
+def test_a_direction_far_from_every_sample_still_gets_its_share():
+    t = torch.tensor([[1.0, 0.0, -1.0]]).expand(16, 3) + 0.01 * torch.randn(16, 3)
+    q = sinkhorn(t, torch.tensor([0.2, 0.2, 0.6]), epsilon=0.002, num_iters=500)
+    torch.testing.assert_close(q.mean(0), torch.tensor([0.2, 0.2, 0.6]), atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

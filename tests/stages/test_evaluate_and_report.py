@@ -72,8 +72,9 @@ def test_a_checkpoint_alone_is_enough(runs, tmp_path):
     copy.write_bytes((runs[1] / "checkpoints/last.ckpt").read_bytes())
     alone = evaluate(evaluate_config(copy))
     there = json.loads((runs[1] / "results.json").read_text())
-    assert alone["protocols"]["knn_k3_T0.07"]["overall"] == (
-        there["protocols"]["knn_k3_T0.07"]["overall"]
+    assert (
+        alone["protocols"]["knn_k3_T0.07"]["overall"]
+        == (there["protocols"]["knn_k3_T0.07"]["overall"])
     )
     assert (tmp_path / "results.json").exists()
 
