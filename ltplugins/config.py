@@ -198,13 +198,14 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> DictConfig:
     Raises:
         UserError: an unknown key (with the nearest valid one), a wrong type, a missing key.
     """
-    plain = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)
-    assert isinstance(plain, dict)
-    plain = {str(k): v for k, v in plain.items()}
+    given_cfg = cfg if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))
+    container = OmegaConf.to_container(given_cfg, resolve=True)
+    assert isinstance(container, dict)
+    plain: dict[str, Any] = {str(k): v for k, v in container.items()}
     _check_top_level(plain)
     for name, section in _SECTIONS.items():
         if name in plain or name in _REQUIRED_SECTIONS:
-            parsed = parse(section, plain.get(name), name)
+            parsed: Any = parse(section, plain.get(name), name)
             given = plain.get(name) or {}
             # Typed values replace the given ones; keys nobody gave stay absent where the host
             # has its own default for them.

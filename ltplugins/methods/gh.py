@@ -21,6 +21,7 @@ Legend: B global batch, K directions, D embedding dim, N training images.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -82,6 +83,11 @@ class GHMixin(Wrapper):
     wrapper_config = GHConfig
     needs_indexes = True
     num_views = 2
+    gh_etf: Tensor  # Float[K D]
+    gh_prior: Tensor  # Float[K], sums to 1
+    gh_prior_is_set: Tensor  # Bool[]
+    gh_memory: Tensor  # [N K] in memory_dtype
+    gh_memory_filled: Tensor  # Bool[N]
 
     def setup_wrapper(self, options: GHConfig) -> None:
         """Allocate directions, memory and prior. Called once the base is built."""
@@ -114,7 +120,7 @@ class GHMixin(Wrapper):
         filled = torch.zeros(num_samples, dtype=torch.bool)
         self.register_buffer("gh_memory_filled", filled.to(self.gh_etf.device))
 
-    def training_step(self, batch: list[Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
         """Base step, memory, and after the warm-up the GH term.
 
         Args:

@@ -5,8 +5,8 @@ A wrapper is a mixin before a host method in the MRO. It never rewrites the base
 base take its step, keeps what ``base_training_step`` returned for each view, and adds a term.
 """
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -18,7 +18,13 @@ from ltplugins.schema import parse
 _DIM_KEYS = {"dino": "num_prototypes"}
 
 
-class Wrapper:
+if TYPE_CHECKING:
+    from ltplugins.host.builtin import BaseMethod as _Host
+else:
+    _Host = object  # any host's method follows in the MRO
+
+
+class Wrapper(_Host):
     """Base of the mixins. A subclass sets the class variables and :meth:`setup_wrapper`."""
 
     base_name: ClassVar[str]
@@ -33,16 +39,16 @@ class Wrapper:
 
     def __init__(self, cfg: DictConfig) -> None:
         base_cfg, block = self._split_config(cfg)
-        options = parse(self.wrapper_config, block, f"method_kwargs.{self.wrapper_name}")
+        options: Any = parse(self.wrapper_config, block, f"method_kwargs.{self.wrapper_name}")
         if self.needs_indexes:
             _refuse_dummy_indexes(cfg, str(cfg.method))
-        super().__init__(base_cfg)  # type: ignore[call-arg]
+        super().__init__(base_cfg)
         num_samples = OmegaConf.select(cfg, "data.num_samples")
         self.num_samples: int | None = None if num_samples is None else int(num_samples)
-        if self.num_large_crops < self.num_views:  # type: ignore[attr-defined]
+        if self.num_large_crops < self.num_views:
             raise UserError(
                 f"{cfg.method} needs {self.num_views} large views of each image, the config's "
-                f"augmentations give {self.num_large_crops}. "  # type: ignore[attr-defined]
+                f"augmentations give {self.num_large_crops}. "
                 f"Set num_crops: {self.num_views}."
             )
         self._views: list[dict[str, Any]] = []
@@ -85,12 +91,12 @@ class Wrapper:
 
     def base_training_step(self, X: torch.Tensor, targets: torch.Tensor) -> dict[str, Any]:
         """Keep what the base returned for this view."""
-        out = super().base_training_step(X, targets)  # type: ignore[misc]
+        out = super().base_training_step(X, targets)
         self._views.append(out)
         return out
 
     def collect_views(
-        self, step: Callable[..., Any], batch: list[Any], batch_idx: int
+        self, step: Callable[..., Any], batch: Sequence[Any], batch_idx: int
     ) -> tuple[Any, list[dict[str, Any]]]:
         """Run the base's step; return its loss and the outputs of its large views, in order."""
         self._views = []
@@ -104,9 +110,10 @@ class Wrapper:
 
     def on_train_start(self) -> None:
         """Under a host's own main the number of images is known only here."""
-        super().on_train_start()  # type: ignore[misc]
+        super().on_train_start()
         if self.num_samples is None:
-            self.num_samples = len(self.trainer.train_dataloader.dataset)  # type: ignore[attr-defined]
+            loader: Any = self.trainer.train_dataloader
+            self.num_samples = len(loader.dataset)
             if not self._per_sample_rows():
                 self.allocate_per_sample(self.num_samples)
         if self._per_sample_rows() not in (None, self.num_samples):
@@ -117,7 +124,7 @@ class Wrapper:
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Give the per-image buffers the checkpoint's size before they are loaded."""
-        super().on_load_checkpoint(checkpoint)  # type: ignore[misc]
+        super().on_load_checkpoint(checkpoint)
         state = checkpoint["state_dict"]
         rows = [len(v) for k, v in state.items() if self._is_per_sample(k)]
         if rows and self._per_sample_rows() != rows[0]:
@@ -125,8 +132,8 @@ class Wrapper:
 
     def setup(self, stage: str) -> None:
         """Tell DDP which buffers to leave alone."""
-        super().setup(stage)  # type: ignore[misc]
-        names = [k for k, _ in self.named_buffers() if self._is_per_sample(k)]  # type: ignore[attr-defined]
+        super().setup(stage)
+        names = [k for k, _ in self.named_buffers() if self._is_per_sample(k)]
         ignored = set(getattr(self, "_ddp_params_and_buffers_to_ignore", ()))
         self._ddp_params_and_buffers_to_ignore = sorted(ignored | set(names))
 
@@ -134,7 +141,7 @@ class Wrapper:
         return any(name.startswith(f"{self.wrapper_name}{p}") for p in self.per_sample_prefixes)
 
     def _per_sample_rows(self) -> int | None:
-        for name, buffer in self.named_buffers():  # type: ignore[attr-defined]
+        for name, buffer in self.named_buffers():
             if self._is_per_sample(name):
                 return len(buffer)
         return None

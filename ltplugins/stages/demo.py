@@ -65,7 +65,7 @@ def _farewell(console: Console, out: Path, page: Path, minutes: float) -> None:
 
 [bold]What to try next[/]
   ltplugins demo --class-order 2 --out runs/demo-2     one class order proves nothing: try others
-  ltplugins report {out}/* runs/demo-2/* --out runs/both    mean and spread over both
+  ltplugins report {out} runs/demo-2 --out runs/both   mean and spread over both
   ltplugins pretrain method=gh_byol max_epochs=50      another base, any key overridden
   ltplugins pretrain --help                            every key""",
         highlight=False,

@@ -61,7 +61,7 @@ def pretrain(cfg: DictConfig) -> Path:
     facts = {"host": HOST.describe(), "split": describe_split(data), "method": cfg.method}
     what = identity(cfg, trainer.world_size)
     what |= {"split_hash": data.split.hash, "data_hash": content_hash(data.source)}
-    if rank_zero_only.rank == 0:
+    if getattr(rank_zero_only, "rank", 0) == 0:
         run.open(cfg, what, facts)
         if "finished" in run.read():
             log.info("%s is complete: nothing to train.", run.path)
@@ -70,7 +70,7 @@ def pretrain(cfg: DictConfig) -> Path:
         _show_start(cfg, data, model, facts)
     checkpoint = _checkpoint_to_resume(cfg, run, logger)
     meta = {**facts, "config": OmegaConf.to_container(cfg, resolve=True), "identity": what}
-    trainer.callbacks.append(
+    trainer.callbacks.append(  # type: ignore[attr-defined]
         RunCheckpoint(run.checkpoints, meta, cfg.checkpoint.frequency, cfg.checkpoint.keep_prev)
     )
     started = time.perf_counter()
@@ -85,7 +85,7 @@ def pretrain(cfg: DictConfig) -> Path:
     return run.path
 
 
-def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> pl.LightningModule:
+def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> Any:
     """Build the host's method with scaled learning rates and the stem that the config asks for."""
     from ltplugins.host import METHODS
     from ltplugins.host.stem import apply_stem, has_stem
@@ -160,9 +160,7 @@ def _checkpoint_to_resume(cfg: DictConfig, run: RunFolder, logger: MetricsLogger
     return str(last)
 
 
-def _show_start(
-    cfg: DictConfig, data: LTDataModule, model: pl.LightningModule, facts: dict[str, Any]
-) -> None:
+def _show_start(cfg: DictConfig, data: LTDataModule, model: Any, facts: dict[str, Any]) -> None:
     params = sum(p.numel() for p in model.backbone.parameters()) / 1e6
     counts = sorted((int(n) for n in data.class_counts), reverse=True)
     log.info("%s on %s", cfg.method, facts["host"])

@@ -19,8 +19,16 @@ from ltplugins.stages.csv_logger import read_metrics
 from ltplugins.stages.run_folder import RunFolder
 
 # What a reader wants to see of the training; the rest stays in metrics.csv.
-_CURVES = ("nce_loss", "neg_cos_sim", "barlow_loss", "vicreg_loss", "gh_loss", "gh_weight")
-_CURVES += ("gh_prior_entropy", "acc1")
+_CURVES = (
+    "nce_loss",
+    "neg_cos_sim",
+    "barlow_loss",
+    "vicreg_loss",
+    "gh_loss",
+    "gh_weight",
+    "gh_prior_entropy",
+    "acc1",
+)
 
 
 def report(runs: Sequence[str | Path], out: str | Path, title: str = "Comparison of runs") -> Path:
@@ -28,14 +36,32 @@ def report(runs: Sequence[str | Path], out: str | Path, title: str = "Comparison
 
     Runs of one method become one row; runs that share split and seed are compared pair by pair.
 
+    Args:
+        runs: run folders, or folders of run folders.
+        out: folder of the report.
+        title: of the page.
+
     Raises:
-        UserError: a run that is not evaluated yet.
+        UserError: no run there, or one that is not evaluated yet.
     """
-    results = [gather_run(path) for path in runs]
+    results = [gather_run(path) for given in runs for path in _run_folders(Path(given))]
     make_console().print(results_table(results))
     path = write_report(results, out, title)
     make_console().print(f"report: {path}", highlight=False)
     return path
+
+
+def _run_folders(path: Path) -> list[Path]:
+    """The folder itself if it holds a run, else the runs right below it, shortest name first.
+
+    Bases before wrappers, so that differences in the tables read "wrapper minus base".
+    """
+    if (path / "run.json").exists():
+        return [path]
+    below = sorted({p.parent for p in path.glob("*/run.json")}, key=lambda p: (len(p.name), p.name))
+    if not below:
+        raise UserError(f"{path} holds no run, and neither do the folders below it.")
+    return below
 
 
 def gather_run(path: str | Path) -> RunResult:
@@ -72,9 +98,9 @@ def _embedding(folder: Path, results: dict[str, Any]) -> tuple[Any, Any]:
     return embed_2d(feats[chosen], seed=0, method="tsne"), targets[chosen]
 
 
-def _curves(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+def _curves(path: Path) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
     curves = read_metrics(path) if path.exists() else {}
-    chosen = {}
+    chosen: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
     for name in _CURVES:
         for key in (f"train_{name}_epoch", f"train_{name}"):
             if key in curves:

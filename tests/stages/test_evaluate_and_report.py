@@ -95,6 +95,13 @@ def test_report_of_several_runs(runs, tmp_path):
     assert (tmp_path / "report/report.md").exists()
 
 
+def test_a_folder_of_runs_stands_for_its_runs(runs, tmp_path):
+    page = report([runs[0].parent], tmp_path / "report")
+    assert "n=2" in page.read_text().replace(" ", "")
+    with pytest.raises(UserError, match="holds no run, and neither do the folders below"):
+        report([tmp_path / "nothing"], tmp_path / "report")
+
+
 def test_report_needs_evaluated_runs(tmp_path):
     path = pretrain(tiny_config(tmp_path, "simclr", max_epochs=1))
     with pytest.raises(UserError, match=f"not evaluated yet: ltplugins evaluate {path}"):
