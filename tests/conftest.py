@@ -6,6 +6,8 @@ import sys
 import warnings
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+# Helpers are shared between the folders: tests/helpers.py, tests/host/host_helpers.py.
+sys.path[:0] = [str(HERE), str(HERE / "host")]
 warnings.filterwarnings("ignore", module="lightning")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Repairs of solo-learn 1.0.6 for when it is the host. Explicit: our scripts call ``apply_fixes``.
 
-Three of its defects break promises that we make on every host:
+Four of its defects break promises that we make on every host:
 
 - ``WeightedKNNClassifier`` passes ``compute_on_step``, which torchmetrics >= 1 refuses, so that
   ``knn_eval.enabled`` crashes at construction; and it sizes its vote by the classes present in the
@@ -11,11 +11,15 @@ Three of its defects break promises that we make on every host:
 - Schedules of methods with a ``static_lr`` group (SimSiam, NNSiam) hang a function on the scheduler
   instance, which goes into the checkpoint: it then does not open under ``weights_only``, torch's
   default since 2.6, and where it opens it calls into the old run's optimizer.
+- DeepClusterV2 has no clusters in its first epoch, and its mean over no sample is NaN: the gradient
+  is zero, but the logged loss cannot be told from a run that diverged.
 """
 
 import importlib
 import logging
 from typing import Any
+
+from torch import Tensor
 
 from ltplugins.host.momentum_state import load_tau, save_tau
 
@@ -36,7 +40,13 @@ def apply_fixes() -> list[str]:
     base = importlib.import_module("solo.methods.base")
     base.WeightedKNNClassifier = OnlineKNN  # type: ignore[attr-defined]
     make_resumable()
-    fixes = ["online kNN replaced", "momentum tau saved", "static_lr schedules resumable"]
+    _define_first_deepcluster_loss()
+    fixes = [
+        "online kNN replaced",
+        "momentum tau saved",
+        "static_lr schedules resumable",
+        "DeepClusterV2's first loss defined",
+    ]
     logger.info("solo-learn repaired: %s", ", ".join(fixes))
     return fixes
 
@@ -47,6 +57,22 @@ def make_resumable() -> None:
     _save_momentum_state(base.BaseMomentumMethod)
     for name in ("LinearWarmupCosineAnnealingLR", "MultiStepLR"):
         setattr(base, name, _without_functions(getattr(base, name)))
+
+
+def _define_first_deepcluster_loss() -> None:
+    """Let DeepClusterV2's loss be 0, not NaN, while no image has a cluster; idempotent."""
+    module: Any = importlib.import_module("solo.methods.deepclusterv2")
+    loss = module.deepclusterv2_loss_func
+    if getattr(loss, "_ltplugins_defined", False):
+        return
+
+    def deepclusterv2_loss_func(outputs: Tensor, assignments: Tensor, *args: Any) -> Tensor:
+        if (assignments >= 0).any():
+            return loss(outputs, assignments, *args)
+        return outputs.sum() * 0.0
+
+    deepclusterv2_loss_func._ltplugins_defined = True  # type: ignore[attr-defined]
+    module.deepclusterv2_loss_func = deepclusterv2_loss_func
 
 
 def _without_functions(scheduler: Any) -> type:
