@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="SimCLR against GH-SimCLR on the embedded images")
     demo.add_argument("--out", default="runs/demo", help="folder of the runs and the report")
     demo.add_argument(
-        "--class-order", type=int, default=1, help="seed: which class is head or tail"
+        "--class-order", type=int, default=2, help="seed: which class is head or tail"
     )
     demo.add_argument("--seed", type=int, default=0, help="seed of the runs")
     demo.add_argument("--epochs", type=int, default=None, help="instead of the demo's own length")

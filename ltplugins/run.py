@@ -35,7 +35,7 @@ def main() -> None:
         os.environ[ENV] = "solo"
         from ltplugins.host import HOST
 
-        log.info("host: %s", HOST.describe())
+        log.info("%s", HOST.describe())
         from ltplugins.host.solo import apply_fixes
 
         apply_fixes()

@@ -45,10 +45,14 @@ class HostInfo:
     version: str
     reason: str = ""
 
+    @property
+    def label(self) -> str:
+        """Name and version, as stored with every run."""
+        return f"{'solo-learn' if self.name == 'solo' else 'the built-in stand-in'} {self.version}"
+
     def describe(self) -> str:
         """One line to show at the start of a run."""
-        title = "solo-learn" if self.name == "solo" else "the built-in stand-in"
-        return f"host: {title} {self.version}" + (f" ({self.reason})" if self.reason else "")
+        return f"host: {self.label}" + (f" ({self.reason})" if self.reason else "")
 
 
 @dataclass(frozen=True)

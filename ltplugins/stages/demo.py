@@ -17,7 +17,7 @@ METHODS = ("simclr", "gh_simclr")
 
 
 def demo(
-    out: str | Path, *, class_order: int = 1, seed: int = 0, epochs: int | None = None
+    out: str | Path, *, class_order: int = 2, seed: int = 0, epochs: int | None = None
 ) -> Path:
     """Pretrain, evaluate and compare; called again it continues or shows what is there.
 
@@ -64,8 +64,8 @@ def _farewell(console: Console, out: Path, page: Path, minutes: float) -> None:
   {out}/<method>/  config.yaml, run.json, metrics.csv, results.json, checkpoints/
 
 [bold]What to try next[/]
-  ltplugins demo --class-order 2 --out runs/demo-2     one class order proves nothing: try others
-  ltplugins report {out} runs/demo-2 --out runs/both   mean and spread over both
+  ltplugins demo --class-order 3 --out runs/demo-3     one class order proves nothing: try others
+  ltplugins report {out} runs/demo-3 --out runs/both   mean and spread over both
   ltplugins pretrain method=gh_byol max_epochs=50      another base, any key overridden
   ltplugins pretrain --help                            every key""",
         highlight=False,

@@ -100,9 +100,9 @@ def load_backbone(run: TrainedRun, record: DataRecord) -> nn.Module:
 
     ltplugins.register()
     check_method(run.cfg, METHODS)
-    trained_with = run.meta.get("host", HOST.describe())
-    if trained_with != HOST.describe():
-        log.warning("trained with %s, evaluated with %s", trained_with, HOST.describe())
+    trained_with = run.meta.get("host", HOST.label)
+    if trained_with != HOST.label:
+        log.warning("trained with %s, evaluated with %s", trained_with, HOST.label)
     cfg = run.cfg.copy()
     cfg.data.num_samples = 1  # the method's per-image memory is not needed here
     cfg.data.num_classes = record.num_classes

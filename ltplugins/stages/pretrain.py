@@ -58,7 +58,7 @@ def pretrain(cfg: DictConfig) -> Path:
     trainer = _build_trainer(cfg, progress, logger)
     model = build_model(cfg, trainer.world_size, data.record.small_stem)
 
-    facts = {"host": HOST.describe(), "split": describe_split(data), "method": cfg.method}
+    facts = {"host": HOST.label, "split": describe_split(data), "method": cfg.method}
     what = identity(cfg, trainer.world_size)
     what |= {"split_hash": data.split.hash, "data_hash": content_hash(data.source)}
     if getattr(rank_zero_only, "rank", 0) == 0:
@@ -67,7 +67,7 @@ def pretrain(cfg: DictConfig) -> Path:
             log.info("%s is complete: nothing to train.", run.path)
             run.close()
             return run.path
-        _show_start(cfg, data, model, facts)
+        _show_start(cfg, data, model, HOST.describe())
     checkpoint = _checkpoint_to_resume(cfg, run, logger)
     meta = {**facts, "config": OmegaConf.to_container(cfg, resolve=True), "identity": what}
     trainer.callbacks.append(  # type: ignore[attr-defined]
@@ -160,10 +160,10 @@ def _checkpoint_to_resume(cfg: DictConfig, run: RunFolder, logger: MetricsLogger
     return str(last)
 
 
-def _show_start(cfg: DictConfig, data: LTDataModule, model: Any, facts: dict[str, Any]) -> None:
+def _show_start(cfg: DictConfig, data: LTDataModule, model: Any, host: str) -> None:
     params = sum(p.numel() for p in model.backbone.parameters()) / 1e6
     counts = sorted((int(n) for n in data.class_counts), reverse=True)
-    log.info("%s on %s", cfg.method, facts["host"])
+    log.info("%s; %s", cfg.method, host)
     log.info(
         "%s: %d images, %d classes of %d to %d images, split %s",
         cfg.data.dataset,
