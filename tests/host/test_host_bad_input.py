@@ -95,7 +95,9 @@ def test_the_others_take_more(method: str) -> None:
 
 
 def test_every_method_has_typed_kwargs() -> None:
-    assert set(METHODS) == set(METHOD_KWARGS) == set(NAMES)
+    # Another test of this process may have registered the plugin's own names.
+    own = {n for n, c in METHODS.items() if not c.__module__.startswith("ltplugins.methods")}
+    assert own == set(METHOD_KWARGS) == set(NAMES)
 
 
 def test_solo_yaml_extra_is_accepted() -> None:
