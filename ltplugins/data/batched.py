@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ltplugins.data import batched_ops as ops
 from ltplugins.data.augmentations import AugmentationBlock, normalisation, parse_augmentations
-from ltplugins.data.batched_params import CropParams, JitterParams, ViewParams, draw_params
+from ltplugins.data.batched_crop import CropPlan, move
+from ltplugins.data.batched_params import JitterParams, ViewParams, draw_params
 from ltplugins.data.record import DataRecord
 
 # On a CPU the rows go through all steps in pieces whose intermediates fit the second-level cache
@@ -65,19 +66,20 @@ class BatchedViews:
         """All rows of one block, Float[R 3 S S]; ``pool`` uint8 [B or R, C, H, W]."""
         block, device = self.blocks[number], pool.device
         rows, size = len(params.flip), block.crop_size
-        plan = _JitterPlan(block, params.jitter, pool.shape[1])
+        plan = _JitterPlan(block, params.jitter, pool.shape[1], device)
+        crops = CropPlan(block, params, plan.order, pool.shape[2:], device, cropped=cropped)
         scale, shift = self._normaliser(number, device)
         out = torch.empty(rows, 3, size, size, device=device)
         piece = rows if device.type != "cpu" else max(1, CPU_PIECE // (pool.shape[1] * size**2))
         for start in range(0, rows, piece):
             # Rows of one colour order lie beside each other; they are put back at the end.
             chosen = plan.order[start : start + piece]
-            source = _move(chosen % len(pool), device)
+            source = move(chosen % len(pool), device)
             x = pool.index_select(0, source).float().div_(255.0)
-            x = _crop(x, block, params, chosen, cropped=cropped)
+            x = crops.apply(x, start)
             plan.apply_(x, start)
             x = _filter(x, block, params, chosen)
-            out.index_copy_(0, _move(chosen, device), torch.addcmul(shift, x, scale))
+            out.index_copy_(0, move(chosen, device), torch.addcmul(shift, x, scale))
         return out
 
     def _normaliser(self, number: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -99,7 +101,9 @@ class _JitterPlan:
     together; only the hue splits the rows, into at most four runs.
     """
 
-    def __init__(self, block: AugmentationBlock, params: JitterParams, channels: int) -> None:
+    def __init__(
+        self, block: AugmentationBlock, params: JitterParams, channels: int, device: torch.device
+    ) -> None:
         cfg = block.color_jitter
         strength = (cfg.brightness, cfg.contrast, cfg.saturation)
         # Saturation and hue leave greyscale images as they are.
@@ -115,30 +119,28 @@ class _JitterPlan:
             group = torch.full_like(group, self.steps + 1)
         self.order = torch.argsort(group, stable=True)
         self.ends = torch.bincount(group, minlength=self.steps + 2).cumsum(0).tolist()
-        self.coefficients = self._coefficients(params, active)[self.order]
-        self.hue = params.hue[self.order]
+        self.coefficients = move(self._coefficients(params, active)[:, :, self.order], device)
+        self.hue = move(params.hue[self.order], device)
 
     def _coefficients(self, params: JitterParams, active: list[int]) -> Tensor:
-        """Float[R steps 3]: gain, to_grey, to_mean of each row's operators in their order."""
-        factor = params.factor
-        table = torch.stack([factor, torch.zeros_like(factor), torch.zeros_like(factor)], dim=2)
-        table[:, 1, 2] = 1.0 - factor[:, 1]  # contrast mixes with the mean grey
-        table[:, 2, 1] = 1.0 - factor[:, 2]  # saturation mixes with each pixel's grey
-        sequence = params.rank[:, active].argsort(1)
-        return table[:, active].gather(1, sequence[..., None].expand(-1, -1, 3))
+        """Float[3 steps R]: gain, to_grey, to_mean of each row's operators in their order."""
+        factor = params.factor.T  # (3, R)
+        table = torch.zeros(3, *factor.shape)
+        table[0] = factor
+        table[1, 2] = 1.0 - factor[2]  # saturation mixes with each pixel's grey
+        table[2, 1] = 1.0 - factor[1]  # contrast mixes with the mean grey
+        sequence = params.rank[:, active].argsort(1).T  # (steps, R)
+        return table[:, active].gather(1, sequence.expand(3, -1, -1))
 
     def apply_(self, x: Tensor, start: int) -> None:
         """Jitter in place the rows of ``x``, which are rows start to start + len(x) in order."""
-        coefficients = _move(self.coefficients[start : start + len(x)], x.device)
-        hue = _move(self.hue[start : start + len(x)], x.device)
         for group, low, high in self._runs(start, start + len(x)):
             run = x[low - start : high - start]
-            row = slice(low - start, high - start)
             for step in range(self.steps + 1):
                 if step == group and self.hue_active:
-                    run.copy_(ops.shift_hue(run, hue[row]))
+                    ops.shift_hue(run, self.hue[low:high], out=run)
                 if step < self.steps:
-                    ops.adjust_affine_(run, *coefficients[row, step].unbind(1))
+                    ops.adjust_affine_(run, *self.coefficients[:, step, low:high])
 
     def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """(group, first, end) of the groups with jitter that overlap rows start to stop."""
@@ -150,66 +152,6 @@ class _JitterPlan:
             begin = end
 
 
-def _crop(
-    x: Tensor, block: AugmentationBlock, params: ViewParams, chosen: Tensor, *, cropped: bool
-) -> Tensor:
-    """Crop, resize and flip; ``chosen`` are the rows of ``params`` that ``x`` holds."""
-    flip = params.flip[chosen]
-    height, width, size = x.shape[2], x.shape[3], block.crop_size
-    crop = None if cropped else params.crop
-    if crop is None and height == width == size:
-        if block.horizontal_flip.prob == 0:
-            return x
-        mirrored = _move(flip.nonzero().squeeze(1), x.device)
-        return x.index_copy_(0, mirrored, x.index_select(0, mirrored).flip(3))
-    flip = _move(flip.float(), x.device)
-    if crop is None:
-        # Resize the shorter side, then the centre: two matrices for all rows.
-        short = min(height, width)
-        rows = _fixed_matrix(height, int(size * height / short), size, x.device)
-        columns = _fixed_matrix(width, int(size * width / short), size, x.device)
-        columns = torch.where(flip[:, None, None] > 0, columns.flip(1), columns)
-        return ops.apply_separable(x, rows.expand(len(x), -1, -1), columns)
-    rows, columns = _crop_matrices(crop, flip, chosen, (height, width), size)
-    return ops.apply_separable(x, rows, columns)
-
-
-def _crop_matrices(
-    crop: CropParams, flip: Tensor, chosen: Tensor, shape: tuple[int, int], size: int
-) -> tuple[Tensor, Tensor]:
-    """Float[B size height] and Float[B size width] of the crops of the rows ``chosen``."""
-    device, (height, width) = flip.device, shape
-    taps = [ops.resample_taps(side, size) for side in shape]
-    top, left = _move(crop.top[chosen], device), _move(crop.left[chosen], device)
-    h, w = _move(crop.height[chosen], device), _move(crop.width[chosen], device)
-    unflipped = torch.zeros_like(flip)
-    if height != width:
-        return (
-            ops.resample_matrix(top, h, unflipped, height, size, taps[0]),
-            ops.resample_matrix(left, w, flip, width, size, taps[1]),
-        )
-    # Square images: both axes in one call, half as many small operations.
-    both = ops.resample_matrix(
-        torch.cat([top, left]),
-        torch.cat([h, w]),
-        torch.cat([unflipped, flip]),
-        height,
-        size,
-        taps[0],
-    )
-    return both[: len(top)], both[len(top) :]
-
-
-def _fixed_matrix(length: int, resized: int, size: int, device: torch.device) -> Tensor:
-    """Float[1 size length]: resize ``length`` to ``resized`` pixels, keep the ``size`` central."""
-    whole = torch.full((1,), float(length), device=device)
-    taps = ops.resample_taps(length, resized)
-    zero = torch.zeros_like(whole)
-    matrix = ops.resample_matrix(zero, whole, zero, length, resized, taps)
-    offset = round((resized - size) / 2.0)
-    return matrix[:, offset : offset + size]
-
-
 def _filter(x: Tensor, block: AugmentationBlock, params: ViewParams, chosen: Tensor) -> Tensor:
     """Grayscale, blur, solarize, equalize, each on the rows that need it, in place."""
 
@@ -217,11 +159,11 @@ def _filter(x: Tensor, block: AugmentationBlock, params: ViewParams, chosen: Ten
         return mask[chosen].nonzero().squeeze(1)
 
     if block.grayscale.prob and x.shape[1] == 3 and len(rows := rows_of(params.grey)):
-        rows = _move(rows, x.device)
+        rows = move(rows, x.device)
         x.index_copy_(0, rows, ops.luma(x.index_select(0, rows)).expand(-1, 3, -1, -1))
     if block.gaussian_blur.prob and len(rows := rows_of(params.blur)):
-        sigma = _move(params.sigma[chosen[rows]], x.device)
-        rows = _move(rows, x.device)
+        sigma = move(params.sigma[chosen[rows]], x.device)
+        rows = move(rows, x.device)
         kernel = ops.blur_matrix(sigma, block.gaussian_blur.sigma[1], block.crop_size)
         x.index_copy_(0, rows, ops.apply_separable(x.index_select(0, rows), kernel, kernel))
     for prob, mask, step in (
@@ -229,13 +171,6 @@ def _filter(x: Tensor, block: AugmentationBlock, params: ViewParams, chosen: Ten
         (block.equalization.prob, params.equalize, ops.equalize),
     ):
         if prob and len(rows := rows_of(mask)):
-            rows = _move(rows, x.device)
+            rows = move(rows, x.device)
             x.index_copy_(0, rows, step(x.index_select(0, rows)))
     return x
-
-
-def _move(values: Tensor, device: torch.device) -> Tensor:
-    """Copy a small CPU tensor to ``device`` without waiting for the device."""
-    if device.type == "cpu":
-        return values
-    return values.pin_memory().to(device, non_blocking=True)

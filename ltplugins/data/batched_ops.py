@@ -19,10 +19,10 @@ from torch import Tensor
 LUMA = (0.299, 0.587, 0.114)
 
 
-def resample_matrix(
+def resample_weights(
     start: Tensor, length: Tensor, flip: Tensor, in_size: int, out_size: int, taps: int
-) -> Tensor:
-    """Bicubic, antialiased resize of [start, start + length) to ``out_size``, as a matrix.
+) -> tuple[Tensor, Tensor]:
+    """Bicubic, antialiased resize of [start, start + length) to ``out_size``.
 
     Keys' kernel with a = -0.5, widened by the scale when shrinking and cut at the crop's border:
     what PIL's ``resize`` after ``crop`` and torchvision's antialiased resize compute.
@@ -36,7 +36,7 @@ def resample_matrix(
         taps: weights per output pixel; at least :func:`resample_taps` of the longest crop.
 
     Returns:
-        Float[B S in_size]; rows sum to 1.
+        Int[B S taps], pixels that an output reads, and Float[B S taps], their weights: sum 1.
     """
     device = start.device
     scale = (length / out_size)[:, None]  # (B, 1)
@@ -51,9 +51,13 @@ def resample_matrix(
     weight = _cubic(x)
     weight *= (pixel >= 0) & (pixel < length[:, None, None])
     weight /= weight.sum(-1, keepdim=True)
-    column = pixel.add_(start[:, None, None]).clamp_(0, in_size - 1).long()
-    matrix = torch.zeros(len(start), out_size, in_size, device=device)
-    return matrix.scatter_add_(2, column, weight)
+    return pixel.add_(start[:, None, None]).clamp_(0, in_size - 1).long(), weight
+
+
+def dense_matrix(pixel: Tensor, weight: Tensor, in_size: int) -> Tensor:
+    """Float[B S in_size] with the weights of :func:`resample_weights` in their places."""
+    matrix = torch.zeros(*weight.shape[:2], in_size, device=weight.device)
+    return matrix.scatter_add_(2, pixel, weight)
 
 
 def resample_taps(longest: float, out_size: int) -> int:
@@ -163,7 +167,7 @@ def _column(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)
 
 
-def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
+def shift_hue(images: Tensor, shift: Tensor, out: Tensor | None = None) -> Tensor:
     """Turn the hue by ``shift`` Float[B] (in turns) and keep saturation and value of HSV.
 
     With m = min, c = max - m, the hue in sixths of a turn, from -3 to 3, is
@@ -174,6 +178,7 @@ def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
     Args:
         images: Float[B 3 H W].
         shift: Float[B].
+        out: where to put the result; may be ``images``.
     """
     red, green, blue = images.unbind(1)
     value = torch.maximum(red, green)
@@ -188,7 +193,8 @@ def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
     offset = torch.linspace(1 / 2, -1 / 6, 3, device=images.device)
     wave = hue.unsqueeze(1) + offset.view(1, 3, 1, 1)
     wave = wave.sub_(wave.round()).abs_().mul_(-6.0).add_(2.0).clamp_(0.0, 1.0)
-    return torch.addcmul(value.unsqueeze(1), wave, chroma.unsqueeze(1), value=-1.0, out=wave)
+    out = wave if out is None else out
+    return torch.addcmul(value.unsqueeze(1), wave, chroma.unsqueeze(1), value=-1.0, out=out)
 
 
 def solarize(images: Tensor) -> Tensor:
