@@ -10,7 +10,6 @@ Legend: B batch, C channels, H, W height and width, S output size. Images are Fl
 """
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -90,7 +89,7 @@ def apply_separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return out.clamp_(0.0, 1.0)
 
 
-def blur_matrix(sigma: Tensor, max_sigma: float, size: int) -> Tensor:
+def blur_matrix(sigma: Tensor, size: int) -> Tensor:
     """Gaussian blur along one axis as a matrix: PIL's, three extended box blurs, borders repeated.
 
     Gwosdek et al., "Theoretical Foundations of Gaussian Convolution by Extended Box Filtering",
@@ -98,32 +97,21 @@ def blur_matrix(sigma: Tensor, max_sigma: float, size: int) -> Tensor:
 
     Args:
         sigma: Float[B], pixels.
-        max_sigma: upper bound of sigma, known without looking at the tensor.
         size: pixels of the axis.
 
     Returns:
         Float[B size size]; rows sum to 1.
     """
-    radius = _box_radius(sigma)[:, None]
-    reach = math.ceil(float(_box_radius(torch.tensor(float(max_sigma))))) + 1
-    distance = torch.arange(float(reach + 1), device=sigma.device)
-    weight = (radius + 1.0 - distance).clamp_(0.0, 1.0) / (2.0 * radius + 1.0)  # (B, reach + 1)
-    basis = _distance_basis(size, reach, sigma.device)
-    box = (weight @ basis).view(-1, size, size)
+    radius = _box_radius(sigma)[:, None, None]
+    pad = math.ceil(float(radius.max())) + 1
+    out, source = torch.arange(size), torch.arange(-pad, size + pad)
+    distance = (out[:, None] - source).abs()  # (size, size + 2 pad)
+    weight = (radius + 1.0 - distance).clamp_(0.0, 1.0) / (2.0 * radius + 1.0)
+    # What lies beyond a border is the border's pixel.
+    box = weight[:, :, pad : pad + size].clone()
+    box[:, :, 0] += weight[:, :, :pad].sum(-1)
+    box[:, :, -1] += weight[:, :, pad + size :].sum(-1)
     return torch.bmm(torch.bmm(box, box), box)
-
-
-@lru_cache(maxsize=32)
-def _distance_basis(size: int, reach: int, device: torch.device) -> Tensor:
-    """Float[reach + 1, size * size]: how often output o reads input i at each distance.
-
-    Positions beyond a border count for the border's pixel.
-    """
-    basis = torch.zeros(reach + 1, size, size)
-    for out in range(size):
-        for offset in range(-reach, reach + 1):
-            basis[abs(offset), out, min(max(out + offset, 0), size - 1)] += 1.0
-    return basis.view(reach + 1, -1).to(device)
 
 
 def _box_radius(sigma: Tensor, passes: int = 3) -> Tensor:

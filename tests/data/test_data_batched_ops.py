@@ -160,7 +160,7 @@ SIGMA = columns(0.1, 0.4, 0.8, 1.2, 1.6, 2.0)
 
 
 def blur(images):
-    rows, cols = ops.blur_matrix(SIGMA, 2.0, 20), ops.blur_matrix(SIGMA, 2.0, 24)
+    rows, cols = ops.blur_matrix(SIGMA, 20), ops.blur_matrix(SIGMA, 24)
     return ops.apply_separable(images, rows, cols)
 
 
@@ -189,7 +189,7 @@ def test_blur_is_near_the_gaussian():
 
 
 def test_blur_kernel_has_the_variance_of_its_sigma():
-    kernel = ops.blur_matrix(SIGMA, 2.0, 41)[:, 20]
+    kernel = ops.blur_matrix(SIGMA, 41)[:, 20]
     place = torch.arange(41.0) - 20
     assert torch.allclose(kernel.sum(1), torch.ones(6), atol=1e-5)
     assert torch.allclose((kernel * place**2).sum(1), SIGMA**2, atol=1e-4)
