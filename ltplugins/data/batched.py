@@ -1,26 +1,33 @@
 # SPDX-License-Identifier: MIT
 """Views of a whole batch at once, on the device it is on, every sample with its own parameters.
 
-The steps and their order are those of the ``workers`` engine (see transforms.py); the operators
-work in float, so a value can differ from PIL's by the rounding of each step to 8 bits.
+The steps and their order are those of the ``workers`` engine (see transforms.py). The operators
+work in float and round to 8 bits once, at the end, where PIL rounds after each of them: a quarter
+of the bytes to pass between processes, and nothing lost that the other engine has.
 
 Legend: B batch, V views, C channels, R rows = num_crops x B (crop k of image i is row k * B + i),
 S crop size.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from ltplugins.data import batched_ops as ops
 from ltplugins.data.augmentations import AugmentationBlock, normalisation, parse_augmentations
-from ltplugins.data.batched_params import CropParams, JitterParams, ViewParams, draw_params
+from ltplugins.data.batched_crop import CropPlan, move
+from ltplugins.data.batched_params import JitterParams, ViewParams, draw_params, sigma_values
 from ltplugins.data.record import DataRecord
 
 # On a CPU the rows go through all steps in pieces whose intermediates fit the second-level cache
 # (floats a piece); a GPU takes them all at once, to launch as few kernels as possible.
 CPU_PIECE = 200_000
+
+# Kernels below this many values are not spread over threads by torch. The training process
+# normalises in such pieces: waking threads for so little costs more than the work.
+SERIAL = 32_000
 
 
 class BatchedViews:
@@ -38,6 +45,13 @@ class BatchedViews:
         self._constants: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, images: Tensor | list[Tensor], generator: torch.Generator) -> list[Tensor]:
+        """Augment, then normalise: V tensors Float[B 3 S S] on the device of the images.
+
+        Arguments as of :meth:`augment`.
+        """
+        return self.normalise(self.augment(images, generator))
+
+    def augment(self, images: Tensor | list[Tensor], generator: torch.Generator) -> list[Tensor]:
         """Make the views.
 
         Args:
@@ -46,10 +60,10 @@ class BatchedViews:
             generator: on the CPU; the views depend on it and on the images alone.
 
         Returns:
-            V tensors Float[B 3 S S], normalised, on the device of the images.
+            V tensors uint8 [B, C, S, S] on the device of the images.
         """
         views: list[Tensor] = []
-        for number, block in enumerate(self.blocks):
+        for block in self.blocks:
             if isinstance(images, list):
                 pool = torch.cat(images[len(views) : len(views) + block.num_crops])
                 batch = len(pool) // block.num_crops
@@ -57,39 +71,59 @@ class BatchedViews:
                 pool, batch = images.contiguous(), len(images)
             rows = block.num_crops * batch
             params = draw_params(block, rows, pool.shape[2], pool.shape[3], generator)
-            out = self._block(number, pool, params, cropped=isinstance(images, list))
+            out = _augment_block(block, pool, params, cropped=isinstance(images, list))
             views += out.view(block.num_crops, batch, *out.shape[1:]).unbind(0)
         return views
 
-    def _block(self, number: int, pool: Tensor, params: ViewParams, *, cropped: bool) -> Tensor:
-        """All rows of one block, Float[R 3 S S]; ``pool`` uint8 [B or R, C, H, W]."""
-        block, device = self.blocks[number], pool.device
-        rows, size = len(params.flip), block.crop_size
-        plan = _JitterPlan(block, params.jitter, pool.shape[1])
-        scale, shift = self._normaliser(number, device)
-        out = torch.empty(rows, 3, size, size, device=device)
-        piece = rows if device.type != "cpu" else max(1, CPU_PIECE // (pool.shape[1] * size**2))
-        for start in range(0, rows, piece):
-            # Rows of one colour order lie beside each other; they are put back at the end.
-            chosen = plan.order[start : start + piece]
-            source = _move(chosen % len(pool), device)
-            x = pool.index_select(0, source).float().div_(255.0)
-            x = _crop(x, block, params, chosen, cropped=cropped)
-            plan.apply_(x, start)
-            x = _filter(x, block, params, chosen)
-            out.index_copy_(0, _move(chosen, device), torch.addcmul(shift, x, scale))
+    def normalise(self, views: list[Tensor]) -> list[Tensor]:
+        """Float[B 3 S S] of every view uint8 [B, C, S, S]; one channel becomes three."""
+        numbers = [n for n, block in enumerate(self.blocks) for _ in range(block.num_crops)]
+        return [self._normalise(number, view) for number, view in zip(numbers, views, strict=True)]
+
+    def _normalise(self, number: int, view: Tensor) -> Tensor:
+        scale, shift = self._normaliser(number, view.device)
+        if view.device.type != "cpu":
+            return torch.addcmul(shift, view.float(), scale)
+        batch, _, height, width = view.shape
+        out = torch.empty(batch, 3, height, width)
+        piece = max(1, SERIAL // (3 * height * width))
+        for start in range(0, batch, piece):
+            rows = slice(start, start + piece)
+            torch.addcmul(shift, view[rows].float(), scale, out=out[rows])
         return out
 
     def _normaliser(self, number: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """1 / std and -mean / std, Float[1 3 1 1], once per block and device."""
+        """1 / (255 std) and -mean / std, Float[1 3 1 1], once per block and device."""
         key = (number, device)
         if key not in self._constants:
             mean, std = normalisation(self.blocks[number], self.record)
             scale = 1.0 / torch.tensor(list(std), dtype=torch.float64)
             shift = -torch.tensor(list(mean), dtype=torch.float64) * scale
-            pair = (v.float().view(1, 3, 1, 1).to(device) for v in (scale, shift))
+            pair = (v.float().view(1, 3, 1, 1).to(device) for v in (scale / 255.0, shift))
             self._constants[key] = (*pair,)  # type: ignore[assignment]
         return self._constants[key]
+
+
+def _augment_block(
+    block: AugmentationBlock, pool: Tensor, params: ViewParams, *, cropped: bool
+) -> Tensor:
+    """All rows of one block, uint8 [R, C, S, S]; ``pool`` uint8 [B or R, C, H, W]."""
+    device, channels = pool.device, pool.shape[1]
+    rows, size = len(params.flip), block.crop_size
+    plan = _JitterPlan(block, params.jitter, channels, device)
+    crops = CropPlan(block, params, plan.order, pool.shape[2:], device, cropped=cropped)
+    out = torch.empty(rows, channels, size, size, dtype=torch.uint8, device=device)
+    piece = rows if device.type != "cpu" else max(1, CPU_PIECE // (channels * size**2))
+    for start in range(0, rows, piece):
+        # Rows of one colour order lie beside each other; they are put back at the end.
+        chosen = plan.order[start : start + piece]
+        x = pool.index_select(0, move(chosen % len(pool), device)).float().div_(255.0)
+        x = crops.apply(x, start)
+        plan.apply_(x, start)
+        x = _filter(x, block, params, chosen)
+        # int() of x + 1/2 rounds to nearest; by way of int32 it is twice as fast as directly.
+        out[start : start + piece] = x.mul_(255.0).add_(0.5).int()
+    return out.index_select(0, move(plan.order.argsort(), device))
 
 
 class _JitterPlan:
@@ -99,7 +133,9 @@ class _JitterPlan:
     together; only the hue splits the rows, into at most four runs.
     """
 
-    def __init__(self, block: AugmentationBlock, params: JitterParams, channels: int) -> None:
+    def __init__(
+        self, block: AugmentationBlock, params: JitterParams, channels: int, device: torch.device
+    ) -> None:
         cfg = block.color_jitter
         strength = (cfg.brightness, cfg.contrast, cfg.saturation)
         # Saturation and hue leave greyscale images as they are.
@@ -115,30 +151,28 @@ class _JitterPlan:
             group = torch.full_like(group, self.steps + 1)
         self.order = torch.argsort(group, stable=True)
         self.ends = torch.bincount(group, minlength=self.steps + 2).cumsum(0).tolist()
-        self.coefficients = self._coefficients(params, active)[self.order]
-        self.hue = params.hue[self.order]
+        self.coefficients = move(self._coefficients(params, active)[:, :, self.order], device)
+        self.hue = move(params.hue[self.order], device)
 
     def _coefficients(self, params: JitterParams, active: list[int]) -> Tensor:
-        """Float[R steps 3]: gain, to_grey, to_mean of each row's operators in their order."""
-        factor = params.factor
-        table = torch.stack([factor, torch.zeros_like(factor), torch.zeros_like(factor)], dim=2)
-        table[:, 1, 2] = 1.0 - factor[:, 1]  # contrast mixes with the mean grey
-        table[:, 2, 1] = 1.0 - factor[:, 2]  # saturation mixes with each pixel's grey
-        sequence = params.rank[:, active].argsort(1)
-        return table[:, active].gather(1, sequence[..., None].expand(-1, -1, 3))
+        """Float[3 steps R]: gain, to_grey, to_mean of each row's operators in their order."""
+        factor = params.factor.T  # (3, R)
+        table = torch.zeros(3, *factor.shape)
+        table[0] = factor
+        table[1, 2] = 1.0 - factor[2]  # saturation mixes with each pixel's grey
+        table[2, 1] = 1.0 - factor[1]  # contrast mixes with the mean grey
+        sequence = params.rank[:, active].argsort(1).T  # (steps, R)
+        return table[:, active].gather(1, sequence.expand(3, -1, -1))
 
     def apply_(self, x: Tensor, start: int) -> None:
         """Jitter in place the rows of ``x``, which are rows start to start + len(x) in order."""
-        coefficients = _move(self.coefficients[start : start + len(x)], x.device)
-        hue = _move(self.hue[start : start + len(x)], x.device)
         for group, low, high in self._runs(start, start + len(x)):
             run = x[low - start : high - start]
-            row = slice(low - start, high - start)
             for step in range(self.steps + 1):
                 if step == group and self.hue_active:
-                    run.copy_(ops.shift_hue(run, hue[row]))
+                    ops.shift_hue(run, self.hue[low:high], out=run)
                 if step < self.steps:
-                    ops.adjust_affine_(run, *coefficients[row, step].unbind(1))
+                    ops.adjust_affine_(run, *self.coefficients[:, step, low:high])
 
     def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """(group, first, end) of the groups with jitter that overlap rows start to stop."""
@@ -150,66 +184,6 @@ class _JitterPlan:
             begin = end
 
 
-def _crop(
-    x: Tensor, block: AugmentationBlock, params: ViewParams, chosen: Tensor, *, cropped: bool
-) -> Tensor:
-    """Crop, resize and flip; ``chosen`` are the rows of ``params`` that ``x`` holds."""
-    flip = params.flip[chosen]
-    height, width, size = x.shape[2], x.shape[3], block.crop_size
-    crop = None if cropped else params.crop
-    if crop is None and height == width == size:
-        if block.horizontal_flip.prob == 0:
-            return x
-        mirrored = _move(flip.nonzero().squeeze(1), x.device)
-        return x.index_copy_(0, mirrored, x.index_select(0, mirrored).flip(3))
-    flip = _move(flip.float(), x.device)
-    if crop is None:
-        # Resize the shorter side, then the centre: two matrices for all rows.
-        short = min(height, width)
-        rows = _fixed_matrix(height, int(size * height / short), size, x.device)
-        columns = _fixed_matrix(width, int(size * width / short), size, x.device)
-        columns = torch.where(flip[:, None, None] > 0, columns.flip(1), columns)
-        return ops.apply_separable(x, rows.expand(len(x), -1, -1), columns)
-    rows, columns = _crop_matrices(crop, flip, chosen, (height, width), size)
-    return ops.apply_separable(x, rows, columns)
-
-
-def _crop_matrices(
-    crop: CropParams, flip: Tensor, chosen: Tensor, shape: tuple[int, int], size: int
-) -> tuple[Tensor, Tensor]:
-    """Float[B size height] and Float[B size width] of the crops of the rows ``chosen``."""
-    device, (height, width) = flip.device, shape
-    taps = [ops.resample_taps(side, size) for side in shape]
-    top, left = _move(crop.top[chosen], device), _move(crop.left[chosen], device)
-    h, w = _move(crop.height[chosen], device), _move(crop.width[chosen], device)
-    unflipped = torch.zeros_like(flip)
-    if height != width:
-        return (
-            ops.resample_matrix(top, h, unflipped, height, size, taps[0]),
-            ops.resample_matrix(left, w, flip, width, size, taps[1]),
-        )
-    # Square images: both axes in one call, half as many small operations.
-    both = ops.resample_matrix(
-        torch.cat([top, left]),
-        torch.cat([h, w]),
-        torch.cat([unflipped, flip]),
-        height,
-        size,
-        taps[0],
-    )
-    return both[: len(top)], both[len(top) :]
-
-
-def _fixed_matrix(length: int, resized: int, size: int, device: torch.device) -> Tensor:
-    """Float[1 size length]: resize ``length`` to ``resized`` pixels, keep the ``size`` central."""
-    whole = torch.full((1,), float(length), device=device)
-    taps = ops.resample_taps(length, resized)
-    zero = torch.zeros_like(whole)
-    matrix = ops.resample_matrix(zero, whole, zero, length, resized, taps)
-    offset = round((resized - size) / 2.0)
-    return matrix[:, offset : offset + size]
-
-
 def _filter(x: Tensor, block: AugmentationBlock, params: ViewParams, chosen: Tensor) -> Tensor:
     """Grayscale, blur, solarize, equalize, each on the rows that need it, in place."""
 
@@ -217,25 +191,24 @@ def _filter(x: Tensor, block: AugmentationBlock, params: ViewParams, chosen: Ten
         return mask[chosen].nonzero().squeeze(1)
 
     if block.grayscale.prob and x.shape[1] == 3 and len(rows := rows_of(params.grey)):
-        rows = _move(rows, x.device)
+        rows = move(rows, x.device)
         x.index_copy_(0, rows, ops.luma(x.index_select(0, rows)).expand(-1, 3, -1, -1))
     if block.gaussian_blur.prob and len(rows := rows_of(params.blur)):
-        sigma = _move(params.sigma[chosen[rows]], x.device)
-        rows = _move(rows, x.device)
-        kernel = ops.blur_matrix(sigma, block.gaussian_blur.sigma[1], block.crop_size)
+        kernels = _blur_kernels(*block.gaussian_blur.sigma, block.crop_size, x.device)
+        kernel = kernels.index_select(0, move(params.sigma_level[chosen[rows]], x.device))
+        rows = move(rows, x.device)
         x.index_copy_(0, rows, ops.apply_separable(x.index_select(0, rows), kernel, kernel))
     for prob, mask, step in (
         (block.solarization.prob, params.solarize, ops.solarize),
         (block.equalization.prob, params.equalize, ops.equalize),
     ):
         if prob and len(rows := rows_of(mask)):
-            rows = _move(rows, x.device)
+            rows = move(rows, x.device)
             x.index_copy_(0, rows, step(x.index_select(0, rows)))
     return x
 
 
-def _move(values: Tensor, device: torch.device) -> Tensor:
-    """Copy a small CPU tensor to ``device`` without waiting for the device."""
-    if device.type == "cpu":
-        return values
-    return values.pin_memory().to(device, non_blocking=True)
+@lru_cache(maxsize=8)
+def _blur_kernels(low: float, high: float, size: int, device: torch.device) -> Tensor:
+    """Float[SIGMA_LEVELS size size], the blur matrix of every value that sigma takes."""
+    return ops.blur_matrix(sigma_values((low, high)), size).to(device)

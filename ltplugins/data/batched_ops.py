@@ -10,7 +10,6 @@ Legend: B batch, C channels, H, W height and width, S output size. Images are Fl
 """
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -19,10 +18,10 @@ from torch import Tensor
 LUMA = (0.299, 0.587, 0.114)
 
 
-def resample_matrix(
+def resample_weights(
     start: Tensor, length: Tensor, flip: Tensor, in_size: int, out_size: int, taps: int
-) -> Tensor:
-    """Bicubic, antialiased resize of [start, start + length) to ``out_size``, as a matrix.
+) -> tuple[Tensor, Tensor]:
+    """Bicubic, antialiased resize of [start, start + length) to ``out_size``.
 
     Keys' kernel with a = -0.5, widened by the scale when shrinking and cut at the crop's border:
     what PIL's ``resize`` after ``crop`` and torchvision's antialiased resize compute.
@@ -36,7 +35,7 @@ def resample_matrix(
         taps: weights per output pixel; at least :func:`resample_taps` of the longest crop.
 
     Returns:
-        Float[B S in_size]; rows sum to 1.
+        Int[B S taps], pixels that an output reads, and Float[B S taps], their weights: sum 1.
     """
     device = start.device
     scale = (length / out_size)[:, None]  # (B, 1)
@@ -51,9 +50,13 @@ def resample_matrix(
     weight = _cubic(x)
     weight *= (pixel >= 0) & (pixel < length[:, None, None])
     weight /= weight.sum(-1, keepdim=True)
-    column = pixel.add_(start[:, None, None]).clamp_(0, in_size - 1).long()
-    matrix = torch.zeros(len(start), out_size, in_size, device=device)
-    return matrix.scatter_add_(2, column, weight)
+    return pixel.add_(start[:, None, None]).clamp_(0, in_size - 1).long(), weight
+
+
+def dense_matrix(pixel: Tensor, weight: Tensor, in_size: int) -> Tensor:
+    """Float[B S in_size] with the weights of :func:`resample_weights` in their places."""
+    matrix = torch.zeros(*weight.shape[:2], in_size, device=weight.device)
+    return matrix.scatter_add_(2, pixel, weight)
 
 
 def resample_taps(longest: float, out_size: int) -> int:
@@ -86,7 +89,7 @@ def apply_separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return out.clamp_(0.0, 1.0)
 
 
-def blur_matrix(sigma: Tensor, max_sigma: float, size: int) -> Tensor:
+def blur_matrix(sigma: Tensor, size: int) -> Tensor:
     """Gaussian blur along one axis as a matrix: PIL's, three extended box blurs, borders repeated.
 
     Gwosdek et al., "Theoretical Foundations of Gaussian Convolution by Extended Box Filtering",
@@ -94,32 +97,21 @@ def blur_matrix(sigma: Tensor, max_sigma: float, size: int) -> Tensor:
 
     Args:
         sigma: Float[B], pixels.
-        max_sigma: upper bound of sigma, known without looking at the tensor.
         size: pixels of the axis.
 
     Returns:
         Float[B size size]; rows sum to 1.
     """
-    radius = _box_radius(sigma)[:, None]
-    reach = math.ceil(float(_box_radius(torch.tensor(float(max_sigma))))) + 1
-    distance = torch.arange(float(reach + 1), device=sigma.device)
-    weight = (radius + 1.0 - distance).clamp_(0.0, 1.0) / (2.0 * radius + 1.0)  # (B, reach + 1)
-    basis = _distance_basis(size, reach, sigma.device)
-    box = (weight @ basis).view(-1, size, size)
+    radius = _box_radius(sigma)[:, None, None]
+    pad = math.ceil(float(radius.max())) + 1
+    out, source = torch.arange(size), torch.arange(-pad, size + pad)
+    distance = (out[:, None] - source).abs()  # (size, size + 2 pad)
+    weight = (radius + 1.0 - distance).clamp_(0.0, 1.0) / (2.0 * radius + 1.0)
+    # What lies beyond a border is the border's pixel.
+    box = weight[:, :, pad : pad + size].clone()
+    box[:, :, 0] += weight[:, :, :pad].sum(-1)
+    box[:, :, -1] += weight[:, :, pad + size :].sum(-1)
     return torch.bmm(torch.bmm(box, box), box)
-
-
-@lru_cache(maxsize=32)
-def _distance_basis(size: int, reach: int, device: torch.device) -> Tensor:
-    """Float[reach + 1, size * size]: how often output o reads input i at each distance.
-
-    Positions beyond a border count for the border's pixel.
-    """
-    basis = torch.zeros(reach + 1, size, size)
-    for out in range(size):
-        for offset in range(-reach, reach + 1):
-            basis[abs(offset), out, min(max(out + offset, 0), size - 1)] += 1.0
-    return basis.view(reach + 1, -1).to(device)
 
 
 def _box_radius(sigma: Tensor, passes: int = 3) -> Tensor:
@@ -163,7 +155,7 @@ def _column(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)
 
 
-def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
+def shift_hue(images: Tensor, shift: Tensor, out: Tensor | None = None) -> Tensor:
     """Turn the hue by ``shift`` Float[B] (in turns) and keep saturation and value of HSV.
 
     With m = min, c = max - m, the hue in sixths of a turn, from -3 to 3, is
@@ -174,6 +166,7 @@ def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
     Args:
         images: Float[B 3 H W].
         shift: Float[B].
+        out: where to put the result; may be ``images``.
     """
     red, green, blue = images.unbind(1)
     value = torch.maximum(red, green)
@@ -188,7 +181,8 @@ def shift_hue(images: Tensor, shift: Tensor) -> Tensor:
     offset = torch.linspace(1 / 2, -1 / 6, 3, device=images.device)
     wave = hue.unsqueeze(1) + offset.view(1, 3, 1, 1)
     wave = wave.sub_(wave.round()).abs_().mul_(-6.0).add_(2.0).clamp_(0.0, 1.0)
-    return torch.addcmul(value.unsqueeze(1), wave, chroma.unsqueeze(1), value=-1.0, out=wave)
+    out = wave if out is None else out
+    return torch.addcmul(value.unsqueeze(1), wave, chroma.unsqueeze(1), value=-1.0, out=out)
 
 
 def solarize(images: Tensor) -> Tensor:

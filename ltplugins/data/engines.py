@@ -20,7 +20,7 @@ from ltplugins.data.loader import Loader, WorkerPool
 from ltplugins.data.samplers import EpochSampler
 from ltplugins.data.source import Source
 from ltplugins.data.transforms import ViewTransform
-from ltplugins.data.view_dataset import BatchDataset, RawBatch, ViewDataset, finish_views
+from ltplugins.data.view_dataset import BatchDataset, RawBatch, ViewDataset, batch_generator
 from ltplugins.errors import UserError, unknown
 
 ENGINES = ("batched", "workers")
@@ -28,7 +28,7 @@ Batch = list[Any]
 
 
 class WorkersLoader(Loader):
-    """The loader of both engines where the views are made in (or as if in) worker processes."""
+    """The ``workers`` engine: torchvision on PIL images, in worker processes."""
 
     def __init__(self, *args: Any, num_workers: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -37,6 +37,26 @@ class WorkersLoader(Loader):
     def _produce(self, epoch: int, start: int) -> Iterator[Batch]:
         for batch in self._pool.run(self, epoch, start):
             yield [batch.indexes, batch.views, batch.targets]
+
+
+class BatchedLoader(Loader):
+    """The ``batched`` engine on the CPU: whole batches are augmented in the worker processes.
+
+    A worker's kernels are single-threaded, so several batches are made side by side; small kernels
+    that each spread over all cores are slower than that, and fight with the training step.
+
+    Args:
+        views: the batch transform.
+    """
+
+    def __init__(self, *args: Any, views: BatchedViews, num_workers: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.views = views
+        self._pool = WorkerPool(self.dataset, num_workers)
+
+    def _produce(self, epoch: int, start: int) -> Iterator[Batch]:
+        for batch in self._pool.run(self, epoch, start):
+            yield [batch.indexes, self.views.normalise(batch.views), batch.targets]
 
 
 class RawLoader(Loader):
@@ -63,7 +83,7 @@ class RawLoader(Loader):
                 else images.to(device, non_blocking=True)
             )
             batch = batch._replace(images=moved)
-        return [batch.indexes, finish_views(batch, self.views), batch.targets]
+        return [batch.indexes, self.views(batch.images, batch_generator(batch)), batch.targets]
 
     def _produce(self, epoch: int, start: int) -> Iterator[RawBatch]:
         yield from self._pool.run(self, epoch, start)
@@ -131,4 +151,4 @@ def build_loader(
     dataset = BatchDataset(source, split_indices, crops, views=None if raw else views, **seeds)
     if raw:
         return RawLoader(dataset, sampler, views=views, **common)
-    return WorkersLoader(dataset, sampler, **common)
+    return BatchedLoader(dataset, sampler, views=views, **common)

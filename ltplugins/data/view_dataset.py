@@ -122,7 +122,7 @@ class BatchDataset(ViewDataset):
     """The same subset for the ``batched`` engine: slices arrays, or decodes and crops files.
 
     Args:
-        views: augment here, in the worker; None = yield :class:`RawBatch`.
+        views: augment here, in the worker, to uint8; None = yield :class:`RawBatch`.
     """
 
     def __init__(self, *args: Any, views: BatchedViews | None, **kwargs: Any) -> None:
@@ -142,7 +142,8 @@ class BatchDataset(ViewDataset):
             raw = RawBatch(*cropped, seed=seed)
         if self.views is None:
             return raw
-        return ViewBatch(raw.indexes, finish_views(raw, self.views), raw.targets, raw.corrupt)
+        views = self.views.augment(raw.images, batch_generator(raw))
+        return ViewBatch(raw.indexes, views, raw.targets, raw.corrupt)
 
     def _sliced(self, images: np.ndarray, draws: list[Draw], seed: int) -> RawBatch:
         positions = np.fromiter((d.position for d in draws), dtype=np.int64, count=len(draws))
@@ -152,9 +153,9 @@ class BatchDataset(ViewDataset):
         return RawBatch(torch.from_numpy(positions), chosen, targets, [], seed)
 
 
-def finish_views(batch: RawBatch, views: BatchedViews) -> list[Tensor]:
-    """The views of a raw batch, on the device of its images; the same wherever it is called."""
-    return views(batch.images, torch.Generator().manual_seed(batch.seed))
+def batch_generator(batch: RawBatch) -> torch.Generator:
+    """The generator of a raw batch, the same wherever it is made."""
+    return torch.Generator().manual_seed(batch.seed)
 
 
 def identity(batch: Any) -> Any:

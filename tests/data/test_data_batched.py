@@ -11,7 +11,7 @@ from torchvision.transforms import RandomResizedCrop
 from ltplugins.data import batched
 from ltplugins.data.augmentations import JitterConfig, RRCConfig, parse_augmentations
 from ltplugins.data.batched import BatchedViews
-from ltplugins.data.batched_params import draw_crops, draw_params
+from ltplugins.data.batched_params import draw_crops, draw_params, sigma_values
 from ltplugins.data.record import RECORDS
 from ltplugins.data.transforms import ViewTransform
 
@@ -182,7 +182,9 @@ def test_parameters_are_drawn_for_every_sample():
     assert jitter.factor.mean(0).tolist() == pytest.approx([1.0] * 3, abs=0.02)
     assert jitter.factor.std(0).tolist() == pytest.approx([0.8 / math.sqrt(12)] * 3, abs=0.01)
     assert jitter.hue.std() == pytest.approx(0.2 / math.sqrt(12), abs=0.004)
-    assert (params.sigma.min(), params.sigma.max()) == pytest.approx((0.1, 2.0), abs=0.01)
+    sigma = sigma_values([0.1, 2.0])[params.sigma_level]
+    assert (sigma.min(), sigma.max()) == pytest.approx((0.1, 2.0), abs=0.02)
+    assert (sigma.mean(), sigma.std()) == pytest.approx((1.05, 1.9 / math.sqrt(12)), abs=0.03)
     orders = {tuple(order) for order in jitter.rank.argsort(1).tolist()}
     assert len(orders) == 24
     correlation = torch.corrcoef(

@@ -36,10 +36,15 @@ BOXES = [
 ]
 
 
+def matrix(start, length, flip, side, size):
+    taps = ops.resample_taps(side, size)
+    return ops.dense_matrix(*ops.resample_weights(start, length, flip, side, size, taps), side)
+
+
 def crop(images, size, flips):
     top, left, height, width = (columns(*v) for v in zip(*BOXES, strict=True))
-    rows = ops.resample_matrix(top, height, torch.zeros(6), 20, size, ops.resample_taps(20, size))
-    cols = ops.resample_matrix(left, width, columns(*flips), 24, size, ops.resample_taps(24, size))
+    rows = matrix(top, height, torch.zeros(6), 20, size)
+    cols = matrix(left, width, columns(*flips), 24, size)
     assert torch.allclose(rows.sum(2), torch.ones(6, size), atol=1e-5)
     return ops.apply_separable(images, rows, cols)
 
@@ -114,6 +119,7 @@ def test_hue():
     for i, s in enumerate(shift.tolist()):
         assert (found[i] - F.adjust_hue(images[i], s)).abs().max() < 5e-6
     assert torch.allclose(found[6], images[6])
+    assert torch.equal(ops.shift_hue(images, shift, out=images), found)  # in place
     red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
     green = ops.shift_hue(red, columns(1 / 3)).flatten()
     assert green.tolist() == pytest.approx([0.0, 1.0, 0.0], abs=1e-6)
@@ -154,7 +160,7 @@ SIGMA = columns(0.1, 0.4, 0.8, 1.2, 1.6, 2.0)
 
 
 def blur(images):
-    rows, cols = ops.blur_matrix(SIGMA, 2.0, 20), ops.blur_matrix(SIGMA, 2.0, 24)
+    rows, cols = ops.blur_matrix(SIGMA, 20), ops.blur_matrix(SIGMA, 24)
     return ops.apply_separable(images, rows, cols)
 
 
@@ -183,7 +189,7 @@ def test_blur_is_near_the_gaussian():
 
 
 def test_blur_kernel_has_the_variance_of_its_sigma():
-    kernel = ops.blur_matrix(SIGMA, 2.0, 41)[:, 20]
+    kernel = ops.blur_matrix(SIGMA, 41)[:, 20]
     place = torch.arange(41.0) - 20
     assert torch.allclose(kernel.sum(1), torch.ones(6), atol=1e-5)
     assert torch.allclose((kernel * place**2).sum(1), SIGMA**2, atol=1e-4)

@@ -2,11 +2,13 @@
 """Sources by name, on tiny files in the official formats, and the embedded pack."""
 
 import gzip
+import importlib.util
 import os
 import pickle
 import shutil
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,3 +217,23 @@ def test_damaged_pack_names_both_hashes_and_the_way_out(tmp_path):
 def test_pack_bytes_do_not_hold_the_time():
     with zipfile.ZipFile(pack.PACK_PATH) as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+
+
+@pytest.mark.skipif(
+    not os.path.isdir(sources_named.DEBIAN_FASHION), reason="no dataset-fashion-mnist here"
+)
+def test_script_makes_the_pack_that_is_shipped(tmp_path):
+    path = Path(__file__).parents[2] / "scripts" / "make_fashion_pack.py"
+    spec = importlib.util.spec_from_file_location("make_fashion_pack", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    made = script.collect(Path(sources_named.DEBIAN_FASHION))
+    shipped = pack.load_pack()
+    assert made.keys() == shipped.keys()
+    for name, array in made.items():
+        assert array.dtype == shipped[name].dtype
+        assert (array == shipped[name]).all(), name
+    small = {"train_labels": made["train_labels"]}
+    script.write_npz(tmp_path / "a.npz", small)
+    script.write_npz(tmp_path / "b.npz", small)
+    assert sha256(tmp_path / "a.npz") == sha256(tmp_path / "b.npz")

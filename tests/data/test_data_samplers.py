@@ -79,8 +79,8 @@ def test_class_aware_draws_uniformly_inside_a_class():
 
 
 def test_sampler_errors():
-    with pytest.raises(UserError, match=r"unknown sampler 'shufle'. Did you mean 'shuffle'"):
-        build_sampler("shufle", TARGETS)
+    with pytest.raises(UserError, match=r"unknown sampler 'shuffl'. Did you mean 'shuffle'"):
+        build_sampler("shuffl", TARGETS)
     with pytest.raises(UserError, match=r"unknown key 'data.sampler.gama'. Did you mean 'gamma'"):
         build_sampler({"name": "class_aware", "gama": 1}, TARGETS)
     with pytest.raises(UserError, match=r"'class_aware' needs labels, and the data has none"):
