@@ -94,7 +94,7 @@ class FeatureExtractor:
             dataset = EvalDataset(source, eval_transform(source.record, *shape))
             workers = self.run.cfg.data.num_workers
             loader = DataLoader(dataset, self.batch_size, num_workers=workers)
-            log.info("%s: features of %d %s images", self.run.cfg.name, len(source), part)
+            log.info("%s: features of %d %s images", self.run.cfg.method, len(source), part)
             return extract_features(self.backbone, loader, self.device)
 
         return Features(*cached_features(key, self.run.path / "features", compute))

@@ -53,7 +53,7 @@ def pretrain(cfg: DictConfig) -> Path:
     data = LTDataModule(cfg)
     cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
     run = RunFolder(cfg.output_dir)
-    progress = RunProgress(str(cfg.name), cfg.optimizer.batch_size)
+    progress = RunProgress(str(cfg.method), cfg.optimizer.batch_size)
     logger = MetricsLogger(run.metrics)
     trainer = _build_trainer(cfg, progress, logger)
     model = build_model(cfg, trainer.world_size, data.record.small_stem)
