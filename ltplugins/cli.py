@@ -4,6 +4,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ltplugins import __version__
 
@@ -47,7 +48,9 @@ def _hydra_stage(name: str, rest: list[str]) -> None:
 
 
 def _is_path(argument: str) -> bool:
-    return "=" not in argument and not argument.startswith("-")
+    # solo-learn's checkpoints have a "=" in their names: simclr-ep=99.ckpt.
+    plain = "=" not in argument and not argument.startswith("-")
+    return plain or Path(argument).exists()
 
 
 def _run(options: argparse.Namespace) -> None:

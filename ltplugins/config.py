@@ -51,7 +51,7 @@ class DataSection:
     probe_path: str | None = None
     imbalance: dict | None = None
     engine: str = "workers"
-    sampler: str = "shuffle"
+    sampler: str | dict = "shuffle"
     on_corrupt: Literal["fail", "skip"] = "fail"
 
 
@@ -177,6 +177,8 @@ _SCALARS: dict[str, Any] = {
 }
 # Sections with their own parsers elsewhere: by the method, the augmentations, the evaluation.
 _ELSEWHERE = ("method_kwargs", "augmentations", "eval")
+# In one of solo-learn's files, of an older scheme; nothing reads them there either.
+_NO_EFFECT = ("augmentations_cfg", "wandb_cfg")
 # What may differ between a run and its continuation without changing the numbers.
 _NOT_IDENTITY = ("output_dir", "wandb", "resume_from_checkpoint", "debug_augmentations", "eval")
 _TRAINER_NOT_IDENTITY = ("enable_progress_bar", "log_every_n_steps", "logger", "profiler")
@@ -201,6 +203,9 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> DictConfig:
     plain = OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)
     assert isinstance(plain, dict)
     plain = {str(k): v for k, v in plain.items()}
+    for key in _NO_EFFECT:
+        if plain.pop(key, None) is not None:
+            log.warning("%s has no effect, in solo-learn 1.0.6 as here.", key)
     _check_top_level(plain)
     for name, section in _SECTIONS.items():
         if name in plain or name in _REQUIRED_SECTIONS:

@@ -13,7 +13,8 @@ from pathlib import Path
 from ltplugins.errors import UserError
 from ltplugins.host.detect import ENV
 
-log = logging.getLogger(__name__)
+# Run with -m this module is called __main__, and only our own loggers are shown.
+log = logging.getLogger("ltplugins.run")
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
         os.environ[ENV] = "solo"
         from ltplugins.host import HOST
 
-        log.info("host: %s", HOST.describe())
+        log.info("%s", HOST.describe())
         from ltplugins.host.solo import apply_fixes
 
         apply_fixes()

@@ -25,6 +25,9 @@ from ltplugins.files import atomic_path
 from ltplugins.stages.console import make_console
 from ltplugins.stages.csv_logger import MetricsLogger
 
+# BYOL and SimSiam call their loss train_neg_cos_sim.
+_LOSSES = ("loss_epoch", "neg_cos_sim_epoch")
+
 
 class EpochSeed(Callback):
     """Seeds every epoch by (seed, epoch, rank).
@@ -196,7 +199,7 @@ class RunProgress(ProgressBar):
         losses = [
             f"{k.removeprefix('train_').removesuffix('_epoch')} {float(v):.3f}"
             for k, v in trainer.callback_metrics.items()
-            if k.startswith("train_") and k.endswith("loss_epoch") and "class" not in k
+            if k.startswith("train_") and k.endswith(_LOSSES) and "class" not in k
         ]
         self.console.print(
             f"{self.name}: epoch {done}/{total}, {', '.join(losses)}, "

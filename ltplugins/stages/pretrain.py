@@ -3,6 +3,7 @@
 
 import logging
 import time
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -86,11 +87,23 @@ def pretrain(cfg: DictConfig) -> Path:
 
 
 def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> pl.LightningModule:
-    """Build the host's method with scaled learning rates and the stem that the config asks for."""
+    """Build the host's method with scaled learning rates and the stem that the config asks for.
+
+    Raises:
+        UserError: the host refuses the config.
+    """
     from ltplugins.host import METHODS
     from ltplugins.host.stem import apply_stem, has_stem
 
-    model = METHODS[cfg.method](scale_learning_rates(cfg, world_size))
+    try:
+        model = METHODS[cfg.method](scale_learning_rates(cfg, world_size))
+    except AssertionError as error:
+        # solo-learn checks its config by bare asserts: the source line is all there is to show.
+        line = traceback.extract_tb(error.__traceback__)[-1].line
+        raise UserError(
+            f"{cfg.method}: solo-learn refuses the config, it expects: {line}. Look at "
+            f"method_kwargs, backbone and optimizer."
+        ) from error
     # solo-learn chooses the stem by the data set's name; here the switch or the record does.
     small = OmegaConf.select(cfg, "backbone.small_stem")
     if small or has_stem(model.backbone):
