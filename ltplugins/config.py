@@ -322,6 +322,8 @@ def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
     if on_cpu and str(kwargs.get("precision", "32")).startswith("16"):
         kwargs["precision"] = "32-true"
         log.warning("precision=%s needs a GPU: using 32-true.", plain.get("precision"))
+    if on_cpu and kwargs.pop("sync_batchnorm", False) and kwargs.get("devices") not in (1, [0]):
+        log.warning("sync_batchnorm needs a GPU: every process normalises its own batch.")
     if kwargs.get("devices") in (1, [0]) and kwargs.get("num_nodes", 1) == 1:
         kwargs["strategy"] = "auto"  # one process needs no process group
     return {k: v for k, v in kwargs.items() if v is not None}

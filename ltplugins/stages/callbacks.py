@@ -135,6 +135,12 @@ class RunProgress(ProgressBar):
         """Mean since training began in this process."""
         return self.images / self.seconds if self.seconds else 0.0
 
+    def disable(self) -> None:
+        """Lightning's call on every rank but the first, where nothing is shown anyway."""
+
+    def enable(self) -> None:
+        """See :meth:`disable`."""
+
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar, at the step where a resumed run goes on."""

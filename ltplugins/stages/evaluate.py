@@ -133,7 +133,7 @@ def _quote_run(argument: str) -> str:
     return f"run='{escaped}'"
 
 
-def main() -> None:
-    """Entry point of ``scripts/evaluate.py`` and ``ltplugins evaluate``."""
+def main(command: list[str] | None = None) -> None:
+    """Entry point of ``scripts/evaluate.py`` and ``ltplugins evaluate``; see :func:`launch`."""
     sys.argv[1:] = [_quote_run(argument) for argument in sys.argv[1:]]
-    launch(_show, "evaluate")
+    launch(_show, "evaluate", command)

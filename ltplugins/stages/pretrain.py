@@ -62,12 +62,14 @@ def pretrain(cfg: DictConfig) -> Path:
     facts = {"host": HOST.describe(), "split": describe_split(data), "method": cfg.method}
     what = identity(cfg, trainer.world_size)
     what |= {"split_hash": data.split.hash, "data_hash": content_hash(data.source)}
-    if rank_zero_only.rank == 0:
-        run.open(cfg, what, facts)
-        if "finished" in run.read():
-            log.info("%s is complete: nothing to train.", run.path)
-            run.close()
-            return run.path
+    is_first = rank_zero_only.rank == 0
+    # A rank that another launcher has started decides as the first one does, or it would wait.
+    is_finished = run.open(cfg, what, facts) if is_first else run.look(what)
+    if is_finished:
+        log.info("%s is complete: nothing to train.", run.path)
+        run.close()
+        return run.path
+    if is_first:
         _show_start(cfg, data, model, facts)
     checkpoint = _checkpoint_to_resume(cfg, run, logger)
     meta = {**facts, "config": OmegaConf.to_container(cfg, resolve=True), "identity": what}
@@ -191,6 +193,6 @@ def _show_start(
     log.info("%s, %.1f M parameters; run folder %s", cfg.backbone.name, params, cfg.output_dir)
 
 
-def main() -> None:
-    """Entry point of ``scripts/pretrain.py`` and ``ltplugins pretrain``."""
-    launch(pretrain, "pretrain")
+def main(command: list[str] | None = None) -> None:
+    """Entry point of ``scripts/pretrain.py`` and ``ltplugins pretrain``; see :func:`launch`."""
+    launch(pretrain, "pretrain", command)
