@@ -4,6 +4,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ltplugins import __version__
 
@@ -38,16 +39,18 @@ def _hydra_stage(name: str, rest: list[str]) -> None:
     if name == "evaluate":
         # `ltplugins evaluate RUN` reads better than `run=RUN`; both work.
         rest = [f"run={a}" if i == 0 and _is_path(a) else a for i, a in enumerate(rest)]
-    sys.argv = [f"ltplugins-{name}", *rest]
+    command, sys.argv = sys.argv, [f"ltplugins-{name}", *rest]
     if name == "pretrain":
         from ltplugins.stages.pretrain import main as stage
     else:
         from ltplugins.stages.evaluate import main as stage
-    stage()
+    stage(command)
 
 
 def _is_path(argument: str) -> bool:
-    return "=" not in argument and not argument.startswith("-")
+    # solo-learn's checkpoints have a "=" in their names: simclr-ep=99.ckpt.
+    plain = "=" not in argument and not argument.startswith("-")
+    return plain or Path(argument).exists()
 
 
 def _run(options: argparse.Namespace) -> None:

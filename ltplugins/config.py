@@ -51,7 +51,7 @@ class DataSection:
     probe_path: str | None = None
     imbalance: dict | None = None
     engine: str = "workers"
-    sampler: str = "shuffle"
+    sampler: str | dict = "shuffle"
     on_corrupt: Literal["fail", "skip"] = "fail"
 
 
@@ -177,6 +177,8 @@ _SCALARS: dict[str, Any] = {
 }
 # Sections with their own parsers elsewhere: by the method, the augmentations, the evaluation.
 _ELSEWHERE = ("method_kwargs", "augmentations", "eval")
+# In one of solo-learn's files, of an older scheme; nothing reads them there either.
+_NO_EFFECT = ("augmentations_cfg", "wandb_cfg")
 # What may differ between a run and its continuation without changing the numbers.
 _NOT_IDENTITY = ("output_dir", "wandb", "resume_from_checkpoint", "debug_augmentations", "eval")
 _TRAINER_NOT_IDENTITY = ("enable_progress_bar", "log_every_n_steps", "logger", "profiler")
@@ -202,6 +204,9 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> DictConfig:
     container = OmegaConf.to_container(given_cfg, resolve=True)
     assert isinstance(container, dict)
     plain: dict[str, Any] = {str(k): v for k, v in container.items()}
+    for key in _NO_EFFECT:
+        if plain.pop(key, None) is not None:
+            log.warning("%s has no effect, in solo-learn 1.0.6 as here.", key)
     _check_top_level(plain)
     for name, section in _SECTIONS.items():
         if name in plain or name in _REQUIRED_SECTIONS:
@@ -318,6 +323,8 @@ def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
     if on_cpu and str(kwargs.get("precision", "32")).startswith("16"):
         kwargs["precision"] = "32-true"
         log.warning("precision=%s needs a GPU: using 32-true.", plain.get("precision"))
+    if on_cpu and kwargs.pop("sync_batchnorm", False) and kwargs.get("devices") not in (1, [0]):
+        log.warning("sync_batchnorm needs a GPU: every process normalises its own batch.")
     if kwargs.get("devices") in (1, [0]) and kwargs.get("num_nodes", 1) == 1:
         kwargs["strategy"] = "auto"  # one process needs no process group
     return {k: v for k, v in kwargs.items() if v is not None}

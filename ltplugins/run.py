@@ -13,7 +13,8 @@ from pathlib import Path
 from ltplugins.errors import UserError
 from ltplugins.host.detect import ENV
 
-log = logging.getLogger(__name__)
+# Run with -m this module is called __main__, and only our own loggers are shown.
+log = logging.getLogger("ltplugins.run")
 
 
 def main() -> None:

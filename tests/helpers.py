@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """A tiny run: generated images, a tiny network, seconds on a CPU."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 KWARGS = {
     "simclr": {"proj_hidden_dim": 16, "proj_output_dim": 8, "temperature": 0.2},
@@ -48,6 +50,44 @@ def write_arrays(path: Path, counts: tuple[int, ...] = (24, 12, 6), seed: int = 
     images = (base + rng.integers(0, 60, (len(labels), 16, 16, 3))).astype(np.uint8)
     np.savez(path, images=images, labels=labels)
     return path
+
+
+def write_cifar10(root: Path, per_file: int = 2) -> None:
+    """Write CIFAR-10's six pickled files; file k holds classes k and 9 - k in turn."""
+    base = root / "cifar-10-batches-py"
+    base.mkdir(parents=True)
+    files = [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]
+    for k, name in enumerate(files):
+        data = np.full((per_file, 3072), k, dtype=np.uint8)
+        data[1::2, 1024:2048] = 200  # the green plane of every second image
+        with open(base / name, "wb") as f:
+            pickle.dump({"data": data, "labels": [k, 9 - k] * (per_file // 2)}, f)
+    with open(base / "batches.meta", "wb") as f:
+        pickle.dump({"label_names": [f"name{c}" for c in range(10)]}, f)
+
+
+def write_cifar100(root: Path) -> None:
+    """Write CIFAR-100's two pickled files: 6 and 3 black images of one class each."""
+    base = root / "cifar-100-python"
+    base.mkdir()
+    for name, count in [("train", 6), ("test", 3)]:
+        data = np.zeros((count, 3072), dtype=np.uint8)
+        with open(base / name, "wb") as f:
+            pickle.dump({"data": data, "fine_labels": list(range(count))}, f)
+    with open(base / "meta", "wb") as f:
+        pickle.dump({"fine_label_names": [f"fine{c}" for c in range(100)]}, f)
+
+
+def write_folder(root: Path, counts: tuple[int, ...], size: int = 32, seed: int = 0) -> Path:
+    """Write an image folder of random PNGs, one sub-folder a class."""
+    rng = np.random.default_rng(seed)
+    for label, count in enumerate(counts):
+        (root / f"class{label}").mkdir(parents=True)
+        for i in range(count):
+            pixels = 50 * label + rng.integers(0, 60, (size, size, 3))
+            image = Image.fromarray(pixels.astype(np.uint8))
+            image.save(root / f"class{label}/{i}.png")
+    return root
 
 
 def tiny_config(folder: Path, method: str = "gh_simclr", **changes: object) -> DictConfig:

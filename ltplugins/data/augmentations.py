@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The ``augmentations`` list of a run's YAML, typed: solo-learn 1.0.6's schema, one block a view.
 
-A step that is left out of a block is off. Every engine honours every key.
+A step that is left out of a block is off. Every engine honours every key. Some of solo-learn's
+files also say ``enabled`` where it reads ``prob`` alone; that is accepted where the two agree.
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ class JitterConfig:
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+    enabled: bool = True
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class ProbConfig:
     """A step without parameters but its probability."""
 
     prob: float = 0.0
+    enabled: bool = True
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class BlurConfig:
 
     prob: float = 0.0
     sigma: list[float] = field(default_factory=lambda: [0.1, 2.0])
+    enabled: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,13 @@ def _check_block(block: AugmentationBlock, path: str) -> None:
         "equalization",
         "horizontal_flip",
     ):
-        _within(getattr(block, name).prob, 0, 1, f"{path}.{name}.prob")
+        step = getattr(block, name)
+        _within(step.prob, 0, 1, f"{path}.{name}.prob")
+        if step.prob > 0 and not step.enabled:
+            raise UserError(
+                f"{path}.{name}: enabled: false and prob: {step.prob:g} contradict each other, and "
+                f"solo-learn reads prob alone. Set prob: 0 for a step that is off."
+            )
     _within(block.rrc.crop_min_scale, 0, block.rrc.crop_max_scale, f"{path}.rrc.crop_min_scale")
     _within(block.rrc.crop_max_scale, 0, 1, f"{path}.rrc.crop_max_scale")
     if block.rrc.crop_max_scale == 0:

@@ -138,7 +138,7 @@ class GHMixin(Wrapper):
             logits_1.detach(),
             self._memory_momentum(),
         )
-        if self.gh.prior_refresh == "step" and self._is_prior_epoch():
+        if self.gh.prior_refresh == "step" and self._is_prior_epoch(self.current_epoch + 1):
             self._recompute_prior()
 
         weight = self.gh.weight * ramp_weight(self.current_epoch + 1, self.gh_warmup, self.gh_ramp)
@@ -156,10 +156,20 @@ class GHMixin(Wrapper):
         self._log_term(term, weight, len(batch[0]))
         return base_loss + weight * term
 
+    def on_train_epoch_start(self) -> None:
+        """Make up for a refresh that a resumed checkpoint has not seen.
+
+        solo-learn's own Checkpointer saves before :meth:`on_train_epoch_end`. The memory has not
+        changed since then, so in an unbroken run this gives the prior that is there.
+        """
+        super().on_train_epoch_start()
+        if self.current_epoch > 0 and self._is_prior_epoch(self.current_epoch):
+            self._recompute_prior()
+
     def on_train_epoch_end(self) -> None:
         """Recompute the population prior where the schedule says so."""
         super().on_train_epoch_end()
-        if self._is_prior_epoch():
+        if self._is_prior_epoch(self.current_epoch + 1):
             self._recompute_prior()
 
     def configure_optimizers(self) -> Any:
@@ -195,8 +205,8 @@ class GHMixin(Wrapper):
         in_warmup = self.current_epoch + 1 <= self.gh_warmup
         return self.gh.memory_momentum_warmup if in_warmup else self.gh.memory_momentum
 
-    def _is_prior_epoch(self) -> bool:
-        epoch = self.current_epoch + 1
+    def _is_prior_epoch(self, epoch: int) -> bool:
+        """True if the prior is due at the end of ``epoch``, 1-based."""
         if epoch < self.gh_warmup:
             return False
         due = epoch == self.gh_warmup or epoch % self.gh_prior_interval == 0

@@ -25,6 +25,9 @@ from ltplugins.files import atomic_path
 from ltplugins.stages.console import make_console
 from ltplugins.stages.csv_logger import MetricsLogger
 
+# BYOL and SimSiam call their loss train_neg_cos_sim.
+_LOSSES = ("loss_epoch", "neg_cos_sim_epoch")
+
 
 class EpochSeed(Callback):
     """Seeds every epoch by (seed, epoch, rank).
@@ -132,6 +135,12 @@ class RunProgress(ProgressBar):
         """Mean since training began in this process."""
         return self.images / self.seconds if self.seconds else 0.0
 
+    def disable(self) -> None:
+        """Lightning's call on every rank but the first, where nothing is shown anyway."""
+
+    def enable(self) -> None:
+        """See :meth:`disable`."""
+
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar, at the step where a resumed run goes on."""
@@ -196,7 +205,7 @@ class RunProgress(ProgressBar):
         losses = [
             f"{k.removeprefix('train_').removesuffix('_epoch')} {float(v):.3f}"
             for k, v in trainer.callback_metrics.items()
-            if k.startswith("train_") and k.endswith("loss_epoch") and "class" not in k
+            if k.startswith("train_") and k.endswith(_LOSSES) and "class" not in k
         ]
         self.console.print(
             f"{self.name}: epoch {done}/{total}, {', '.join(losses)}, "

@@ -2,6 +2,7 @@
 """Evaluation of a run folder or checkpoint: features once, kNN and probes, ``results.json``."""
 
 import logging
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -123,6 +124,16 @@ def _show(cfg: DictConfig) -> None:
     make_console().print(f"written: {open_run(cfg.run).path / 'results.json'}", highlight=False)
 
 
-def main() -> None:
-    """Entry point of ``scripts/evaluate.py`` and ``ltplugins evaluate``."""
-    launch(_show, "evaluate")
+def _quote_run(argument: str) -> str:
+    """Quote a path for Hydra, whose grammar stops at "=", "," and blanks."""
+    key, _, path = argument.partition("=")
+    if key != "run" or path[:1] in ("'", '"'):
+        return argument
+    escaped = path.replace("'", r"\'")
+    return f"run='{escaped}'"
+
+
+def main(command: list[str] | None = None) -> None:
+    """Entry point of ``scripts/evaluate.py`` and ``ltplugins evaluate``; see :func:`launch`."""
+    sys.argv[1:] = [_quote_run(argument) for argument in sys.argv[1:]]
+    launch(_show, "evaluate", command)

@@ -24,7 +24,9 @@ _QUIET = (
 )
 
 
-def launch(stage: Callable[[DictConfig], Any], config_name: str) -> None:
+def launch(
+    stage: Callable[[DictConfig], Any], config_name: str, command: list[str] | None = None
+) -> None:
     """Run a stage as a Hydra main on ``sys.argv``.
 
     ``--config-path`` is taken relative to the working folder, as a user of solo-learn's scripts
@@ -33,10 +35,14 @@ def launch(stage: Callable[[DictConfig], Any], config_name: str) -> None:
     Args:
         stage: takes the composed config.
         config_name: the config that is used when ``--config-name`` is not given.
+        command: the process's own command line, where ``sys.argv`` is not that.
     """
+    # Lightning starts the further processes of a DDP run with sys.argv: it must be the real one.
+    command = list(sys.argv if command is None else command)
     sys.argv = [sys.argv[0], *_absolute_config_path(sys.argv[1:]), *_quiet(sys.argv[1:])]
 
     def task(cfg: DictConfig) -> None:
+        sys.argv = command
         set_up_logging()
         guarded(lambda: stage(cfg))
 
@@ -79,6 +85,8 @@ def set_up_logging() -> None:
         ".*smaller than the logging interval.*",
         ".*LeafSpec.*",
         ".*Checkpoint directory.*",
+        # They are of the global batch, equal on every rank: there is nothing to reduce.
+        ".*recommended to use `self.log\\('train_gh_.*",
     ):
         warnings.filterwarnings("ignore", message=text)
 

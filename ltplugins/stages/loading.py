@@ -93,7 +93,7 @@ def load_backbone(run: TrainedRun, record: DataRecord) -> nn.Module:
     """Build the run's backbone and load its weights, all of them.
 
     Raises:
-        UserError: keys are missing or left over; none is skipped in silence.
+        UserError: keys are missing, left over or of another shape; none is skipped in silence.
     """
     from ltplugins.host import HOST, METHODS
     from ltplugins.stages.pretrain import build_model
@@ -106,14 +106,37 @@ def load_backbone(run: TrainedRun, record: DataRecord) -> nn.Module:
     cfg = run.cfg.copy()
     cfg.data.num_samples = 1  # the method's per-image memory is not needed here
     cfg.data.num_classes = record.num_classes
-    backbone = build_model(cfg, 1, record.small_stem).backbone
     prefix = "backbone."
     weights = {k.removeprefix(prefix): v for k, v in run.state.items() if k.startswith(prefix)}
-    missing, unexpected = backbone.load_state_dict(weights, strict=False)
-    if missing or unexpected:
+    backbone = build_model(cfg, 1, _has_small_stem(weights, record)).backbone
+    problem = _load(backbone, weights)
+    if problem:
         raise UserError(
-            f"{run.checkpoint} does not fit backbone {run.cfg.backbone.name}: "
-            f"{len(missing)} keys missing ({', '.join(missing[:3])}), {len(unexpected)} left over "
-            f"({', '.join(unexpected[:3])}). Was it trained with another stem or backbone?"
+            f"{run.checkpoint} does not fit backbone {run.cfg.backbone.name}: {problem}. Was it "
+            f"trained with another stem or backbone?"
         )
     return backbone
+
+
+def _has_small_stem(weights: dict[str, torch.Tensor], record: DataRecord) -> bool:
+    """What the weights show; solo-learn's choice, by the data set's name, may not be the record's.
+
+    A ResNet's small stem is a 3x3 convolution. timm's deep stems do not show it.
+    """
+    conv = weights.get("conv1.weight")
+    return record.small_stem if conv is None else conv.shape[-1] == 3
+
+
+def _load(backbone: nn.Module, weights: dict[str, torch.Tensor]) -> str:
+    """Load the weights; return what does not fit, or an empty string."""
+    own = backbone.state_dict()
+    other = [k for k, v in weights.items() if k in own and own[k].shape != v.shape]
+    if other:
+        return f"{len(other)} keys have another shape ({', '.join(other[:3])})"
+    missing, unexpected = backbone.load_state_dict(weights, strict=False)
+    if not missing and not unexpected:
+        return ""
+    return (
+        f"{len(missing)} keys missing ({', '.join(missing[:3])}), {len(unexpected)} left over "
+        f"({', '.join(unexpected[:3])})"
+    )

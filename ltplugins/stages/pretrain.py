@@ -3,6 +3,7 @@
 
 import logging
 import time
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,14 @@ def pretrain(cfg: DictConfig) -> Path:
     facts = {"host": HOST.label, "split": describe_split(data), "method": cfg.method}
     what = identity(cfg, trainer.world_size)
     what |= {"split_hash": data.split.hash, "data_hash": content_hash(data.source)}
-    if getattr(rank_zero_only, "rank", 0) == 0:
-        run.open(cfg, what, facts)
-        if "finished" in run.read():
-            log.info("%s is complete: nothing to train.", run.path)
-            run.close()
-            return run.path
+    is_first = getattr(rank_zero_only, "rank", 0) == 0
+    # A rank that another launcher has started decides as the first one does, or it would wait.
+    is_finished = run.open(cfg, what, facts) if is_first else run.look(what)
+    if is_finished:
+        log.info("%s is complete: nothing to train.", run.path)
+        run.close()
+        return run.path
+    if is_first:
         _show_start(cfg, data, model, HOST.describe())
     checkpoint = _checkpoint_to_resume(cfg, run, logger)
     meta = {**facts, "config": OmegaConf.to_container(cfg, resolve=True), "identity": what}
@@ -86,11 +89,23 @@ def pretrain(cfg: DictConfig) -> Path:
 
 
 def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> Any:
-    """Build the host's method with scaled learning rates and the stem that the config asks for."""
+    """Build the host's method with scaled learning rates and the stem that the config asks for.
+
+    Raises:
+        UserError: the host refuses the config.
+    """
     from ltplugins.host import METHODS
     from ltplugins.host.stem import apply_stem, has_stem
 
-    model = METHODS[cfg.method](scale_learning_rates(cfg, world_size))
+    try:
+        model = METHODS[cfg.method](scale_learning_rates(cfg, world_size))
+    except AssertionError as error:
+        # solo-learn checks its config by bare asserts: the source line is all there is to show.
+        line = traceback.extract_tb(error.__traceback__)[-1].line
+        raise UserError(
+            f"{cfg.method}: solo-learn refuses the config, it expects: {line}. Look at "
+            f"method_kwargs, backbone and optimizer."
+        ) from error
     # solo-learn chooses the stem by the data set's name; here the switch or the record does.
     small = OmegaConf.select(cfg, "backbone.small_stem")
     if small or has_stem(model.backbone):
@@ -176,6 +191,6 @@ def _show_start(cfg: DictConfig, data: LTDataModule, model: Any, host: str) -> N
     log.info("%s, %.1f M parameters; run folder %s", cfg.backbone.name, params, cfg.output_dir)
 
 
-def main() -> None:
-    """Entry point of ``scripts/pretrain.py`` and ``ltplugins pretrain``."""
-    launch(pretrain, "pretrain")
+def main(command: list[str] | None = None) -> None:
+    """Entry point of ``scripts/pretrain.py`` and ``ltplugins pretrain``; see :func:`launch`."""
+    launch(pretrain, "pretrain", command)

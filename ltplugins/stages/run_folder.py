@@ -92,8 +92,11 @@ class RunFolder:
         assert isinstance(cfg, DictConfig)
         return cfg
 
-    def open(self, cfg: DictConfig, identity: dict[str, Any], facts: dict[str, Any]) -> None:
+    def open(self, cfg: DictConfig, identity: dict[str, Any], facts: dict[str, Any]) -> bool:
         """Claim the folder for this config; write config.yaml and run.json if it is new.
+
+        Returns:
+            Whether its run is finished.
 
         Args:
             cfg: the resolved config.
@@ -107,8 +110,7 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         self._acquire_lock()
         if (self.path / "run.json").exists():
-            self._refuse_other(identity)
-            return
+            return self.look(identity)
         foreign = [p.name for p in self.path.iterdir() if p.name != ".lock"]
         if foreign:
             raise UserError(
@@ -119,6 +121,18 @@ class RunFolder:
         self.checkpoints.mkdir(exist_ok=True)
         # Last, so that a folder with run.json has everything else.
         write_json(self.path / "run.json", {**_provenance(identity), **facts})
+        return False
+
+    def look(self, identity: dict[str, Any]) -> bool:
+        """What every rank can decide by itself, without the lock: is this run finished?
+
+        Raises:
+            UserError: the folder holds another config's run.
+        """
+        if not (self.path / "run.json").exists():
+            return False
+        self._refuse_other(identity)
+        return "finished" in self.read()
 
     def update(self, **facts: Any) -> None:
         """Add facts to run.json (the time of completion, images per second)."""

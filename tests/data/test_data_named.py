@@ -4,7 +4,6 @@
 import gzip
 import importlib.util
 import os
-import pickle
 import shutil
 import struct
 import zipfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import write_cifar10, write_cifar100
 from torchvision import datasets
 
 from ltplugins.data import pack, sources_named
@@ -41,30 +41,6 @@ def no_network(monkeypatch):
     for module in (datasets.cifar, datasets.stl10, datasets.mnist):
         monkeypatch.setattr(module, "download_and_extract_archive", refuse)
     monkeypatch.setattr(sources_named, "DEBIAN_FASHION", "nowhere")
-
-
-def write_cifar10(root):
-    base = root / "cifar-10-batches-py"
-    base.mkdir()
-    files = [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]
-    for k, name in enumerate(files):
-        data = np.full((2, 3072), k, dtype=np.uint8)
-        data[1, 1024:2048] = 200  # the green plane of the second image
-        with open(base / name, "wb") as f:
-            pickle.dump({"data": data, "labels": [k, 9 - k]}, f)
-    with open(base / "batches.meta", "wb") as f:
-        pickle.dump({"label_names": [f"name{c}" for c in range(10)]}, f)
-
-
-def write_cifar100(root):
-    base = root / "cifar-100-python"
-    base.mkdir()
-    for name, count in [("train", 6), ("test", 3)]:
-        data = np.zeros((count, 3072), dtype=np.uint8)
-        with open(base / name, "wb") as f:
-            pickle.dump({"data": data, "fine_labels": list(range(count))}, f)
-    with open(base / "meta", "wb") as f:
-        pickle.dump({"fine_label_names": [f"fine{c}" for c in range(100)]}, f)
 
 
 def test_cifar10(tmp_path, no_md5):
