@@ -95,7 +95,8 @@ def test_the_others_take_more(method: str) -> None:
 
 
 def test_every_method_has_typed_kwargs() -> None:
-    assert set(METHODS) == set(METHOD_KWARGS) == set(NAMES)
+    own = {name for name, cls in METHODS.items() if cls.__module__.startswith("ltplugins.host")}
+    assert own == set(METHOD_KWARGS) == set(NAMES)  # whatever a test has registered
 
 
 def test_solo_yaml_extra_is_accepted() -> None:
