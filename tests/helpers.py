@@ -90,6 +90,13 @@ def write_folder(root: Path, counts: tuple[int, ...], size: int = 32, seed: int 
     return root
 
 
+def backbone_name() -> str:
+    """The smallest ResNet that the host can build."""
+    from ltplugins.host import HOST
+
+    return "test_resnet" if HOST.name == "builtin" else "resnet18"
+
+
 def tiny_config(folder: Path, method: str = "gh_simclr", **changes: object) -> DictConfig:
     """Config of a run on generated arrays; ``a__b=c`` sets ``a.b``."""
     base = method.removeprefix("gh_")
@@ -102,7 +109,7 @@ def tiny_config(folder: Path, method: str = "gh_simclr", **changes: object) -> D
             "name": "tiny",
             "method": method,
             "method_kwargs": {**KWARGS[base], **({"gh": GH} if method != base else {})},
-            "backbone": {"name": "test_resnet", "small_stem": False},
+            "backbone": {"name": backbone_name(), "small_stem": False},
             "data": {
                 "dataset": "custom",
                 "format": "arrays",

@@ -123,7 +123,8 @@ test_solo_methods_beyond_ours.pytestmark += needs_solo  # type: ignore[attr-defi
 
 
 def test_every_solo_method_is_looked_at() -> None:
-    assert set(host_methods("solo")) == {"base", "linear", "mae", *NAMES, *SOLO_HEADS}
+    own = {n for n, cls in host_methods("solo").items() if cls.__module__.startswith("solo.")}
+    assert own == {"base", "linear", "mae", *NAMES, *SOLO_HEADS}
 
 
 test_every_solo_method_is_looked_at.pytestmark = needs_solo  # type: ignore[attr-defined]
