@@ -156,7 +156,10 @@ def _check_files_exist(files: list[str], path: Path, base: Path) -> None:
 def _folder(root: str | Path) -> Path:
     root = Path(root)
     if not root.is_dir():
-        raise UserError(f"no such folder: {root}.")
+        raise UserError(
+            f"no such folder: {root}. Set data.train_path (data.val_path, data.probe_path) to a folder "
+            f"with one subfolder of images per class."
+        )
     return root
 
 
