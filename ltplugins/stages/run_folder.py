@@ -111,7 +111,10 @@ class RunFolder:
         self._acquire_lock()
         if (self.path / "run.json").exists():
             return self.look(identity)
-        foreign = [p.name for p in self.path.iterdir() if p.name != ".lock"]
+        # A process killed in this very function leaves the first two; they are written again.
+        ours = {".lock", "config.yaml", "checkpoints"}
+        foreign = [p.name for p in self.path.iterdir() if p.name not in ours]
+        foreign += [p.name for p in self.checkpoints.glob("*")]
         if foreign:
             raise UserError(
                 f"{self.path} is not empty and holds no run (found {', '.join(foreign[:3])}). "

@@ -162,6 +162,16 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path):
     assert (tmp_path / "run/thesis.tex").read_text() == "years of work"
 
 
+def test_a_folder_left_by_a_kill_before_the_first_step_is_taken_up(tmp_path):
+    path = pretrain(tiny_config(tmp_path, "simclr", max_epochs=1))
+    for name in ("run.json", "metrics.csv", "checkpoints/last.ckpt"):
+        (path / name).unlink()
+    assert pretrain(tiny_config(tmp_path, "simclr", max_epochs=1)) == path
+    (path / "run.json").unlink()
+    with pytest.raises(UserError, match="holds no run"):
+        pretrain(tiny_config(tmp_path, "simclr", max_epochs=1))
+
+
 def test_two_processes_do_not_share_a_folder(tmp_path):
     path = pretrain(tiny_config(tmp_path, "simclr", max_epochs=1))
     code = "import fcntl,sys,time; f=open(sys.argv[1],'w'); fcntl.lockf(f, fcntl.LOCK_EX)"
