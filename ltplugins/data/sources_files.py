@@ -157,7 +157,7 @@ def _folder(root: str | Path) -> Path:
     root = Path(root)
     if not root.is_dir():
         raise UserError(
-            f"no such folder: {root}. Set data.train_path (data.val_path, data.probe_path) to a folder "
+            f"no such folder: {root}. Set data.train_path (val_path, probe_path) to a folder "
             f"with one subfolder of images per class."
         )
     return root
