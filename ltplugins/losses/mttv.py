@@ -43,6 +43,19 @@ class FilteredProbs(NamedTuple):
     dropped: Tensor
 
 
+def fuse(first: Tensor, second: Tensor, *, concat: bool = False) -> Tensor:
+    """One embedding of two images (step 4): the sum, unnormalised, or the concatenation.
+
+    Args:
+        first, second: Float[N D].
+
+    Returns:
+        Float[N D], or Float[N 2D] with ``concat``; at least float32.
+    """
+    first, second = _at_least_float32(first), _at_least_float32(second)
+    return torch.cat([first, second], dim=1) if concat else first + second
+
+
 def filtered_contrastive_loss(
     u: Tensor,
     v: Tensor,

@@ -15,6 +15,7 @@ from ltplugins.errors import UserError
 from ltplugins.losses.mttv import (
     filtered_contrastive_loss,
     filtered_log_probs,
+    fuse,
     in_band,
     reduce_log_probs,
 )
@@ -244,6 +245,13 @@ def test_frozen_value():
     u, v = random_pairs(64, 16, seed=7)
     loss = filtered_contrastive_loss(u, v, **OFFICIAL).item()
     assert loss == pytest.approx(2.5153572384942016, abs=1e-9)
+
+
+def test_fusion():
+    a, b = torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0, 20.0]])
+    assert fuse(a, b).tolist() == [[11.0, 22.0]]
+    assert fuse(a, b, concat=True).tolist() == [[1.0, 2.0, 10.0, 20.0]]
+    assert fuse(a.bfloat16(), b.bfloat16()).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
