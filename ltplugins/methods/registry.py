@@ -15,6 +15,7 @@ from ltplugins.errors import UserError
 # name -> mixin class. A mixin collects what base_training_step returned and adds its term.
 WRAPPERS: dict[str, str] = {
     "gh": "ltplugins.methods.gh:GHMixin",
+    "mv": "ltplugins.methods.mv:MVMixin",
 }
 
 # name -> mixin class. A mixin goes before the host's base class and brings a whole method.

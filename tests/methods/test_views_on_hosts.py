@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""MTTV on the real solo-learn: its own momentum base, its EMA, two steps."""
+"""MTTV on the real solo-learn, and more views over every method of it: two steps each."""
 
 import warnings
 from typing import Any
 
 import lightning.pytorch as pl
+import pytest
 import torch
-from host_helpers import make_cfg, needs_solo
+from host_helpers import NAMES, SOLO_HEADS, make_cfg, needs_solo
 
 import ltplugins
 
@@ -65,3 +66,28 @@ def test_mttv() -> None:
     assert not torch.equal(online, twin)
     assert not twin.requires_grad
     assert model.momentum_updater.cur_tau == 0.9
+
+
+def mv_cfg(base: str, **changes: Any) -> Any:
+    cfg = make_cfg(base, data__num_large_crops=3, data__num_samples=IMAGES, **changes)
+    cfg.scheduler.warmup_epochs = 0
+    cfg.method, cfg.method_kwargs.mv = f"mv_{base}", {"upper": 0.9}
+    return cfg
+
+
+@pytest.mark.parametrize("base", sorted([*NAMES, *SOLO_HEADS]))
+def test_three_views_over_every_method(base: str) -> None:
+    model, trainer = two_steps(mv_cfg(base), views=3)
+    assert (model.num_large_crops, model.mv_views) == (2, 3)
+    assert 0 <= trainer.callback_metrics["train_mv_kept_epoch"] <= 1
+    losses = {k: v for k, v in trainer.callback_metrics.items() if "loss" in k}
+    assert all(torch.isfinite(v) for v in losses.values()), losses
+    if hasattr(model, "queue_ptr"):  # two steps of four images, whatever the number of pairs
+        assert int(model.queue_ptr) == 2 * BATCH % model.queue_size
+
+
+def test_three_views_and_small_crops() -> None:
+    cfg = mv_cfg("swav", data__num_small_crops=1)
+    model, trainer = two_steps(cfg, views=4)
+    assert model.multicrop
+    assert torch.isfinite(trainer.callback_metrics["train_swav_loss_epoch"])
