@@ -11,12 +11,13 @@ from omegaconf import OmegaConf
 from ltplugins.config import resolve
 from ltplugins.data.imbalance import ImbalanceConfig
 from ltplugins.eval.protocol import EvalConfig
-from ltplugins.methods.gh import GHConfig
+from ltplugins.methods.registry import WRAPPERS, option_classes
 from ltplugins.schema import parse
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.yaml"))
-METHODS = sorted(p.stem for p in (ROOT / "ltplugins/conf/method").glob("*.yaml") if p.stem != "gh")
+METHODS = sorted(p.stem for p in (ROOT / "ltplugins/conf/method").glob("*.yaml"))
+METHODS = [name for name in METHODS if name not in WRAPPERS]  # a wrapper's file is a block only
 
 
 def check(cfg):
@@ -24,7 +25,10 @@ def check(cfg):
     parse_augmentations(OmegaConf.to_container(cfg.augmentations))
     parse(ImbalanceConfig, cfg.data.get("imbalance"), "data.imbalance")
     parse(EvalConfig, OmegaConf.to_container(cfg.eval), "eval")
-    parse(GHConfig, cfg.method_kwargs.get("gh"), "method_kwargs.gh")
+    for path, options in option_classes(cfg.method).items():
+        block = OmegaConf.select(cfg, path)
+        assert block is not None, f"{cfg.method} lacks {path}"
+        parse(options, OmegaConf.to_container(block), path)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: str(p.relative_to(ROOT)))
@@ -39,7 +43,8 @@ def test_packaged_default_composes_with_every_method(method):
     with initialize_config_module("ltplugins.conf", version_base="1.2"):
         cfg = compose("pretrain", [f"method={method}"])
     assert cfg.method == method
-    assert ("gh" in cfg.method_kwargs) == method.startswith("gh_")
+    for wrapper in WRAPPERS:
+        assert (wrapper in cfg.method_kwargs) == method.startswith(f"{wrapper}_")
     check(cfg)
 
 

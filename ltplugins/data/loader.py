@@ -139,13 +139,13 @@ def epoch_draws(
     It holds no loader: a loader that its own workers' iterator refers to would be freed by the
     garbage collector only, which stops worker processes slowly.
     """
-    positions = sampler.positions()
+    # Numbered in the global order, so that the views do not depend on the ranks.
+    places, positions = sampler.numbers(), sampler.positions()
     for number in numbers:
-        first = number * batch_size
+        batch = slice(number * batch_size, (number + 1) * batch_size)
         yield [
-            # Numbered in the global order, so that the views do not depend on the ranks.
-            Draw(epoch, (first + i) * sampler.world_size + sampler.rank, int(p))
-            for i, p in enumerate(positions[first : first + batch_size])
+            Draw(epoch, int(place), int(p))
+            for place, p in zip(places[batch], positions[batch], strict=True)
         ]
 
 

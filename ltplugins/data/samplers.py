@@ -6,14 +6,15 @@ starting at r. The ranks' batches number b together are therefore positions b*B*
 the global order, whatever W is: two processes see the batches that one process of twice the batch
 size sees. No position is given to two ranks and none is dropped here; where N is no multiple of W,
 the first N mod W ranks get one position more. Whole batches are dropped by the loader
-(``drop_last``), in the same number on every rank.
+(``drop_last``), in the same number on every rank. A sampler whose positions belong together in
+groups (``paired``) is sharded by whole groups.
 
 Legend: N training images, W ranks, B batch of one rank, C classes.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -32,6 +33,8 @@ class EpochSampler(Sampler[int]):
         rank: of this process.
         world_size: W.
     """
+
+    group: ClassVar[int] = 1  # neighbours of the global order that stay together on one rank
 
     def __init__(self, size: int, *, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
         if not 0 <= rank < world_size:
@@ -56,10 +59,17 @@ class EpochSampler(Sampler[int]):
     def positions(self) -> np.ndarray:
         """This rank's positions of the current epoch, Int[len(self)]."""
         rng = np.random.Generator(np.random.PCG64(mix_seed(self.seed, self.epoch)))
-        return self.global_order(rng)[self.rank :: self.world_size]
+        return self._own(self.global_order(rng))
+
+    def numbers(self) -> np.ndarray:
+        """The places of :meth:`positions` in the global order, Int[len(self)]."""
+        return self._own(np.arange(self.total))
+
+    def _own(self, order: np.ndarray) -> np.ndarray:
+        return order.reshape(-1, self.group)[self.rank :: self.world_size].reshape(-1)
 
     def __len__(self) -> int:
-        return len(range(self.rank, self.total, self.world_size))
+        return self.group * len(range(self.rank, self.total // self.group, self.world_size))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.positions().tolist())
@@ -113,6 +123,24 @@ class ClassAwareSampler(EpochSampler):
         return self._members[self._starts[drawn] + offset]
 
 
+class PairedSampler(EpochSampler):
+    """Every position once an epoch, in random order, each followed by a partner (MTTV).
+
+    The partner is uniform over the N images, with replacement, and may be the image itself. An
+    epoch has 2N positions; a batch of an even size holds whole pairs, side by side.
+    """
+
+    group = 2
+
+    @property
+    def total(self) -> int:
+        return 2 * self.size
+
+    def global_order(self, rng: np.random.Generator) -> np.ndarray:
+        first = rng.permutation(self.size)
+        return np.stack([first, rng.integers(0, self.size, self.size)], axis=1).reshape(-1)
+
+
 @dataclass(frozen=True)
 class SamplerConfig:
     """``data.sampler`` written as a block: a name and what it takes."""
@@ -121,7 +149,7 @@ class SamplerConfig:
     gamma: float = 0.0
 
 
-SAMPLERS = ("class_aware", "shuffle")
+SAMPLERS = ("class_aware", "paired", "shuffle")
 
 
 def build_sampler(
@@ -142,6 +170,8 @@ def build_sampler(
     )
     if cfg.name == "shuffle":
         return ShuffleSampler(len(targets), seed=seed, rank=rank, world_size=world_size)
+    if cfg.name == "paired":
+        return PairedSampler(len(targets), seed=seed, rank=rank, world_size=world_size)
     if cfg.name == "class_aware":
         return ClassAwareSampler(targets, cfg.gamma, seed=seed, rank=rank, world_size=world_size)
     raise unknown("sampler", cfg.name, SAMPLERS)

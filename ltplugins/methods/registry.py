@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""What we offer, and how a wrapper's name becomes a class: ``gh_simclr`` = GH over SimCLR.
+"""What we offer, and how a name becomes a class: ``gh_simclr`` = GH over SimCLR, ``mttv``.
 
-To add a wrapper: one line in ``WRAPPERS``. CONTRIBUTING.md names the other four files.
+To add a wrapper or a method: one line in ``WRAPPERS`` or ``METHODS``. CONTRIBUTING.md names the
+other four files.
 """
 
 import importlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ltplugins.errors import UserError
@@ -12,15 +15,21 @@ from ltplugins.errors import UserError
 # name -> mixin class. A mixin collects what base_training_step returned and adds its term.
 WRAPPERS: dict[str, str] = {
     "gh": "ltplugins.methods.gh:GHMixin",
+    "mv": "ltplugins.methods.mv:MVMixin",
+}
+
+# name -> mixin class. A mixin goes before the host's base class and brings a whole method.
+METHODS: dict[str, str] = {
+    "mttv": "ltplugins.methods.mttv:MTTVMixin",
 }
 
 # Host entries that produce no embedding z to harmonise.
 _WITHOUT_Z = {"base", "linear", "mae"}
 
 
-def load_mixin(wrapper: str) -> type:
-    """Import the mixin class of a wrapper's name."""
-    module, _, attribute = WRAPPERS[wrapper].partition(":")
+def load_mixin(name: str) -> type:
+    """Import the mixin class of a wrapper or method of ours."""
+    module, _, attribute = {**WRAPPERS, **METHODS}[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
@@ -40,28 +49,58 @@ def wrap(wrapper: str, base_name: str, base: type) -> type:
     )
 
 
+def build_method(name: str) -> type:
+    """Build a method of ours over the host's base class.
+
+    Args:
+        name: a key of ``METHODS``.
+    """
+    from ltplugins.host import BaseMethod, BaseMomentumMethod
+
+    mixin: Any = load_mixin(name)
+    base = BaseMomentumMethod if mixin.uses_momentum else BaseMethod
+    members = {"__doc__": mixin.__doc__, "__module__": mixin.__module__}
+    return type(mixin.__name__.removesuffix("Mixin"), (mixin, base), members)
+
+
+def option_classes(method: str) -> dict[str, type]:
+    """The typed blocks of ours that a method's config holds, by their path in the YAML."""
+    if method in METHODS:
+        mixin: Any = load_mixin(method)
+        return {"method_kwargs": mixin.method_config}
+    names = [wrapper for wrapper in WRAPPERS if method.startswith(f"{wrapper}_")]
+    mixins: list[Any] = [load_mixin(name) for name in names]
+    return {f"method_kwargs.{m.wrapper_name}": m.wrapper_config for m in mixins}
+
+
 def register_methods() -> list[str]:
-    """Register every wrapper over every host method that yields z; return the names of ours.
+    """Register our methods, and every wrapper over every host method that yields z.
+
+    Returns:
+        The names that are ours.
 
     Raises:
         UserError: one of our names is taken by a class that is not ours.
     """
-    from ltplugins.host import METHODS
+    from ltplugins.host import METHODS as HOST_METHODS
 
+    bases = {n: c for n, c in HOST_METHODS.items() if n not in _WITHOUT_Z and not _is_ours(c)}
     ours = []
     for wrapper in WRAPPERS:
-        bases = {n: c for n, c in METHODS.items() if n not in _WITHOUT_Z and not _is_ours(c)}
         for base_name, base in bases.items():
             name = f"{wrapper}_{base_name}"
-            _register(METHODS, name, wrapper, base_name, base)
+            _register(HOST_METHODS, name, partial(wrap, wrapper, base_name, base))
             ours.append(name)
+    for name in METHODS:
+        _register(HOST_METHODS, name, partial(build_method, name))
+        ours.append(name)
     return ours
 
 
-def _register(methods: dict[str, Any], name: str, wrapper: str, base_name: str, base: type) -> None:
+def _register(methods: dict[str, Any], name: str, build: Callable[[], type]) -> None:
     taken = methods.get(name)
     if taken is None:
-        methods[name] = wrap(wrapper, base_name, base)
+        methods[name] = build()
     elif not _is_ours(taken):
         raise UserError(
             f"cannot register '{name}': the host already has a method of that name "

@@ -41,7 +41,7 @@ class Wrapper(_Host):
         base_cfg, block = self._split_config(cfg)
         options: Any = parse(self.wrapper_config, block, f"method_kwargs.{self.wrapper_name}")
         if self.needs_indexes:
-            _refuse_dummy_indexes(cfg, str(cfg.method))
+            refuse_dummy_indexes(cfg, str(cfg.method))
         super().__init__(base_cfg)
         num_samples = OmegaConf.select(cfg, "data.num_samples")
         self.num_samples: int | None = None if num_samples is None else int(num_samples)
@@ -147,7 +147,7 @@ class Wrapper(_Host):
         return None
 
 
-def _refuse_dummy_indexes(cfg: DictConfig, method: str) -> None:
+def refuse_dummy_indexes(cfg: DictConfig, method: str) -> None:
     """solo-learn's DALI loader numbers each batch 0..B-1 unless told to carry the true indexes."""
     if OmegaConf.select(cfg, "data.format") != "dali":
         return

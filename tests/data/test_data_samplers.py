@@ -4,7 +4,12 @@
 import numpy as np
 import pytest
 
-from ltplugins.data.samplers import ClassAwareSampler, ShuffleSampler, build_sampler
+from ltplugins.data.samplers import (
+    ClassAwareSampler,
+    PairedSampler,
+    ShuffleSampler,
+    build_sampler,
+)
 from ltplugins.data.seeding import mix_seed
 from ltplugins.errors import UserError
 
@@ -43,6 +48,46 @@ def test_ranks_share_one_global_order(name, world_size, size):
     # Batch 1 of all ranks together is batch 1 of one process with the joined batch.
     batch = np.sort(np.concatenate([s.positions()[2:4] for s in ranks]))
     assert batch.tolist() == np.sort(whole[2 * world_size : 4 * world_size]).tolist()
+
+
+def test_pairs_hold_every_image_once_and_a_uniform_partner():
+    sampler = build_sampler("paired", np.arange(20) % 3, seed=1)
+    assert isinstance(sampler, PairedSampler)
+    partners = []
+    for epoch in range(300):
+        sampler.set_epoch(epoch)
+        pairs = sampler.positions().reshape(-1, 2)
+        assert len(sampler) == sampler.total == 40
+        assert sorted(pairs[:, 0]) == list(range(20))
+        partners.append(pairs[np.argsort(pairs[:, 0]), 1])
+    # Uniform over all images for every image; three standard deviations of 6000 draws are 0.0085.
+    share = np.bincount(np.concatenate(partners), minlength=20) / 6000
+    assert share == pytest.approx(np.full(20, 0.05), abs=0.0085)
+    assert not np.array_equal(partners[0], partners[1])
+    assert any((row == np.arange(20)).any() for row in partners)  # itself is allowed
+    sampler.set_epoch(0)
+    assert np.array_equal(sampler.positions(), PairedSampler(20, seed=1).positions())
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("size", [11, 12, 13])
+def test_ranks_share_whole_pairs(size, world_size):
+    whole = PairedSampler(size, seed=1)
+    pairs = whole.positions().reshape(-1, 2)
+    assert whole.numbers().tolist() == list(range(2 * size))
+    for r in range(world_size):
+        sampler = PairedSampler(size, seed=1, rank=r, world_size=world_size)
+        own = sampler.positions()
+        assert len(sampler) == len(own) == len(sampler.numbers())
+        assert np.array_equal(own.reshape(-1, 2), pairs[r::world_size])
+        assert np.array_equal(whole.positions()[sampler.numbers()], own)
+    # The ranks' batches of two pairs together are one process's batch of 2 W pairs.
+    first = [
+        PairedSampler(size, seed=1, rank=r, world_size=world_size).positions()[:4].reshape(2, 2)
+        for r in range(world_size)
+    ]
+    joined = np.stack(first, axis=1).reshape(-1, 2)
+    assert np.array_equal(joined, pairs[: 2 * world_size])
 
 
 @pytest.mark.parametrize(

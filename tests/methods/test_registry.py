@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The registry: every wrapper has its five parts, registration is idempotent and refuses thefts."""
+"""The registry: everything of ours has its five parts, registering is idempotent, no thefts."""
 
 from pathlib import Path
 
@@ -7,25 +7,45 @@ import pytest
 
 import ltplugins
 from ltplugins.errors import UserError
-from ltplugins.methods.registry import WRAPPERS, load_mixin, register_methods
+from ltplugins.methods.registry import METHODS as OURS
+from ltplugins.methods.registry import WRAPPERS, load_mixin, option_classes, register_methods
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_every_wrapper_has_its_five_parts(wrapper):
+@pytest.mark.parametrize("name", [*WRAPPERS, *OURS])
+def test_every_wrapper_and_method_has_its_five_parts(name):
     for part in (
-        f"ltplugins/losses/{wrapper}.py",
-        f"ltplugins/methods/{wrapper}.py",
-        f"ltplugins/conf/method/{wrapper}.yaml",
-        f"tests/methods/test_{wrapper}.py",
-        f"tests/losses/test_{wrapper}_loss.py",
+        f"ltplugins/losses/{name}.py",
+        f"ltplugins/methods/{name}.py",
+        f"ltplugins/conf/method/{name}.yaml",
+        f"tests/methods/test_{name}.py",
+        f"tests/losses/test_{name}_loss.py",
     ):
-        assert (ROOT / part).exists(), f"{wrapper} lacks {part}"
-    head = (ROOT / f"ltplugins/methods/{wrapper}.py").read_text()[:1500]
+        assert (ROOT / part).exists(), f"{name} lacks {part}"
+    head = (ROOT / f"ltplugins/methods/{name}.py").read_text()[:1500]
     assert "arxiv.org" in head
     assert "github.com" in head
-    assert load_mixin(wrapper).wrapper_name == wrapper
+    mixin = load_mixin(name)
+    assert (mixin.wrapper_name if name in WRAPPERS else mixin.method_name) == name
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_method_stands_on_the_hosts_own_base(name):
+    from ltplugins.host import METHODS, BaseMethod, BaseMomentumMethod
+
+    assert name in ltplugins.register()
+    mixin = load_mixin(name)
+    assert issubclass(METHODS[name], BaseMethod)
+    assert issubclass(METHODS[name], BaseMomentumMethod) == mixin.uses_momentum
+    assert METHODS[name].__name__ == mixin.__name__.removesuffix("Mixin")
+    assert option_classes(name) == {"method_kwargs": mixin.method_config}
+    assert not any(n.endswith(f"_{name}") for n in METHODS)  # wrappers go over the host's own
+
+
+def test_option_classes_of_a_wrapper():
+    assert option_classes("simclr") == {}
+    assert option_classes("gh_simclr") == {"method_kwargs.gh": load_mixin("gh").wrapper_config}
 
 
 def test_registering_twice_is_the_same_as_once():

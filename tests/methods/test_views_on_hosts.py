@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""MTTV on the real solo-learn, and more views over every method of it: two steps each."""
+
+import warnings
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from host_helpers import NAMES, SOLO_HEADS, make_cfg, needs_solo
+
+import ltplugins
+
+pytestmark = needs_solo
+
+IMAGES, BATCH = 12, 4
+
+
+class Views(torch.utils.data.Dataset[Any]):
+    """Noise, ``count`` views of 16 pixels; position i is index i."""
+
+    def __init__(self, count: int) -> None:
+        g = torch.Generator().manual_seed(0)
+        self.views = [torch.randn(IMAGES, 3, 16, 16, generator=g) for _ in range(count)]
+
+    def __len__(self) -> int:
+        return IMAGES
+
+    def __getitem__(self, i: int) -> Any:
+        return torch.tensor(i), [view[i] for view in self.views], torch.tensor(i % 3)
+
+
+def two_steps(cfg: Any, views: int = 2) -> tuple[Any, pl.Trainer]:
+    """Build the method and train it for two steps."""
+    from ltplugins.host import METHODS
+    from ltplugins.host.solo import apply_fixes
+
+    apply_fixes()
+    ltplugins.register()
+    torch.manual_seed(0)
+    model = METHODS[cfg.method](cfg)
+    trainer = pl.Trainer(
+        max_epochs=1,
+        limit_train_batches=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(model, torch.utils.data.DataLoader(Views(views), batch_size=BATCH))
+    return model, trainer
+
+
+def test_mttv() -> None:
+    momentum = {"base_tau": 0.9, "final_tau": 0.9, "classifier": True}
+    cfg = make_cfg("mttv", momentum=momentum, data__sampler="paired")
+    cfg.data.num_classes = 5  # solo-learn's momentum classifier wants at least five
+    model, trainer = two_steps(cfg)
+    assert type(model).__mro__[3].__module__ == "solo.methods.base"
+    for name in ("nce_loss", "class_loss", "momentum_class_loss"):
+        assert torch.isfinite(trainer.callback_metrics[f"train_{name}_epoch"])
+    online, twin = model.projector[0].weight, model.momentum_projector[0].weight
+    assert not torch.equal(online, twin)
+    assert not twin.requires_grad
+    assert model.momentum_updater.cur_tau == 0.9
+
+
+def mv_cfg(base: str, **changes: Any) -> Any:
+    cfg = make_cfg(base, data__num_large_crops=3, data__num_samples=IMAGES, **changes)
+    cfg.scheduler.warmup_epochs = 0
+    cfg.method, cfg.method_kwargs.mv = f"mv_{base}", {"upper": 0.9}
+    return cfg
+
+
+@pytest.mark.parametrize("base", sorted([*NAMES, *SOLO_HEADS]))
+def test_three_views_over_every_method(base: str) -> None:
+    model, trainer = two_steps(mv_cfg(base), views=3)
+    assert (model.num_large_crops, model.mv_views) == (2, 3)
+    assert 0 <= trainer.callback_metrics["train_mv_kept_epoch"] <= 1
+    losses = {k: v for k, v in trainer.callback_metrics.items() if "loss" in k}
+    assert all(torch.isfinite(v) for v in losses.values()), losses
+    if hasattr(model, "queue_ptr"):  # two steps of four images, whatever the number of pairs
+        assert int(model.queue_ptr) == 2 * BATCH % model.queue_size
+
+
+def test_three_views_and_small_crops() -> None:
+    cfg = mv_cfg("swav", data__num_small_crops=1)
+    model, trainer = two_steps(cfg, views=4)
+    assert model.multicrop
+    assert torch.isfinite(trainer.callback_metrics["train_swav_loss_epoch"])
