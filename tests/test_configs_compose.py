@@ -5,18 +5,23 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir, initialize_config_module
-from ltplugins.data.augmentations import parse_augmentations
 from omegaconf import OmegaConf
 
 from ltplugins.config import resolve
+from ltplugins.data.augmentations import parse_augmentations
 from ltplugins.data.imbalance import ImbalanceConfig
+from ltplugins.data.ood import OODConfig
 from ltplugins.eval.protocol import EvalConfig
+from ltplugins.methods.colt import COLTConfig
 from ltplugins.methods.gh import GHConfig
+from ltplugins.methods.registry import WRAPPERS
 from ltplugins.schema import parse
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.yaml"))
-METHODS = sorted(p.stem for p in (ROOT / "ltplugins/conf/method").glob("*.yaml") if p.stem != "gh")
+METHODS = sorted(
+    p.stem for p in (ROOT / "ltplugins/conf/method").glob("*.yaml") if p.stem not in WRAPPERS
+)
 
 
 def check(cfg):
@@ -25,6 +30,9 @@ def check(cfg):
     parse(ImbalanceConfig, cfg.data.get("imbalance"), "data.imbalance")
     parse(EvalConfig, OmegaConf.to_container(cfg.eval), "eval")
     parse(GHConfig, cfg.method_kwargs.get("gh"), "method_kwargs.gh")
+    parse(COLTConfig, cfg.method_kwargs.get("colt"), "method_kwargs.colt")
+    if cfg.data.get("ood") is not None:
+        parse(OODConfig, cfg.data.ood, "data.ood")
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: str(p.relative_to(ROOT)))
@@ -39,10 +47,12 @@ def test_packaged_default_composes_with_every_method(method):
     with initialize_config_module("ltplugins.conf", version_base="1.2"):
         cfg = compose("pretrain", [f"method={method}"])
     assert cfg.method == method
-    assert ("gh" in cfg.method_kwargs) == method.startswith("gh_")
+    for wrapper in ("gh", "colt"):
+        assert (wrapper in cfg.method_kwargs) == (f"{wrapper}_" in method)
+    assert ("ood" in cfg.data) == ("colt_" in method)
     check(cfg)
 
 
 def test_there_are_scripts_and_methods():
     assert len(SCRIPTS) >= 4
-    assert {"simclr", "gh_simclr", "gh_byol"} <= set(METHODS)
+    assert {"simclr", "gh_simclr", "gh_byol", "colt_simclr", "gh_colt_simclr"} <= set(METHODS)

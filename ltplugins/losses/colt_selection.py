@@ -110,33 +110,44 @@ def select_ood(
     Raises:
         UserError: K > M, dimensions that differ, features that are not finite, an unknown name.
     """
-    if assignment not in ASSIGNMENTS:
-        raise unknown("assignment", assignment, ASSIGNMENTS)
-    budgets = torch.as_tensor(budgets).long()
-    _check_selection(ood_feats, centers, budgets)
-    # float64 would double the memory of a large pool and decides nothing.
-    similarity = F.normalize(ood_feats.float(), dim=1) @ F.normalize(centers.float(), dim=1).T
-    choose = _greedy if assignment == "greedy" else _stable_matching
-    return choose(similarity.cpu(), budgets.tolist()).to(ood_feats.device)
-
-
-def _check_selection(ood_feats: Tensor, centers: Tensor, budgets: Tensor) -> None:
     if ood_feats.ndim != 2 or centers.ndim != 2 or ood_feats.shape[1] != centers.shape[1]:
         raise UserError(
             f"select_ood: expected features (M, D) and centres (C, D), got "
             f"{tuple(ood_feats.shape)} and {tuple(centers.shape)}."
         )
-    if budgets.shape != centers.shape[:1] or bool((budgets < 0).any()):
+    # float64 would double the memory of a large pool and decides nothing.
+    similarity = F.normalize(ood_feats.float(), dim=1) @ F.normalize(centers.float(), dim=1).T
+    return select_by_similarity(similarity, budgets, assignment=assignment)
+
+
+def select_by_similarity(
+    similarity: Tensor,
+    budgets: Tensor,
+    *,
+    assignment: Literal["greedy", "fair"] = "greedy",
+) -> Tensor:
+    """:func:`select_ood` on cosines that are there already: all that a large pool has to keep.
+
+    Args:
+        similarity: Float[M C], of every OOD image to every centre.
+    """
+    if assignment not in ASSIGNMENTS:
+        raise unknown("assignment", assignment, ASSIGNMENTS)
+    budgets = torch.as_tensor(budgets).long()
+    if budgets.shape != similarity.shape[1:] or bool((budgets < 0).any()):
         raise UserError(
-            f"select_ood: expected {len(centers)} budgets of 0 or more, got {budgets.tolist()}."
+            f"select_ood: expected {similarity.shape[1]} budgets of 0 or more, "
+            f"got {budgets.tolist()}."
         )
-    if int(budgets.sum()) > len(ood_feats):
+    if int(budgets.sum()) > len(similarity):
         raise UserError(
             f"select_ood: the budgets ask for {int(budgets.sum())} images, the OOD pool has "
-            f"{len(ood_feats)}. Lower the budget to the size of the pool."
+            f"{len(similarity)}. Lower the budget to the size of the pool."
         )
-    if not bool(torch.isfinite(ood_feats).all()) or not bool(torch.isfinite(centers).all()):
+    if not bool(torch.isfinite(similarity).all()):
         raise UserError("select_ood: features or centres are not finite: training has diverged.")
+    choose = _greedy if assignment == "greedy" else _stable_matching
+    return choose(similarity.cpu(), budgets.tolist()).to(similarity.device)
 
 
 def _greedy(similarity: Tensor, budgets: list[int]) -> Tensor:

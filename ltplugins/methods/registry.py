@@ -12,7 +12,11 @@ from ltplugins.errors import UserError
 # name -> mixin class. A mixin collects what base_training_step returned and adds its term.
 WRAPPERS: dict[str, str] = {
     "gh": "ltplugins.methods.gh:GHMixin",
+    "colt": "ltplugins.methods.colt:COLTMixin",
 }
+
+# (outer, inner): gh_colt_<base> is GH over COLT over a base.
+COMPOSED = (("gh", "colt"),)
 
 # Host entries that produce no embedding z to harmonise.
 _WITHOUT_Z = {"base", "linear", "mae"}
@@ -55,6 +59,11 @@ def register_methods() -> list[str]:
             name = f"{wrapper}_{base_name}"
             _register(METHODS, name, wrapper, base_name, base)
             ours.append(name)
+    for outer, inner in COMPOSED:
+        for name in [n for n in ours if n.startswith(f"{inner}_")]:
+            base_name = name.removeprefix(f"{inner}_")
+            _register(METHODS, f"{outer}_{name}", outer, base_name, METHODS[name])
+            ours.append(f"{outer}_{name}")
     return ours
 
 

@@ -5,11 +5,11 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from helpers import KWARGS, tiny_config
-from ltplugins.data.datamodule import LTDataModule
 from omegaconf import OmegaConf
 
 import ltplugins
 from ltplugins.config import resolve
+from ltplugins.data.datamodule import LTDataModule
 from ltplugins.errors import UserError
 from ltplugins.losses.gh import population_prior
 from ltplugins.methods.schedule import to_epochs
