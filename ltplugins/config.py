@@ -52,6 +52,7 @@ class DataSection:
     imbalance: dict | None = None
     engine: str = "workers"
     sampler: str | dict = "shuffle"
+    ood: dict | None = None  # a second source, for the sampler id_plus_ood
     on_corrupt: Literal["fail", "skip"] = "fail"
 
 

@@ -8,12 +8,15 @@ whole on the joined batch, has the joined batch's gradient: neither halved nor d
 Legend: N local rows, M rows of all ranks together, W ranks.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def is_distributed() -> bool:
@@ -55,6 +58,28 @@ def gather_with_offset(x: Tensor) -> tuple[Tensor, int]:
         return x, 0
     sizes = _row_counts(x)
     return _Gather.apply(x, sizes), sum(sizes[: rank()])
+
+
+def on_first_rank(work: Callable[[], T]) -> T:
+    """Let rank 0 decide and tell the others: floating point need not agree between ranks.
+
+    An error that the work raises is raised on every rank, so that none waits for an answer.
+
+    Args:
+        work: called on rank 0 alone; what it returns is pickled.
+    """
+    if not is_distributed():
+        return work()
+    answer: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            answer[0] = work()
+        except Exception as error:
+            answer[1] = error
+    dist.broadcast_object_list(answer, src=0)
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]
 
 
 def _row_counts(x: Tensor) -> list[int]:

@@ -23,6 +23,13 @@ KWARGS = {
     "vicreg": {"proj_hidden_dim": 16, "proj_output_dim": 8},
 }
 GH = {"num_directions": 5, "warmup": 1, "ramp": 1, "num_iters": 20, "prior_interval": 1}
+COLT = {
+    "topk": 4,
+    "warmup": 1,
+    "interval": 2,
+    "budget": 8,
+    "num_clusters": 3,
+}
 VIEW = {
     "rrc": {"enabled": True, "crop_min_scale": 0.3, "crop_max_scale": 1.0},
     "color_jitter": {
@@ -99,7 +106,9 @@ def backbone_name() -> str:
 
 def tiny_config(folder: Path, method: str = "gh_simclr", **changes: object) -> DictConfig:
     """Config of a run on generated arrays; ``a__b=c`` sets ``a.b``."""
-    base = method.removeprefix("gh_")
+    names = [name for name in ("gh", "colt") if f"{name}_" in method]
+    base = method.removeprefix("gh_").removeprefix("colt_")
+    blocks = {name: {"gh": GH, "colt": COLT}[name] for name in names}
     train, test = folder / "train.npz", folder / "test.npz"
     if not train.exists():
         write_arrays(train)
@@ -108,7 +117,7 @@ def tiny_config(folder: Path, method: str = "gh_simclr", **changes: object) -> D
         {
             "name": "tiny",
             "method": method,
-            "method_kwargs": {**KWARGS[base], **({"gh": GH} if method != base else {})},
+            "method_kwargs": {**KWARGS[base], **blocks},
             "backbone": {"name": backbone_name(), "small_stem": False},
             "data": {
                 "dataset": "custom",
@@ -136,6 +145,12 @@ def tiny_config(folder: Path, method: str = "gh_simclr", **changes: object) -> D
             "eval": {"knn": {"k": 3}, "linear": {"shots": [4], "fit_on": "probe"}},
         }
     )
+    if "colt" in names:
+        pool = folder / "ood.npz"
+        if not pool.exists():
+            write_arrays(pool, (6, 6, 6, 6), seed=2)
+        ood = {"dataset": "custom", "format": "arrays", "train_path": str(pool)}
+        cfg.data.update(sampler="id_plus_ood", ood=ood)
     for key, value in changes.items():
         OmegaConf.update(cfg, key.replace("__", "."), value, force_add=True)
     return cfg

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir, initialize_config_module
-from ltplugins.data.augmentations import parse_augmentations
 from omegaconf import OmegaConf
 
 from ltplugins.config import resolve
+from ltplugins.data.augmentations import parse_augmentations
 from ltplugins.data.imbalance import ImbalanceConfig
+from ltplugins.data.ood import OODConfig
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.methods.registry import WRAPPERS, option_classes
 from ltplugins.schema import parse
@@ -29,6 +30,8 @@ def check(cfg):
         block = OmegaConf.select(cfg, path)
         assert block is not None, f"{cfg.method} lacks {path}"
         parse(options, OmegaConf.to_container(block), path)
+    if cfg.data.get("ood") is not None:
+        parse(OODConfig, cfg.data.ood, "data.ood")
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: str(p.relative_to(ROOT)))
@@ -44,10 +47,11 @@ def test_packaged_default_composes_with_every_method(method):
         cfg = compose("pretrain", [f"method={method}"])
     assert cfg.method == method
     for wrapper in WRAPPERS:
-        assert (wrapper in cfg.method_kwargs) == method.startswith(f"{wrapper}_")
+        assert (wrapper in cfg.method_kwargs) == (wrapper in method.split("_")[:-1])
+    assert ("ood" in cfg.data) == ("colt_" in method)
     check(cfg)
 
 
 def test_there_are_scripts_and_methods():
     assert len(SCRIPTS) >= 4
-    assert {"simclr", "gh_simclr", "gh_byol"} <= set(METHODS)
+    assert {"simclr", "gh_simclr", "gh_byol", "colt_simclr", "gh_colt_simclr"} <= set(METHODS)

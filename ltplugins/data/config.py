@@ -39,6 +39,7 @@ class DataConfig:
     imbalance: dict[str, Any] | None = None
     engine: Literal["workers", "batched", "dali"] = "workers"
     sampler: str | dict[str, Any] = "shuffle"
+    ood: dict[str, Any] | None = None
     on_corrupt: Literal["fail", "skip"] = "fail"
 
 

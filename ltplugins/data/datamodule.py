@@ -2,7 +2,7 @@
 """The data of a run, from its config: sources, split, loaders, and the views of raw batches."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ltplugins.data.augmentations import parse_augmentations
-from ltplugins.data.config import parse_data_config
+from ltplugins.data.config import DataConfig, parse_data_config
 from ltplugins.data.engines import RawLoader, build_loader
 from ltplugins.data.imbalance import make_split
 from ltplugins.data.loader import Loader
-from ltplugins.data.samplers import build_sampler
+from ltplugins.data.ood import JoinedSource, build_ood_source
+from ltplugins.data.pool import stream_images
+from ltplugins.data.samplers import IdPlusOodSampler, build_sampler
 from ltplugins.data.source import CorruptImage, Source
 from ltplugins.data.sources import build_source, has_test_part
 from ltplugins.data.transforms import eval_transform
@@ -54,10 +56,12 @@ class LTDataModule(LightningDataModule):
         class_counts: int64 [C], by class id.
         record: statistics and size.
         class_names: C names.
+        ood_source: the pool of ``data.ood``, M images, or None.
+        ood_subset: Int[K], positions in the pool that an epoch draws beside the N images.
 
     Args:
         cfg: solo-learn's config with ``data``, ``augmentations``, ``optimizer.batch_size`` and
-            ``seed``; also ``data.imbalance``, ``data.engine``, ``data.sampler``.
+            ``seed``; also ``data.imbalance``, ``data.engine``, ``data.sampler``, ``data.ood``.
 
     Raises:
         UserError: whatever does not fit, before any work starts.
@@ -73,13 +77,21 @@ class LTDataModule(LightningDataModule):
         self.split = make_split(self.source.targets, self.source.num_classes, self.cfg.imbalance)
         self.val_source = build_source(self.cfg, "test") if has_test_part(self.cfg) else None
         self.targets: np.ndarray = self.source.targets[self.split.indices]
+        self.ood_source = _ood_source(self.cfg)
+        self.ood_subset: np.ndarray = np.empty(0, dtype=np.int64)
         self._loader: Loader | None = None
+        self._loader_of: Any = None
         # Built once here so that a wrong sampler, engine or batch size is said now.
         self._build(rank=0, world_size=1)
 
     @property
     def num_samples(self) -> int:
         return len(self.split.indices)
+
+    @property
+    def num_ood(self) -> int:
+        """M, images of the OOD pool; their indexes are N to N + M - 1."""
+        return len(self.ood_source) if self.ood_source is not None else 0
 
     @property
     def num_classes(self) -> int:
@@ -106,7 +118,10 @@ class LTDataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is None:
             self._loader = self._build(rank=0, world_size=1)
+        elif self.num_ood and self._loader is not None and self._loader_of is trainer:
+            return self._loader  # asked again because its length has changed; its workers live on
         else:
+            self._loader_of = trainer
             on_device = trainer.strategy.root_device.type != "cpu"
             self._loader = self._build(trainer.global_rank, trainer.world_size, raw=on_device)
         return self._loader
@@ -126,6 +141,53 @@ class LTDataModule(LightningDataModule):
             generator=torch.Generator(),
         )
 
+    def set_ood(self, positions: Any) -> None:
+        """Replace the OOD subset; it is drawn from the next epoch on.
+
+        Args:
+            positions: Int[K] in the pool, unique.
+        """
+        subset = np.asarray(positions, dtype=np.int64)
+        assert len(np.unique(subset)) == len(subset), "an OOD image was chosen twice"
+        assert not len(subset) or 0 <= subset.min() <= subset.max() < self.num_ood
+        self.ood_subset = subset
+        if self._loader is not None:
+            assert isinstance(self._loader.sampler, IdPlusOodSampler)
+            self._loader.sampler.set_ood(subset)
+
+    def batches_per_epoch(self, num_ood: int, world_size: int = 1) -> int:
+        """Batches of one rank in an epoch that draws ``num_ood`` images of the pool."""
+        return (self.num_samples + num_ood) // world_size // self.batch_size
+
+    def stream(self, part: str, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images start to stop - 1 under the deterministic transform; see ``stream_images``.
+
+        Args:
+            part: ``id`` for the training subset, ``ood`` for the pool.
+        """
+        source, indices = self.source, self.split.indices
+        if part == "ood":
+            assert self.ood_source is not None
+            # Seen as in training: with the training source's statistics.
+            source = JoinedSource(self.source, self.ood_source)
+            indices = len(self.source) + np.arange(self.num_ood)
+        yield from stream_images(
+            source,
+            indices[start:stop],
+            self.blocks[0],
+            batch_size=self.batch_size,
+            num_workers=self.cfg.num_workers,
+            on_corrupt=self.cfg.on_corrupt,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The OOD subset, where there is a pool."""
+        return {"ood_subset": torch.from_numpy(self.ood_subset)} if self.num_ood else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the subset of the checkpoint."""
+        self.set_ood(state_dict["ood_subset"].numpy())
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment a raw batch on the device it is on now; other batches pass through."""
         if not isinstance(batch, RawBatch):
@@ -137,9 +199,15 @@ class LTDataModule(LightningDataModule):
         sampler = build_sampler(
             self.cfg.sampler, self.targets, seed=self.seed, rank=rank, world_size=world_size
         )
+        source, indices = self.source, self.split.indices
+        if self.ood_source is not None:
+            assert isinstance(sampler, IdPlusOodSampler)
+            sampler.set_ood(self.ood_subset)
+            source = JoinedSource(self.source, self.ood_source)
+            indices = np.concatenate([indices, len(self.source) + np.arange(self.num_ood)])
         return build_loader(
-            self.source,
-            self.split.indices,
+            source,
+            indices,
             sampler,
             self.blocks,
             engine=self.cfg.engine,
@@ -151,3 +219,21 @@ class LTDataModule(LightningDataModule):
             on_corrupt=self.cfg.on_corrupt,
             raw=raw,
         )
+
+
+def _ood_source(cfg: DataConfig) -> Source | None:
+    """The pool of ``data.ood``; the block and the sampler that draws from it come together."""
+    name = cfg.sampler if isinstance(cfg.sampler, str) else cfg.sampler.get("name")
+    if cfg.ood is None and name == "id_plus_ood":
+        raise UserError(
+            "data.sampler: id_plus_ood draws from a pool of OOD images and data.ood names none. "
+            "Set data.ood, such as {dataset: emoji_pack}, or data.sampler: shuffle."
+        )
+    if cfg.ood is None:
+        return None
+    if name != "id_plus_ood":
+        raise UserError(
+            f"data.ood is given and data.sampler is {name}, which never draws from it. "
+            f"Set data.sampler: id_plus_ood, or data.ood: null."
+        )
+    return build_ood_source(cfg.ood)

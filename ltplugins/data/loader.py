@@ -45,6 +45,7 @@ class Loader:
         self.corrupt: dict[str, int] = {}
         self._pending: tuple[int, int] | None = None
         self._delivered = 0
+        self._length = len(self)
         if drop_last and len(self) == 0:
             per_rank = sampler.total // sampler.world_size
             raise UserError(
@@ -63,6 +64,8 @@ class Loader:
     def __iter__(self) -> Iterator[Any]:
         start = self._take_start()
         self._delivered = start
+        # Of this epoch: a sampler may have got more to draw by the time the place is asked for.
+        self._length = len(self)
         for batch in self._produce(self.sampler.epoch, start):
             self._delivered += 1
             yield batch
@@ -75,7 +78,7 @@ class Loader:
         """The epoch and how many batches of it were delivered."""
         if self._pending is not None:
             return {"epoch": self._pending[0], "batches": self._pending[1]}
-        if self._delivered >= len(self):
+        if self._delivered >= self._length:
             return {"epoch": self.sampler.epoch + 1, "batches": 0}
         return {"epoch": self.sampler.epoch, "batches": self._delivered}
 

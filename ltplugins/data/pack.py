@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The embedded Fashion-MNIST pack: 1,500 training and 100 probe images a class, 10,000 test images.
+"""The embedded packs, licences beside them.
 
-Built by scripts/make_fashion_pack.py from Xiao, Rasul, Vollgraf, "Fashion-MNIST", 2017
-(https://arxiv.org/abs/1708.07747), MIT licence beside the file.
+- Fashion-MNIST: 1,500 training and 100 probe images a class, 10,000 test images. Built by
+  scripts/make_fashion_pack.py from Xiao, Rasul, Vollgraf, "Fashion-MNIST", 2017
+  (https://arxiv.org/abs/1708.07747), MIT.
+- Emoji: 3,511 grey images of 28 pixels, a pool of out-of-distribution images. Built by
+  scripts/make_emoji_pack.py from npm's emoji-datasource-google 16.0.0 (Noto Emoji), Apache-2.0.
 """
 
 import zipfile
@@ -31,19 +34,43 @@ CLASS_NAMES = (
 )
 
 
-@lru_cache(maxsize=2)
-def load_pack(path: Path = PACK_PATH, expected: str = PACK_SHA256) -> dict[str, np.ndarray]:
-    """Arrays ``{train,probe,test}_{images,labels,source_index}``; read once per process.
+EMOJI_PATH = PACK_PATH.with_name("emoji_pack.npz")
+EMOJI_SHA256 = "faa65e068aaeef047c685fae429f39c2f8a034954a1b13243f9d7fc70e1953c2"
+EMOJI_CATEGORIES = (
+    "Smileys & Emotion",
+    "People & Body",
+    "Animals & Nature",
+    "Food & Drink",
+    "Travel & Places",
+    "Activities",
+    "Objects",
+    "Symbols",
+)
 
-    Images are uint8 [N, 28, 28], read-only, sorted by class; ``source_index`` are positions in the
-    official training (train, probe) or test file.
+
+def load_emoji() -> dict[str, np.ndarray]:
+    """``images`` uint8 [N, 28, 28] and ``labels`` uint8 [N], positions in EMOJI_CATEGORIES.
+
+    Raises:
+        UserError: as :func:`load_pack`.
+    """
+    return load_pack(EMOJI_PATH, EMOJI_SHA256)
+
+
+@lru_cache(maxsize=4)
+def load_pack(path: Path = PACK_PATH, expected: str = PACK_SHA256) -> dict[str, np.ndarray]:
+    """Arrays of a pack, read-only, read once per process.
+
+    Of the Fashion-MNIST pack: ``{train,probe,test}_{images,labels,source_index}``. Images are
+    uint8 [N, 28, 28], sorted by class; ``source_index`` are positions in the official training
+    (train, probe) or test file.
 
     Raises:
         UserError: the file is absent or its hash is not the expected one.
     """
     way_out = (
-        "Install ltplugins again, or rebuild the pack with "
-        "scripts/make_fashion_pack.py --source FOLDER."
+        f"Install ltplugins again, or rebuild the pack with scripts/make_{path.stem}.py "
+        f"(its --help says from what)."
     )
     if not path.is_file():
         raise UserError(f"the embedded data pack is missing: {path}. {way_out}")

@@ -34,6 +34,9 @@ def _fashion(name: str) -> DataRecord:
 RECORDS: dict[str, DataRecord] = {
     "fashion_pack": _fashion("fashion_pack"),
     "fashion_mnist": _fashion("fashion_mnist"),
+    "emoji_pack": DataRecord(
+        "emoji_pack", 8, (0.2773, 0.2773, 0.2773), (0.3051, 0.3051, 0.3051), 28, True
+    ),
     "cifar10": DataRecord(
         "cifar10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 32, True
     ),

@@ -141,6 +141,32 @@ class PairedSampler(EpochSampler):
         return np.stack([first, rng.integers(0, self.size, self.size)], axis=1).reshape(-1)
 
 
+class IdPlusOodSampler(EpochSampler):
+    """Every training image and every image of an OOD subset once an epoch, in random order.
+
+    Positions of the training images are 0..N-1, image j of the OOD pool has position N + j. The
+    subset is empty at first: then the order is ShuffleSampler's.
+
+    Attributes:
+        ood: Int[K], positions in the OOD pool; :meth:`set_ood` replaces it.
+    """
+
+    ood = np.empty(0, dtype=np.int64)
+
+    def set_ood(self, ood: np.ndarray) -> None:
+        """Replace the OOD subset by other positions in the pool; call it between two epochs."""
+        self.ood = np.asarray(ood, dtype=np.int64)
+
+    @property
+    def total(self) -> int:
+        """N + K."""
+        return self.size + len(self.ood)
+
+    def global_order(self, rng: np.random.Generator) -> np.ndarray:
+        every = np.concatenate([np.arange(self.size), self.size + self.ood])
+        return every[rng.permutation(len(every))]
+
+
 @dataclass(frozen=True)
 class SamplerConfig:
     """``data.sampler`` written as a block: a name and what it takes."""
@@ -149,7 +175,7 @@ class SamplerConfig:
     gamma: float = 0.0
 
 
-SAMPLERS = ("class_aware", "paired", "shuffle")
+SAMPLERS = ("class_aware", "id_plus_ood", "paired", "shuffle")
 
 
 def build_sampler(
@@ -174,4 +200,6 @@ def build_sampler(
         return PairedSampler(len(targets), seed=seed, rank=rank, world_size=world_size)
     if cfg.name == "class_aware":
         return ClassAwareSampler(targets, cfg.gamma, seed=seed, rank=rank, world_size=world_size)
+    if cfg.name == "id_plus_ood":
+        return IdPlusOodSampler(len(targets), seed=seed, rank=rank, world_size=world_size)
     raise unknown("sampler", cfg.name, SAMPLERS)

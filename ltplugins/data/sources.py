@@ -14,7 +14,14 @@ from ltplugins.data.config import DataConfig, parse_data_config
 from ltplugins.data.source import ArraySource, CorruptImage, FileSource, Source
 from ltplugins.data.sources_arrays import arrays_from_path, from_arrays
 from ltplugins.data.sources_files import file_list, flat_folder, image_folder
-from ltplugins.data.sources_named import Part, cifar, fashion_mnist, fashion_pack, stl10
+from ltplugins.data.sources_named import (
+    Part,
+    cifar,
+    emoji_pack,
+    fashion_mnist,
+    fashion_pack,
+    stl10,
+)
 from ltplugins.errors import UserError, unknown
 
 __all__ = [
@@ -31,7 +38,7 @@ __all__ = [
     "image_folder",
 ]
 
-BY_NAME = ("fashion_pack", "fashion_mnist", "cifar10", "cifar100", "stl10")
+BY_NAME = ("fashion_pack", "fashion_mnist", "cifar10", "cifar100", "stl10", "emoji_pack")
 BY_PATH = ("imagenet", "imagenet100", "custom")
 
 # solo-learn draws its fraction with this state; the same key gives the same images here.
@@ -64,12 +71,15 @@ def build_source(data_cfg: Mapping[str, Any] | DataConfig, split: Part = "train"
 def has_test_part(data_cfg: Mapping[str, Any] | DataConfig) -> bool:
     """Sets by name bring a test part; sets by path have one where ``data.val_path`` is given."""
     cfg = parse_data_config(data_cfg)
-    return cfg.dataset in BY_NAME or cfg.val_path is not None
+    named = cfg.dataset in BY_NAME and cfg.dataset != "emoji_pack"
+    return named or cfg.val_path is not None
 
 
 def _by_name(cfg: DataConfig, split: Part) -> Source:
     if cfg.dataset == "fashion_pack":
         return fashion_pack(split)
+    if cfg.dataset == "emoji_pack":
+        return emoji_pack(split)
     if cfg.dataset == "fashion_mnist":
         return fashion_mnist(cfg.train_path, split)
     if cfg.dataset == "stl10":

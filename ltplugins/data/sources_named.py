@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sources by name: the embedded pack, Fashion-MNIST, CIFAR-10/100 and STL-10."""
+"""Sources by name: the embedded packs, Fashion-MNIST, CIFAR-10/100 and STL-10."""
 
 import logging
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from filelock import FileLock
 from torchvision import datasets
 
 from ltplugins.data.idx import find_fashion_idx, read_fashion_idx
-from ltplugins.data.pack import CLASS_NAMES, load_pack
+from ltplugins.data.pack import CLASS_NAMES, EMOJI_CATEGORIES, load_emoji, load_pack
 from ltplugins.data.record import RECORDS
 from ltplugins.data.source import ArraySource
 from ltplugins.errors import UserError
@@ -39,6 +39,21 @@ def fashion_pack(part: Part) -> ArraySource:
     pack = load_pack()
     labels = pack[f"{part}_labels"].astype(np.int64)
     return ArraySource(pack[f"{part}_images"], labels, CLASS_NAMES, RECORDS["fashion_pack"])
+
+
+def emoji_pack(part: Part) -> ArraySource:
+    """The embedded emoji, a pool of out-of-distribution images for ``data.ood``.
+
+    Raises:
+        UserError: another part than ``train`` was asked for.
+    """
+    if part != "train":
+        raise UserError(
+            f"emoji_pack has no {part} part: it is a pool for data.ood, not a set to evaluate on."
+        )
+    pack = load_emoji()
+    labels = pack["labels"].astype(np.int64)
+    return ArraySource(pack["images"], labels, EMOJI_CATEGORIES, RECORDS["emoji_pack"])
 
 
 def fashion_mnist(root: str | Path | None, part: Part) -> ArraySource:

@@ -22,6 +22,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltplugins.errors import UserError
+from ltplugins.losses.memory import update_memory
+
+__all__ = [
+    "geometric_logits",
+    "gh_cross_entropy",
+    "gh_loss",
+    "population_prior",
+    "ramp_weight",
+    "simplex_etf",
+    "sinkhorn",
+    "update_memory",  # step 7
+]
 
 
 def simplex_etf(
@@ -258,31 +270,6 @@ def ramp_weight(epoch: int, warmup: float, ramp: float) -> float:
     if epoch <= warmup:
         return 0.0
     return 1.0 if ramp <= 0 else min(1.0, (epoch - warmup) / ramp)
-
-
-@torch.no_grad()
-def update_memory(
-    memory: Tensor, filled: Tensor, indexes: Tensor, logits: Tensor, momentum: float
-) -> None:
-    """Moving average of each image's geometric logits, in place, without a loop (step 7).
-
-    A row's first observation becomes its value. An image that occurs several times in the batch
-    (a class-aware sampler draws with replacement) counts once, with the mean of its logits, so the
-    result depends neither on their order nor on the device.
-
-    Args:
-        memory: Float[N K], changed in place.
-        filled: Bool[N], changed in place; which rows hold an observation.
-        indexes: Int[B], rows of the batch's images.
-        logits: Float[B K].
-        momentum: beta, the share of the old value that is kept.
-    """
-    same = (indexes[:, None] == indexes[None, :]).to(logits.dtype)
-    logits = same @ logits / same.sum(dim=1, keepdim=True)
-    old = memory[indexes].to(logits.dtype)
-    new = torch.where(filled[indexes, None], momentum * old + (1 - momentum) * logits, logits)
-    memory.index_copy_(0, indexes, new.to(memory.dtype))
-    filled.index_fill_(0, indexes, True)
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from ltplugins.distributed import gather, gather_no_grad
@@ -106,7 +107,8 @@ class GHMixin(Wrapper):
         uniform = torch.full((options.num_directions,), 1.0 / options.num_directions)
         self.register_buffer("gh_prior", uniform)
         self.register_buffer("gh_prior_is_set", torch.tensor(False))
-        self.allocate_per_sample(self.num_samples or 0)
+        self.gh_with_ood = OmegaConf.select(self.cfg, "data.ood") is not None
+        GHMixin.allocate_per_sample(self, self.num_samples or 0)
         self.gh_warmup = round(to_epochs(options.warmup, self.max_epochs, "gh.warmup"))
         self.gh_ramp = to_epochs(options.ramp, self.max_epochs, "gh.ramp")
         interval = to_epochs(options.prior_interval, self.max_epochs, "gh.prior_interval")
@@ -130,11 +132,13 @@ class GHMixin(Wrapper):
         z_1, z_2 = (gather(out["z"]) for out in outs[:2])
         logits_1, logits_2 = geometric_logits(z_1, self.gh_etf), geometric_logits(z_2, self.gh_etf)
 
-        # Logits are of the weights before this step, as in the official code.
+        indexes = gather_no_grad(batch[0])
+        # Logits are of the weights before this step, as in the official code. Images of an OOD pool
+        # (index N and more, under COLT) have no row, and the prior is not theirs: no part of GH.
         update_memory(
             self.gh_memory,
             self.gh_memory_filled,
-            gather_no_grad(batch[0]),
+            indexes,
             logits_1.detach(),
             self._memory_momentum(),
         )
@@ -144,6 +148,11 @@ class GHMixin(Wrapper):
         weight = self.gh.weight * ramp_weight(self.current_epoch + 1, self.gh_warmup, self.gh_ramp)
         if weight == 0:  # nothing is added, so the base's loss is reproduced bit for bit
             return base_loss
+        if self.gh_with_ood:
+            is_id = indexes < len(self.gh_memory)
+            logits_1, logits_2 = logits_1[is_id], logits_2[is_id]
+            if not len(logits_1):
+                return base_loss
         term = gh_loss(
             logits_1,
             logits_2,

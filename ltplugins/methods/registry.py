@@ -16,12 +16,16 @@ from ltplugins.errors import UserError
 WRAPPERS: dict[str, str] = {
     "gh": "ltplugins.methods.gh:GHMixin",
     "mv": "ltplugins.methods.mv:MVMixin",
+    "colt": "ltplugins.methods.colt:COLTMixin",
 }
 
 # name -> mixin class. A mixin goes before the host's base class and brings a whole method.
 METHODS: dict[str, str] = {
     "mttv": "ltplugins.methods.mttv:MTTVMixin",
 }
+
+# (outer, inner): gh_colt_<base> is GH over COLT over a base.
+COMPOSED = (("gh", "colt"),)
 
 # Host entries that produce no embedding z to harmonise.
 _WITHOUT_Z = {"base", "linear", "mae"}
@@ -68,8 +72,8 @@ def option_classes(method: str) -> dict[str, type]:
     if method in METHODS:
         mixin: Any = load_mixin(method)
         return {"method_kwargs": mixin.method_config}
-    names = [wrapper for wrapper in WRAPPERS if method.startswith(f"{wrapper}_")]
-    mixins: list[Any] = [load_mixin(name) for name in names]
+    *wrappers, _ = method.split("_")
+    mixins: list[Any] = [load_mixin(name) for name in wrappers if name in WRAPPERS]
     return {f"method_kwargs.{m.wrapper_name}": m.wrapper_config for m in mixins}
 
 
@@ -91,6 +95,12 @@ def register_methods() -> list[str]:
             name = f"{wrapper}_{base_name}"
             _register(HOST_METHODS, name, partial(wrap, wrapper, base_name, base))
             ours.append(name)
+    for outer, inner in COMPOSED:
+        for name in [n for n in ours if n.startswith(f"{inner}_")]:
+            base_name = name.removeprefix(f"{inner}_")
+            build = partial(wrap, outer, base_name, HOST_METHODS[name])
+            _register(HOST_METHODS, f"{outer}_{name}", build)
+            ours.append(f"{outer}_{name}")
     for name in METHODS:
         _register(HOST_METHODS, name, partial(build_method, name))
         ours.append(name)

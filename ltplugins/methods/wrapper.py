@@ -3,6 +3,7 @@
 
 A wrapper is a mixin before a host method in the MRO. It never rewrites the base: it lets the
 base take its step, keeps what ``base_training_step`` returned for each view, and adds a term.
+Wrappers compose (``gh_colt_simclr``): each has its own block, buffers and term.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,34 +39,45 @@ class Wrapper(_Host):
     per_sample_prefixes: ClassVar[tuple[str, ...]] = ("_memory",)
 
     def __init__(self, cfg: DictConfig) -> None:
-        base_cfg, block = self._split_config(cfg)
-        options: Any = parse(self.wrapper_config, block, f"method_kwargs.{self.wrapper_name}")
-        if self.needs_indexes:
+        base_cfg, blocks = self._split_config(cfg)
+        options: list[Any] = [
+            parse(w.wrapper_config, block, f"method_kwargs.{w.wrapper_name}")
+            for w, block in zip(self.wrappers(), blocks, strict=True)
+        ]
+        if any(w.needs_indexes for w in self.wrappers()):
             refuse_dummy_indexes(cfg, str(cfg.method))
         super().__init__(base_cfg)
         num_samples = OmegaConf.select(cfg, "data.num_samples")
         self.num_samples: int | None = None if num_samples is None else int(num_samples)
-        if self.num_large_crops < self.num_views:
+        num_views = max(w.num_views for w in self.wrappers())
+        if self.num_large_crops < num_views:
             raise UserError(
-                f"{cfg.method} needs {self.num_views} large views of each image, the config's "
+                f"{cfg.method} needs {num_views} large views of each image, the config's "
                 f"augmentations give {self.num_large_crops}. "
-                f"Set num_crops: {self.num_views}."
+                f"Set num_crops: {num_views}."
             )
-        self._views: list[dict[str, Any]] = []
-        self.setup_wrapper(options)
+        self._views: list[dict[str, Any]] | None = None
+        for wrapper, own in zip(self.wrappers(), options, strict=True):
+            wrapper.setup_wrapper(self, own)
         # A host's main reads the defaults that the base put into its config; hand them on.
         with open_dict(cfg):
             cfg.update({k: v for k, v in base_cfg.items() if k not in cfg})
 
-    def _split_config(self, cfg: DictConfig) -> tuple[DictConfig, Any]:
-        """Return the config as the base knows it (its own name, no block of ours) and our block."""
+    @classmethod
+    def wrappers(cls) -> list[type["Wrapper"]]:
+        """The mixins over the base, the outermost first."""
+        return [c for c in cls.__mro__ if issubclass(c, Wrapper) and "wrapper_name" in vars(c)]
+
+    def _split_config(self, cfg: DictConfig) -> tuple[DictConfig, list[Any]]:
+        """The config as the base knows it (its own name, no block of ours), and our blocks."""
         base_cfg = cfg.copy()
         OmegaConf.set_struct(base_cfg, False)
         with open_dict(base_cfg):
             base_cfg.method = self.base_name
             kwargs = base_cfg.get("method_kwargs")
-            block = kwargs.pop(self.wrapper_name, None) if kwargs else None
-        return base_cfg, OmegaConf.to_container(block) if block is not None else None
+            names = [w.wrapper_name for w in self.wrappers()]
+            blocks = [kwargs.pop(name, None) if kwargs else None for name in names]
+        return base_cfg, [None if b is None else OmegaConf.to_container(b) for b in blocks]
 
     def setup_wrapper(self, options: Any) -> None:
         """Allocate what the wrapper needs; the base is built, ``self.num_samples`` may be None."""
@@ -92,16 +104,19 @@ class Wrapper(_Host):
     def base_training_step(self, X: torch.Tensor, targets: torch.Tensor) -> dict[str, Any]:
         """Keep what the base returned for this view."""
         out = super().base_training_step(X, targets)
-        self._views.append(out)
+        if self._views is not None:
+            self._views.append(out)
         return out
 
     def collect_views(
         self, step: Callable[..., Any], batch: Sequence[Any], batch_idx: int
     ) -> tuple[Any, list[dict[str, Any]]]:
         """Run the base's step; return its loss and the outputs of its large views, in order."""
-        self._views = []
+        views, self._views = self._views, []
         loss = step(batch, batch_idx)
-        outs, self._views = self._views, []
+        outs = self._views
+        # A wrapper around this one is collecting too.
+        self._views = None if views is None else views + outs
         if not outs or "z" not in outs[0]:
             raise UserError(
                 f"{self.wrapper_name}_{self.base_name}: the base returned no z for its views."
@@ -115,7 +130,7 @@ class Wrapper(_Host):
             loader: Any = self.trainer.train_dataloader
             self.num_samples = len(loader.dataset)
             if not self._per_sample_rows():
-                self.allocate_per_sample(self.num_samples)
+                self._allocate(self.num_samples)
         if self._per_sample_rows() not in (None, self.num_samples):
             raise UserError(
                 f"the checkpoint remembers {self._per_sample_rows()} training images, this run has "
@@ -128,7 +143,7 @@ class Wrapper(_Host):
         state = checkpoint["state_dict"]
         rows = [len(v) for k, v in state.items() if self._is_per_sample(k)]
         if rows and self._per_sample_rows() != rows[0]:
-            self.allocate_per_sample(rows[0])
+            self._allocate(rows[0])
 
     def setup(self, stage: str) -> None:
         """Tell DDP which buffers to leave alone."""
@@ -137,8 +152,16 @@ class Wrapper(_Host):
         ignored = set(getattr(self, "_ddp_params_and_buffers_to_ignore", ()))
         self._ddp_params_and_buffers_to_ignore = sorted(ignored | set(names))
 
+    def _allocate(self, num_samples: int) -> None:
+        for wrapper in self.wrappers():
+            wrapper.allocate_per_sample(self, num_samples)
+
     def _is_per_sample(self, name: str) -> bool:
-        return any(name.startswith(f"{self.wrapper_name}{p}") for p in self.per_sample_prefixes)
+        return any(
+            name.startswith(f"{w.wrapper_name}{p}")
+            for w in self.wrappers()
+            for p in w.per_sample_prefixes
+        )
 
     def _per_sample_rows(self) -> int | None:
         for name, buffer in self.named_buffers():

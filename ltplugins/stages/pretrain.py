@@ -62,6 +62,8 @@ def pretrain(cfg: DictConfig) -> Path:
     facts = {"host": HOST.label, "split": describe_split(data), "method": cfg.method}
     what = identity(cfg, trainer.world_size)
     what |= {"split_hash": data.split.hash, "data_hash": content_hash(data.source)}
+    if data.ood_source is not None:
+        what["ood_hash"] = content_hash(data.ood_source)
     is_first = getattr(rank_zero_only, "rank", 0) == 0
     # A rank that another launcher has started decides as the first one does, or it would wait.
     is_finished = run.open(cfg, what, facts) if is_first else run.look(what)

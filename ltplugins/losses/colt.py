@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""COLT: tail scores without labels, a budget per cluster, and a term that keeps OOD images apart.
+
+Paper: Bai et al., "On the Effectiveness of Out-of-Distribution Data in Self-Supervised Long-Tail
+Learning", ICLR 2023, https://arxiv.org/abs/2306.04934
+Official code: https://github.com/JianhongBai/COLT at 3c4507b
+
+Sign of a score: as in the code, a *low* score means tail (few close negatives). A secondary source
+gives the paper's score with a minus sign; the budget is the same either way.
+
+Known differences from the official code:
+- ``topk`` may also be a share of the negatives, as a secondary source says of the paper; the code
+  takes 10 whatever the batch. More than there are is all of them; officially it crashes.
+- What concerns budgets and the choice of images: see ``colt_selection.py``.
+- ``distribution_supcon_loss`` is 0 for a batch of one domain, also where that is OOD alone.
+- Its denominator is the code's, all other views. What the secondary source writes, the pair and
+  the other domain only, is the option ``cross_domain``; it is "-style", not checked on the paper.
+
+Legend: B images, D dim.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ltplugins.errors import UserError, unknown
+from ltplugins.losses.colt_selection import allocate_budget, budget_weights, select_ood
+
+__all__ = [
+    "allocate_budget",
+    "budget_weights",
+    "distribution_supcon_loss",
+    "select_ood",
+    "tail_scores",
+]
+
+DENOMINATORS = ("all", "cross_domain")
+
+
+@torch.no_grad()
+def tail_scores(z_1: Tensor, z_2: Tensor, *, temperature: float, topk: int | float) -> Tensor:
+    """Score of each image: the sum of its top-k softmax probabilities over the negatives (step 2).
+
+    g_i = sum of the k largest of (p(j | i, view 1) + p(j | i, view 2)) / 2 over the 2B - 2 views j
+    of other images, where p is NT-Xent's softmax over all views but the anchor itself.
+
+    Args:
+        z_1, z_2: Float[B D], the two views of the global batch, any norm.
+        temperature: of NT-Xent.
+        topk: k; an int is a number of negatives, a float in (0, 1] a share of them (at least one).
+
+    Returns:
+        g: Float[B] in [0, 1], at least float32, without gradient; LOW = tail. 0 for a batch of 1.
+
+    Raises:
+        UserError: views of different shape, a ``topk`` that is neither.
+    """
+    logits = _pair_logits(z_1, z_2, temperature)
+    batch = len(z_1)
+    k = _number_of_negatives(topk, 2 * batch - 2)
+    p = torch.softmax(logits, dim=1)  # (2B, 2B), a row's own column is 0
+    p = (p[:batch] + p[batch:]) / 2  # (B, 2B)
+    # Both views of the image itself: one is the anchor, the other its positive.
+    own = torch.eye(batch, dtype=torch.bool, device=p.device).repeat(1, 2)
+    return p.masked_fill(own, 0.0).topk(k, dim=1).values.sum(dim=1)
+
+
+def _number_of_negatives(topk: int | float, available: int) -> int:
+    if isinstance(topk, float) and 0 < topk <= 1:
+        # Ten decimals: 0.1 of 30 is 3, whatever the last bit of the product says.
+        return min(max(1, math.floor(round(topk * available, 10))), available)
+    if isinstance(topk, int) and not isinstance(topk, bool) and topk >= 1:
+        return min(topk, available)
+    raise UserError(
+        f"tail_scores: topk: expected a number of negatives (10) or a share of them as a float "
+        f"above 0 and up to 1.0 (0.01), got {topk!r}."
+    )
+
+
+def distribution_supcon_loss(
+    z_1: Tensor,
+    z_2: Tensor,
+    is_ood: Tensor,
+    *,
+    temperature: float,
+    denominator: Literal["all", "cross_domain"] = "all",
+) -> Tensor:
+    """Supervised contrastive loss with the domain, ID or OOD, as label (step 5).
+
+    L = mean_i 1/|P(i)| sum_{p in P(i)} -log [exp(z_i.z_p / tau) / sum_a exp(z_i.z_a / tau)],
+    P(i) all other views of i's domain; a runs over all views but i (``all``, the official code),
+    or over p and the views of the other domain (``cross_domain``).
+
+    Args:
+        z_1, z_2: Float[B D], the two views of the global batch, any norm.
+        is_ood: Bool[B].
+        temperature: tau.
+        denominator: see above.
+
+    Returns:
+        Scalar, at least float32; 0 where the batch holds one domain only: nothing to separate.
+
+    Raises:
+        UserError: shapes that do not fit, an unknown denominator.
+    """
+    if denominator not in DENOMINATORS:
+        raise unknown("denominator", denominator, DENOMINATORS)
+    if is_ood.shape != z_1.shape[:1]:
+        raise UserError(
+            f"distribution_supcon_loss: {len(z_1)} images, is_ood has shape {tuple(is_ood.shape)}."
+        )
+    logits = _pair_logits(z_1, z_2, temperature)
+    domain = is_ood.bool().repeat(2)
+    same = domain[:, None] == domain[None, :]
+    if denominator == "all":
+        log_normalizer = torch.logsumexp(logits, dim=1, keepdim=True)
+    else:
+        # The pair itself and the other domain: for every pair another normaliser. The lowest
+        # finite value in the place of -inf, so that a batch of one domain has a gradient of 0.
+        lowest = torch.finfo(logits.dtype).min
+        others = torch.logsumexp(logits.masked_fill(same, lowest), dim=1, keepdim=True)
+        log_normalizer = torch.logaddexp(logits, others)  # (2B, 2B)
+    positive = same.clone().fill_diagonal_(False)
+    log_p = (logits - log_normalizer).masked_fill(~positive, 0.0)
+    loss = -(log_p.sum(dim=1) / positive.sum(dim=1).clamp(min=1)).mean()
+    return torch.where(domain.any() & ~domain.all(), loss, torch.zeros_like(loss))
+
+
+def _pair_logits(z_1: Tensor, z_2: Tensor, temperature: float) -> Tensor:
+    """Cosine / temperature of all 2B views, own column at the lowest finite value: Float[2B 2B]."""
+    if z_1.shape != z_2.shape:
+        raise UserError(
+            f"the two views differ in shape, {tuple(z_1.shape)} and {tuple(z_2.shape)}."
+        )
+    with torch.autocast(z_1.device.type, enabled=False):
+        z = torch.cat([z_1, z_2])
+        z = F.normalize(z.float() if z.dtype in (torch.float16, torch.bfloat16) else z, dim=1)
+        logits = z @ z.T / temperature
+        return logits.fill_diagonal_(torch.finfo(logits.dtype).min)

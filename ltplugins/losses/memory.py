@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""A moving average per training image: the state that GH and COLT keep between batches.
+
+Legend: B global batch, N training images.
+"""
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def update_memory(
+    memory: Tensor, filled: Tensor, indexes: Tensor, values: Tensor, momentum: float
+) -> None:
+    """Moving average of each image's values, in place, without a loop or a wait for the device.
+
+    A row's first observation becomes its value. An image that occurs several times in the batch
+    (a class-aware sampler draws with replacement) counts once, with the mean of its values, so the
+    result depends neither on their order nor on the device. Rows with an index of N or more are
+    images of a second, out-of-distribution set: they are no training images and change nothing.
+
+    Args:
+        memory: Float[N ...], changed in place.
+        filled: Bool[N], changed in place; which rows hold an observation.
+        indexes: Int[B], rows of the batch's images.
+        values: Float[B ...].
+        momentum: the share of the old value that is kept.
+    """
+    if not len(memory):
+        return
+    is_id = indexes < len(memory)
+    # Rows that must not count are pointed at a row that does and write what that one writes:
+    # leaving them out would need their number, and that is known only to the device.
+    first_id = indexes[is_id.int().argmax()].clamp(max=len(memory) - 1)
+    rows = torch.where(is_id, indexes, first_id)
+    same = ((rows[:, None] == rows[None, :]) & is_id[None, :]).to(values.dtype)
+    flat = values.reshape(len(values), -1)
+    mean = (same @ flat / same.sum(dim=1, keepdim=True).clamp(min=1)).view_as(values)
+    shape = (-1, *[1] * (values.ndim - 1))
+    old, known = memory[rows].to(values.dtype), filled[rows]
+    new = torch.where(known.view(shape), momentum * old + (1 - momentum) * mean, mean)
+    new = torch.where(is_id.any(), new, old)  # not one training image in the batch
+    memory.index_copy_(0, rows, new.to(memory.dtype))
+    filled.index_copy_(0, rows, known | is_id.any())
