@@ -11,74 +11,25 @@ import inspect
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.data.config import DataConfig
 from ltplugins.errors import UserError, nearest, unknown
+from ltplugins.host.builtin.config import (
+    BackboneConfig,
+    KnnConfig,
+    MomentumConfig,
+    OptimizerConfig,
+    PerformanceConfig,
+    SchedulerConfig,
+)
 from ltplugins.schema import parse
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class BackboneSection:
-    """``backbone``: solo-learn's keys plus the small-image stem as its own switch."""
-
-    name: str
-    kwargs: dict = field(default_factory=dict)
-    small_stem: bool | None = None  # null: as the data set's record says
-
-
-@dataclass
-class DataSection:
-    """``data``: solo-learn's keys, then ours."""
-
-    dataset: str
-    train_path: str | None = None
-    val_path: str | None = None
-    format: Literal["image_folder", "file_list", "arrays", "dali", "h5"] = "image_folder"
-    num_workers: int = 4
-    fraction: float = -1.0
-    no_labels: bool = False
-    num_classes: int | None = None
-    num_large_crops: int | None = None
-    num_small_crops: int | None = None
-    num_samples: int | None = None
-    root: str | None = None
-    probe_path: str | None = None
-    imbalance: dict | None = None
-    engine: str = "workers"
-    sampler: str | dict = "shuffle"
-    ood: dict | None = None  # a second source, for the sampler id_plus_ood
-    on_corrupt: Literal["fail", "skip"] = "fail"
-
-
-@dataclass
-class OptimizerSection:
-    """``optimizer``: lr is for 256 images and is scaled by the global batch, as in solo-learn."""
-
-    name: str
-    batch_size: int
-    lr: float
-    weight_decay: float = 0.0
-    classifier_lr: float | None = None
-    exclude_bias_n_norm_wd: bool = False
-    kwargs: dict = field(default_factory=dict)
-
-
-@dataclass
-class SchedulerSection:
-    """``scheduler``."""
-
-    name: str = "warmup_cosine"
-    min_lr: float = 0.0
-    warmup_start_lr: float = 3e-5
-    warmup_epochs: float = 10.0
-    lr_decay_steps: list[int] | None = None
-    interval: Literal["step", "epoch"] = "step"
 
 
 @dataclass
@@ -110,31 +61,6 @@ class WandbSection:
 
 
 @dataclass
-class KnnEvalSection:
-    """``knn_eval``: online kNN during pretraining."""
-
-    enabled: bool = False
-    k: int = 20
-    distance_func: Literal["cosine", "euclidean"] = "euclidean"
-
-
-@dataclass
-class MomentumSection:
-    """``momentum``."""
-
-    base_tau: float = 0.99
-    final_tau: float = 1.0
-    classifier: bool = False
-
-
-@dataclass
-class PerformanceSection:
-    """``performance``."""
-
-    disable_channel_last: bool = False
-
-
-@dataclass
 class DaliSection:
     """``dali``."""
 
@@ -152,16 +78,16 @@ class AutoUmapSection:
 
 
 _SECTIONS: dict[str, type] = {
-    "backbone": BackboneSection,
-    "data": DataSection,
-    "optimizer": OptimizerSection,
-    "scheduler": SchedulerSection,
+    "backbone": BackboneConfig,
+    "data": DataConfig,
+    "optimizer": OptimizerConfig,
+    "scheduler": SchedulerConfig,
     "checkpoint": CheckpointSection,
     "auto_resume": AutoResumeSection,
     "wandb": WandbSection,
-    "knn_eval": KnnEvalSection,
-    "momentum": MomentumSection,
-    "performance": PerformanceSection,
+    "knn_eval": KnnConfig,
+    "momentum": MomentumConfig,
+    "performance": PerformanceConfig,
     "dali": DaliSection,
     "auto_umap": AutoUmapSection,
 }
@@ -209,6 +135,9 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> DictConfig:
         if plain.pop(key, None) is not None:
             log.warning("%s has no effect, in solo-learn 1.0.6 as here.", key)
     _check_top_level(plain)
+    if isinstance(plain["optimizer"], dict):
+        # solo-learn scales the first but never defaults it; 0.1 is what all its files say.
+        plain["optimizer"] = {"classifier_lr": 0.1, "weight_decay": 0.0, **plain["optimizer"]}
     for name, section in _SECTIONS.items():
         if name in plain or name in _REQUIRED_SECTIONS:
             parsed: Any = parse(section, plain.get(name), name)
@@ -233,12 +162,9 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> DictConfig:
 def _own_defaults(name: str, parsed: Any) -> dict[str, Any]:
     """Keys that our own code reads and that must therefore be there."""
     if name == "optimizer":
-        # solo-learn scales but never defaults it; 0.1 is what all its files say.
-        lr = parsed.classifier_lr
         # Torch's SGD and timm's LARS start at momentum 0; solo-learn means 0.9 where none is said.
         momentum = {"momentum": 0.9} if parsed.name in ("sgd", "lars") else {}
-        kwargs = {**momentum, **parsed.kwargs}
-        return {"classifier_lr": 0.1 if lr is None else lr, "kwargs": kwargs}
+        return {"kwargs": {**momentum, **parsed.kwargs}}
     if name in ("checkpoint", "auto_resume", "wandb", "momentum"):
         return dataclasses.asdict(parsed)
     if name == "data":
