@@ -19,6 +19,7 @@ and ``colt_subset.py``:
 - A pool smaller than the budget is taken as a whole, with a warning.
 - Learning rate and momentum schedules know the true number of steps; officially it is estimated as
   one more batch an epoch than ``drop_last`` gives.
+- DeepClusterV2 as base is refused: its memory has the size of the first epoch.
 - Scores and term are of the global batch without the official padding, whose removal shifts pairs.
 
 Legend: B global batch, D embedding dim, N training images, M OOD images, K budget.
@@ -39,10 +40,12 @@ from ltplugins.losses.colt import distribution_supcon_loss, tail_scores
 from ltplugins.losses.memory import update_memory
 from ltplugins.methods.colt_subset import choose_subset
 from ltplugins.methods.growing import steps_until, tell_true_total
-from ltplugins.methods.schedule import to_epochs
+from ltplugins.methods.schedule import to_epochs, to_images
 from ltplugins.methods.wrapper import Wrapper
 
 log = logging.getLogger(__name__)
+# Host methods that keep a row per draw of an epoch, as many as the first epoch has.
+_FIXED_LENGTH = ("deepclusterv2",)
 Duration = int | float | str
 
 
@@ -93,6 +96,11 @@ class COLTMixin(Wrapper):
                 f"colt_{self.base_name} draws images from a second source and data.ood names none. "
                 f"Set data.ood, such as {{dataset: emoji_pack}}, and data.sampler: id_plus_ood."
             )
+        if self.base_name in _FIXED_LENGTH:
+            raise UserError(
+                f"colt_{self.base_name}: {self.base_name} keeps a memory of one epoch's size, and "
+                f"COLT's epochs grow. Take another base."
+            )
         _check_options(options)
         warmup = to_epochs(options.warmup, self.max_epochs, "colt.warmup")
         self.colt_first = max(1, round(warmup))  # 0-based epoch that first draws OOD images
@@ -119,7 +127,7 @@ class COLTMixin(Wrapper):
                 "COLT changes what is drawn while it trains and needs the data of this package. "
                 "Run it with ltplugins pretrain or scripts/pretrain.py, not with the host's main."
             )
-        self.colt_budget = _budget(self.colt.budget, data.num_samples)
+        self.colt_budget = to_images(self.colt.budget, data.num_samples, "colt.budget")
         if self.colt_budget > data.num_ood:
             log.warning(
                 "colt.budget asks for %d OOD images, the pool has %d: all of them are taken.",
@@ -228,20 +236,4 @@ def _check_options(options: COLTConfig) -> None:
                 f"method_kwargs.colt.{name}: {getattr(options, name)!r} is out of range; "
                 f"see ltplugins/methods/colt.py."
             )
-    _budget(options.budget, 1)
-
-
-def _budget(value: int | str, num_samples: int) -> int:
-    """K from a number of images or a share of N."""
-    text = str(value)
-    try:
-        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else None
-        budget = int(text) if share is None else round(share * num_samples)
-    except ValueError:
-        budget = -1
-    if budget < 0:
-        raise UserError(
-            f"method_kwargs.colt.budget: expected a number of OOD images, or a share of the "
-            f"training images such as '50%', got {value!r}."
-        )
-    return budget
+    to_images(options.budget, 1, "colt.budget")

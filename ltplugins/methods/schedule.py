@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Durations that a run of 20 epochs and one of 1000 can share: epochs, or a share of the run."""
+"""Values that runs and sets of any size can share: a number, or a share of the whole."""
 
 from ltplugins.errors import UserError
 
@@ -29,3 +29,27 @@ def to_epochs(value: int | float | str, max_epochs: int, name: str) -> float:
     if isinstance(value, bool) or value < 0:
         raise UserError(f"{name}: expected epochs >= 0 or a share such as '50%', got {value!r}.")
     return float(value)
+
+
+def to_images(value: int | str, num_samples: int, name: str) -> int:
+    """Return a number of images, given as one (``10000``) or as a share of N (``"50%"``).
+
+    Args:
+        num_samples: N.
+        name: the key, for messages.
+
+    Raises:
+        UserError: negative, or neither a number nor a share.
+    """
+    text = str(value)
+    try:
+        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else None
+        images = int(text) if share is None else round(share * num_samples)
+    except ValueError:
+        images = -1
+    if images < 0:
+        raise UserError(
+            f"{name}: expected a number of images, or a share of the training images such as "
+            f"'50%', got {value!r}."
+        )
+    return images

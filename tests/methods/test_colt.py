@@ -411,7 +411,7 @@ def test_clusters_of_few_of_equal_and_of_unscored_images():
         ({"num_clusters": 0}, "colt.num_clusters: 0 is out of range"),
         ({"momentum": 1.0}, "colt.momentum: 1.0 is out of range"),
         ({"cluster_temperature": 0.0}, "colt.cluster_temperature: 0.0 is out of range"),
-        ({"budget": "much"}, "budget: expected a number of OOD images, or a share"),
+        ({"budget": "much"}, "colt.budget: expected a number of images, or a share"),
         ({"budget": -1}, "such as '50%', got -1"),
         ({"warmup": "half"}, "colt.warmup: expected a number of epochs"),
         ({"assignment": "far"}, "Did you mean 'fair'"),
