@@ -240,6 +240,34 @@ def test_collapse_zero_vectors_and_a_batch_of_one_are_finite(start, bounds):
     assert torch.isfinite(u.grad).all()
 
 
+@pytest.mark.parametrize(
+    ("temperature", "lower", "upper", "expected"),
+    [
+        (0.5, 0.0, 1.0, 3.315205067942443),  # xent_loss
+        (0.3, 0.1, 1.0, 2.2270477576743786),  # Our_xent_loss with the mask it prefers for ImageNet
+    ],
+)
+def test_numbers_of_the_official_code(temperature, lower, upper, expected):
+    """``Loss/loss.py`` at 247efd5, run in float64 on these pairs; its exp(1/t) is in float32."""
+    u, v = random_pairs(64, 16, seed=7)
+    loss = filtered_contrastive_loss(u, v, temperature=temperature, lower=lower, upper=upper)
+    assert loss.item() == pytest.approx(expected, abs=1e-7)
+
+
+def test_the_official_cifar_mask_but_not_its_double_subtraction():
+    """There: 4878 entries dropped with the 128 of the diagonal, and a loss of 2.302620."""
+    u, v = random_pairs(64, 16, seed=7)
+    both, rows = torch.cat([u, v]), torch.arange(128)
+    probs = filtered_log_probs(both, both, rows, rows.roll(64), **OFFICIAL)
+    assert round(probs.dropped.item() * 128 * 127) == 4878 - 128
+    e = F.normalize(both, dim=1)
+    weights = (e @ e.T / 0.3).exp() * in_band(e @ e.T, 0.1, 0.9)
+    weights.fill_diagonal_(0.0)
+    p = weights.gather(1, rows.roll(64)[:, None])[:, 0] / (weights.sum(1) - math.exp(1 / 0.3))
+    assert -p.mean().log().item() == pytest.approx(2.302620090197559, abs=1e-6)
+    assert filtered_contrastive_loss(u, v, **OFFICIAL) > 2.5
+
+
 def test_frozen_value():
     """The same number on every version; change it only with a line in the changelog."""
     u, v = random_pairs(64, 16, seed=7)

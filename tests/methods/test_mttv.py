@@ -5,19 +5,22 @@ import datetime
 import os
 import warnings
 from dataclasses import asdict
+from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from helpers import VIEW, tiny_config
+from hydra import compose, initialize_config_dir
 from rank_helpers import run_ranks
 from run_helpers import assert_same_run, interrupted, load
 from torch import nn
 
 import ltplugins
-from ltplugins.config import resolve
+from ltplugins.config import resolve, scale_learning_rates
 from ltplugins.data.datamodule import LTDataModule
 from ltplugins.errors import UserError
+from ltplugins.host.builtin.optim import warmup_cosine
 from ltplugins.losses.mttv import filtered_contrastive_loss
 from ltplugins.methods.mttv import MTTVConfig
 from ltplugins.stages.csv_logger import read_metrics
@@ -219,6 +222,25 @@ def test_filter_options_reach_the_loss(tmp_path):
     ):
         values.add(round(float(step(linear_model(tmp_path, **changes), batch)), 9))
     assert len(values) >= 5  # no similarity above .9 makes the second equal to the first
+
+
+def test_cifar_script_has_the_official_learning_rates():
+    """LinearLR from 1e-4 of 3.0 over 200 epochs, then a cosine to 0; per epoch, at 1024 pairs."""
+    folder = Path(__file__).parents[2] / "scripts/pretrain/cifar"
+    with initialize_config_dir(str(folder), version_base="1.2"):
+        cfg = scale_learning_rates(resolve(compose("mttv")), world_size=1)
+    plan = cfg.scheduler
+    assert (cfg.max_epochs, plan.interval, cfg.optimizer.batch_size) == (2000, "epoch", 2048)
+    for epoch, rate in [(0, 3e-4), (1, 0.0152985), (100, 1.50015), (200, 3.0), (1100, 1.5)]:
+        lr = warmup_cosine(
+            epoch,
+            cfg.optimizer.lr,
+            start=plan.warmup_start_lr,
+            minimum=plan.min_lr,
+            warmup=plan.warmup_epochs,
+            total=cfg.max_epochs,
+        )
+        assert lr == pytest.approx(rate)
 
 
 def test_bf16_autocast(tmp_path):
