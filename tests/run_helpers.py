@@ -2,12 +2,16 @@
 """Break a run and compare two: the shared part of every resume test."""
 
 import functools
+import warnings
 from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
 import torch
 
+import ltplugins
+from ltplugins.config import resolve
+from ltplugins.data.datamodule import LTDataModule
 from ltplugins.stages.csv_logger import read_metrics
 from ltplugins.stages.pretrain import pretrain
 
@@ -52,3 +56,45 @@ def interrupted(cfg, epoch, batch, monkeypatch):
         patch.setattr(pl.Trainer, "__init__", with_stop)
         with pytest.raises(Interrupt):
             pretrain(cfg)
+
+
+def build(cfg):
+    """The config's method and data, as the pretraining stage builds them: (model, data)."""
+    from ltplugins.host import METHODS
+
+    ltplugins.register()
+    pl.seed_everything(int(cfg.get("seed", 0)), verbose=False)
+    cfg = resolve(cfg)
+    data = LTDataModule(cfg)
+    cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
+    return METHODS[cfg.method](cfg), data
+
+
+def quiet_trainer(**kwargs):
+    """A CPU Trainer that writes and prints nothing."""
+    return pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        **kwargs,
+    )
+
+
+def fit(model, data, **kwargs):
+    """Train quietly, 3 epochs unless told otherwise; return the trainer."""
+    trainer = quiet_trainer(**{"max_epochs": None if "max_steps" in kwargs else 3, **kwargs})
+    trainer.fit(model, datamodule=data)
+    return trainer
+
+
+def step(model, batch):
+    """One training step outside a Trainer, without its warnings about logging."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return model.training_step(batch, 0)

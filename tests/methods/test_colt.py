@@ -10,10 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import KWARGS, tiny_config
+from run_helpers import build, quiet_trainer
 
 import ltplugins
-from ltplugins.config import resolve
-from ltplugins.data.datamodule import LTDataModule
 from ltplugins.errors import UserError
 from ltplugins.losses.colt import tail_scores
 from ltplugins.methods.colt import COLTConfig
@@ -22,16 +21,6 @@ from ltplugins.methods.growing import steps_until
 
 ltplugins.register()
 IMAGES, POOL, BATCH, BUDGET = 42, 24, 8, 8
-
-
-def build(cfg):
-    from ltplugins.host import METHODS
-
-    pl.seed_everything(int(cfg.get("seed", 0)), verbose=False)
-    cfg = resolve(cfg)
-    data = LTDataModule(cfg)
-    cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
-    return METHODS[cfg.method](cfg), data
 
 
 def colt(folder, method="colt_simclr", **changes):
@@ -62,19 +51,8 @@ class Watch(pl.Callback):
 
 
 def fit(model, data, watch=None, ckpt=None, **kwargs):
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        callbacks=[watch or Watch()],
-        **{"max_epochs": model.max_epochs, **kwargs},
-    )
+    callbacks = [watch or Watch()]
+    trainer = quiet_trainer(callbacks=callbacks, **{"max_epochs": model.max_epochs, **kwargs})
     try:
         trainer.fit(model, datamodule=data, ckpt_path=ckpt)
     except (KeyboardInterrupt, SystemExit):

@@ -6,42 +6,15 @@ import pytest
 import torch
 from helpers import KWARGS, tiny_config
 from omegaconf import OmegaConf
+from run_helpers import build, fit
 
 import ltplugins
 from ltplugins.config import resolve
-from ltplugins.data.datamodule import LTDataModule
 from ltplugins.errors import UserError
 from ltplugins.losses.gh import population_prior
 from ltplugins.methods.schedule import to_epochs
 
 ltplugins.register()
-
-
-def build(cfg):
-    from ltplugins.host import METHODS
-
-    pl.seed_everything(int(cfg.get("seed", 0)), verbose=False)
-    cfg = resolve(cfg)
-    data = LTDataModule(cfg)
-    cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
-    return METHODS[cfg.method](cfg), data
-
-
-def fit(model, data, **kwargs):
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        **{"max_epochs": 3, **kwargs},
-    )
-    trainer.fit(model, datamodule=data)
-    return trainer
 
 
 @pytest.mark.parametrize("base", KWARGS)

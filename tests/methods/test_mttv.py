@@ -3,7 +3,6 @@
 
 import datetime
 import os
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,12 +12,10 @@ import torch
 from helpers import VIEW, tiny_config
 from hydra import compose, initialize_config_dir
 from rank_helpers import run_ranks
-from run_helpers import assert_same_run, interrupted, load
+from run_helpers import assert_same_run, build, fit, interrupted, load, step
 from torch import nn
 
-import ltplugins
 from ltplugins.config import resolve, scale_learning_rates
-from ltplugins.data.datamodule import LTDataModule
 from ltplugins.errors import UserError
 from ltplugins.host.builtin.optim import warmup_cosine
 from ltplugins.losses.mttv import filtered_contrastive_loss
@@ -43,23 +40,6 @@ def mttv_config(folder, **changes):
             node = node[int(part) if part.isdigit() else part]
         node[path[-1] if path else target] = value
     return cfg
-
-
-def build(cfg):
-    from ltplugins.host import METHODS
-
-    ltplugins.register()
-    pl.seed_everything(0, verbose=False)
-    cfg = resolve(cfg)
-    data = LTDataModule(cfg)
-    cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
-    return METHODS[cfg.method](cfg), data
-
-
-def step(model, batch):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return model.training_step(batch, 0)
 
 
 def pair_batch(pairs=PAIRS, seed=0, size=SIZE):
@@ -156,23 +136,6 @@ def test_keys_follow_by_ema_of_the_parameters(tmp_path):
     fit(model, data, max_steps=1, callbacks=[watch])
     torch.testing.assert_close(model.momentum_projector[0].weight, watch.expected)
     assert model.momentum_updater.cur_tau == pytest.approx(0.9)
-
-
-def fit(model, data, **kwargs):
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        **kwargs,
-    )
-    trainer.fit(model, datamodule=data)
-    return trainer
 
 
 @pytest.mark.parametrize("engine", ["batched", "workers"])

@@ -4,21 +4,17 @@
 import copy
 import datetime
 import os
-import warnings
 from itertools import combinations
 
-import lightning.pytorch as pl
 import pytest
 import torch
 from helpers import KWARGS, tiny_config
 from hydra import compose, initialize_config_module
 from rank_helpers import run_ranks
-from run_helpers import assert_same_run, interrupted
+from run_helpers import assert_same_run, build, fit, interrupted, step
 from torch import nn
 
-import ltplugins
 from ltplugins.config import resolve
-from ltplugins.data.datamodule import LTDataModule
 from ltplugins.errors import UserError
 from ltplugins.stages.pretrain import pretrain
 
@@ -31,40 +27,6 @@ def mv_config(folder, base="simclr", views=VIEWS, block=None, **changes):
     cfg.method, cfg.method_kwargs.mv = f"mv_{base}", block or {}
     cfg.augmentations[0].num_crops = views
     return cfg
-
-
-def build(cfg):
-    from ltplugins.host import METHODS
-
-    ltplugins.register()
-    pl.seed_everything(0, verbose=False)
-    cfg = resolve(cfg)
-    data = LTDataModule(cfg)
-    cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
-    return METHODS[cfg.method](cfg), data
-
-
-def step(model, batch):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return model.training_step(batch, 0)
-
-
-def fit(model, data, **kwargs):
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        **kwargs,
-    )
-    trainer.fit(model, datamodule=data)
-    return trainer
 
 
 def noise(n=6, views=VIEWS, seed=0, size=16):
