@@ -4,11 +4,28 @@
 No torch at the top: the ranks that only hang or die should not wait for its import.
 """
 
+import datetime
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+
+def join_ranks(rank: int, world: int, folder: Path, *, seconds: int) -> None:
+    """Join a gloo group on the stand-in host; a rank that waits longer than that fails."""
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ["LTPLUGINS_HOST"] = "builtin"
+    torch.distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=world,
+        timeout=datetime.timedelta(seconds=seconds),
+    )
 
 
 def run_ranks(work: Callable[..., None], world: int, folder: Path, timeout: float) -> None:

@@ -4,8 +4,6 @@
 What DDP does is done by hand: the ranks' gradients of the shared parameters are averaged.
 """
 
-import datetime
-import os
 import time
 import warnings
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from host_helpers import NAMES, SIZE, make_batch, tiny_cfg
-from rank_helpers import die_on_rank_1, hang_on_rank_1, run_ranks
+from rank_helpers import die_on_rank_1, hang_on_rank_1, join_ranks, run_ranks
 from torch import nn
 
 from ltplugins import distributed
@@ -71,15 +69,7 @@ def uneven_gather(rank: int) -> dict[str, Any]:
 
 
 def on_rank(rank: int, world: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    os.environ["LTPLUGINS_HOST"] = "builtin"
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=world,
-        timeout=datetime.timedelta(seconds=30),
-    )
+    join_ranks(rank, world, folder, seconds=30)
     mine = slice(rank * PER_RANK, (rank + 1) * PER_RANK)
     results: dict[str, Any] = {}
     for name in NAMES:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """COLT on two gloo processes equals one on the joined batch: loss, gradient, scores, selection."""
 
-import datetime
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from host_helpers import SIZE
-from rank_helpers import run_ranks
+from rank_helpers import join_ranks, run_ranks
 from torch import nn
 
 from ltplugins import distributed
@@ -120,15 +118,7 @@ def fail_on_first_rank() -> str:
 
 
 def on_rank(rank: int, world: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    os.environ["LTPLUGINS_HOST"] = "builtin"
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=world,
-        timeout=datetime.timedelta(seconds=30),
-    )
+    join_ranks(rank, world, folder, seconds=30)
     results: dict[str, Any] = {
         split: {case: step(case, rows[rank]) for case in CASES} for split, rows in SPLITS.items()
     }

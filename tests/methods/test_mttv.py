@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """MTTV: views and fusion, what trains what, pairs over ranks, resume, and what it refuses."""
 
-import datetime
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import pytest
 import torch
 from helpers import VIEW, tiny_config
 from hydra import compose, initialize_config_dir
-from rank_helpers import run_ranks
+from rank_helpers import join_ranks, run_ranks
 from run_helpers import assert_same_run, build, fit, interrupted, load, step
 from torch import nn
 
@@ -248,15 +246,7 @@ def loss_and_gradients(folder, batch):
 
 
 def on_rank(rank, world, folder):
-    torch.set_num_threads(1)
-    os.environ["LTPLUGINS_HOST"] = "builtin"
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=world,
-        timeout=datetime.timedelta(seconds=60),
-    )
+    join_ranks(rank, world, folder, seconds=60)
     indexes, views, targets = pair_batch()
     rows = torch.arange(2 * PAIRS).view(-1, 2)[rank::world].reshape(-1)  # as the sampler shares
     own = [indexes[rows], [view[rows] for view in views], targets[rows]]

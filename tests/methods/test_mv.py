@@ -2,15 +2,13 @@
 """More views over every base: the mean over pairs, one forward a view, state, filter, ranks."""
 
 import copy
-import datetime
-import os
 from itertools import combinations
 
 import pytest
 import torch
 from helpers import KWARGS, tiny_config
 from hydra import compose, initialize_config_module
-from rank_helpers import run_ranks
+from rank_helpers import join_ranks, run_ranks
 from run_helpers import assert_same_run, build, fit, interrupted, step
 from torch import nn
 
@@ -192,15 +190,7 @@ def joined_batch():
 
 
 def on_rank(rank, world, folder):
-    torch.set_num_threads(1)
-    os.environ["LTPLUGINS_HOST"] = "builtin"
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=world,
-        timeout=datetime.timedelta(seconds=60),
-    )
+    join_ranks(rank, world, folder, seconds=60)
     indexes, views, targets = joined_batch()
     own = slice(rank * PER_RANK, (rank + 1) * PER_RANK)
     batch = [indexes[own], [view[own] for view in views], targets[own]]
