@@ -30,6 +30,16 @@ def test_every_wrapper_and_method_has_its_five_parts(name):
     assert (mixin.wrapper_name if name in WRAPPERS else mixin.method_name) == name
 
 
+@pytest.mark.parametrize("name", [*WRAPPERS, *OURS])
+def test_every_wrapper_and_method_has_its_scripts(name):
+    """On the embedded data, CIFAR-100-LT, CIFAR-10-LT and ImageNet-LT."""
+    method = f"{name}_simclr" if name in WRAPPERS else name
+    for part in ("fashion/{}", "cifar/{}", "cifar/{}_cifar10", "imagenet_lt/{}"):
+        path = ROOT / f"scripts/pretrain/{part.format(method)}.yaml"
+        assert path.exists(), f"{name} lacks {path}"
+        assert f"method: {method}\n" in path.read_text()
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_a_method_stands_on_the_hosts_own_base(name):
     from ltplugins.host import METHODS, BaseMethod, BaseMomentumMethod
