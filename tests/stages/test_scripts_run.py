@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Every pretraining YAML under scripts/ trains, on tiny files in its data set's own format."""
 
+import csv
 import pickle
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ltplugins.stages.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2] / "scripts/pretrain"
 SCRIPTS = sorted(ROOT.rglob("*.yaml"))
+EMBEDDED = sorted((ROOT / "fashion").glob("*.yaml"))
 CLASSES, PER_CLASS = 4, 6
 # Lines as they are published: (folder of the YAMLs, a line's path, with class and number).
 LISTS = {
@@ -123,6 +125,23 @@ def test_it_trains(path, tiny_data, tmp_path, monkeypatch):
     assert "finished" in run.read()
     assert run.last_checkpoint is not None
     assert OmegaConf.load(out / "config.yaml").method == cfg.method
+
+
+@pytest.mark.parametrize("change", ["data.engine=workers", "precision=bf16-mixed"])
+@pytest.mark.parametrize("path", EMBEDDED, ids=lambda p: p.stem)
+def test_every_method_trains_on_the_other_engines_and_in_bf16(path, change, tiny_data, tmp_path):
+    """The files themselves name the engine ``batched`` and float32."""
+    with initialize_config_dir(str(path.parent), version_base="1.2"):
+        cfg = compose(path.stem)
+    assert cfg.data.engine == "batched"
+    cfg = shrink(cfg, "fashion", tiny_data, tmp_path / "run")
+    key, _, value = change.partition("=")
+    OmegaConf.update(cfg, key, value, force_add=True)
+    pretrain(cfg)
+    with open(tmp_path / "run/metrics.csv", newline="") as f:
+        losses = [float(row["value"]) for row in csv.DictReader(f) if "loss" in row["metric"]]
+    assert len(losses) >= 2
+    assert np.isfinite(losses).all()
 
 
 @pytest.mark.parametrize("folder", LISTS)
