@@ -17,15 +17,18 @@ WRAPPERS: dict[str, str] = {
     "gh": "ltplugins.methods.gh:GHMixin",
     "mv": "ltplugins.methods.mv:MVMixin",
     "colt": "ltplugins.methods.colt:COLTMixin",
+    "sdclr": "ltplugins.methods.sdclr:SDCLRMixin",
+    "ts": "ltplugins.methods.ts:TSMixin",
 }
 
 # name -> mixin class. A mixin goes before the host's base class and brings a whole method.
 METHODS: dict[str, str] = {
+    "focal": "ltplugins.methods.focal:FocalMixin",
     "mttv": "ltplugins.methods.mttv:MTTVMixin",
 }
 
 # (outer, inner): gh_colt_<base> is GH over COLT over a base.
-COMPOSED = (("gh", "colt"),)
+COMPOSED = (("gh", "colt"), ("gh", "sdclr"), ("gh", "ts"))
 
 # Host entries that produce no embedding z to harmonise.
 _WITHOUT_Z = {"base", "linear", "mae"}

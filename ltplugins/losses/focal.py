@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""Focal NT-Xent: SimCLR's loss in which anchors that find their positive easily count less.
+
+Papers: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017,
+https://arxiv.org/abs/1708.02002; as a baseline over SimCLR in Zhou et al., "Combating
+Representation Learning Disparity with Geometric Harmonization", NeurIPS 2023,
+https://arxiv.org/abs/2310.17622
+Official code: https://github.com/MediaBrain-SJTU/Geometric-Harmonization at 9f7057c
+
+Known differences from the official code:
+- Log space: 1 - p is the softmax mass of the negatives, not a difference, so that neither a
+  temperature of 0.01 nor a perfect anchor gives NaN.
+- Positives are rows of equal id, as in the host's NT-Xent; an image drawn twice into a batch is not
+  its own negative.
+- The weight carries gradient, as officially; ``detach_weight`` is an option of ours.
+
+Legend: N local anchors, M candidates of all ranks, D embedding dim.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ltplugins.errors import UserError
+
+
+class FocalTerms(NamedTuple):
+    """What :func:`focal_terms` found for each anchor.
+
+    Attributes:
+        log_p: Float[N], log of the share of its positives; 0 for an anchor without one.
+        log_q: Float[N], log of the share of its negatives, 1 - p; very low without negatives.
+        has_positive: Bool[N].
+    """
+
+    log_p: Tensor
+    log_q: Tensor
+    has_positive: Tensor
+
+
+def focal_nt_xent(
+    z: Tensor,
+    ids: Tensor,
+    *,
+    temperature: float,
+    gamma: float,
+    detach_weight: bool = False,
+    all_z: Tensor | None = None,
+    all_ids: Tensor | None = None,
+    offset: int = 0,
+) -> Tensor:
+    """``-mean (1 - p)^gamma log p`` over the anchors that have a positive; 0 if none has.
+
+    With gamma = 0 it is NT-Xent.
+
+    Args:
+        z: Float[N D] anchors, any norm.
+        ids: Int[N], rows with equal ids are positives of each other.
+        temperature: > 0.
+        gamma: >= 0.
+        detach_weight: whether the weight is a constant to the gradient.
+        all_z, all_ids: Float[M D] and Int[M], candidates of all ranks; default ``z`` and ``ids``.
+        offset: row of ``all_z`` where the anchors begin.
+
+    Returns:
+        Scalar, at least float32.
+
+    Raises:
+        UserError: a temperature or a gamma that cannot be.
+    """
+    check_focal(temperature, gamma)
+    all_z, all_ids = (z, ids) if all_z is None or all_ids is None else (all_z, all_ids)
+    terms = focal_terms(z, ids, all_z, all_ids, temperature=temperature, offset=offset)
+    return focal_loss(terms, focal_weight(terms, gamma, detach=detach_weight))
+
+
+def focal_terms(
+    z: Tensor, ids: Tensor, all_z: Tensor, all_ids: Tensor, *, temperature: float, offset: int
+) -> FocalTerms:
+    """Log shares of positives and negatives in each anchor's softmax over the other candidates.
+
+    Arguments as of :func:`focal_nt_xent`.
+    """
+    with torch.autocast(z.device.type, enabled=False):
+        z, all_z = _at_least_float32(z), _at_least_float32(all_z)
+        logits = F.normalize(z, dim=1) @ F.normalize(all_z, dim=1).T / temperature  # (N, M)
+        itself = F.one_hot(torch.arange(len(z), device=z.device) + offset, len(all_z)).bool()
+        same = ids[:, None] == all_ids[None, :]
+        has_positive = (same & ~itself).any(dim=1)
+        # The lowest finite value stands for -inf: its exponential is the same 0, and an anchor
+        # without positives or negatives subtracts to a finite number, not to NaN.
+        lowest = torch.finfo(logits.dtype).min
+        logits = logits.masked_fill(itself, lowest)
+        total = logits.logsumexp(dim=1)
+        log_p = logits.masked_fill(~same, lowest).logsumexp(dim=1) - total
+        log_q = logits.masked_fill(same, lowest).logsumexp(dim=1) - total
+        return FocalTerms(log_p.masked_fill(~has_positive, 0.0), log_q, has_positive)
+
+
+def focal_weight(terms: FocalTerms, gamma: float, *, detach: bool = False) -> Tensor:
+    """``(1 - p)^gamma`` of each anchor, Float[N]; exactly 1 for gamma = 0."""
+    log_q = terms.log_q.detach() if detach else terms.log_q
+    return (gamma * log_q).exp()
+
+
+def focal_loss(terms: FocalTerms, weight: Tensor) -> Tensor:
+    """The mean of ``-weight log p`` over the anchors with a positive; 0 if there is none."""
+    return -(weight * terms.log_p).sum() / terms.has_positive.sum().clamp(min=1)
+
+
+def check_focal(temperature: float, gamma: float) -> None:
+    """Refuse options that cannot be.
+
+    Raises:
+        UserError: temperature <= 0 or gamma < 0.
+    """
+    if not temperature > 0:
+        raise UserError(f"temperature: expected a number above 0, got {temperature}.")
+    if not gamma >= 0:
+        raise UserError(f"gamma: expected 0 or more, got {gamma}. 0 is the plain NT-Xent.")
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
