@@ -36,6 +36,11 @@ from ltplugins.losses.sdclr import magnitude_masks, sparsity
 from ltplugins.methods.wrapper import Wrapper
 
 _PRUNED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+# Bases in which the second branch, or its norms, would have no part in the loss.
+_UNFIT = {
+    "ressl": "has only the first view go through the network that is trained",
+    "all4one": "applies its heads outside of a view's forward pass, where there is no branch",
+}
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,18 @@ class SDCLRMixin(Wrapper):
     wrapper_name = "sdclr"
     wrapper_config = SDCLRConfig
     num_views = 2
+    sdclr_masks: nn.Module
+    sdclr_norms: nn.Module
     sdclr_epoch: Tensor  # Int[], the epoch that the mask is of; -1 = none yet, nothing is pruned
 
     def setup_wrapper(self, options: SDCLRConfig) -> None:
         """Copy the BatchNorms, allocate the mask. Called once the base is built."""
         self.sdclr = options
+        if self.base_name in _UNFIT:
+            raise UserError(
+                f"sdclr_{self.base_name}: {self.base_name} {_UNFIT[self.base_name]}. Take another "
+                f"base, such as sdclr_simclr."
+            )
         if not 0 <= options.prune_ratio < 1:
             raise UserError(
                 f"method_kwargs.sdclr.prune_ratio: expected a share of 0 or more and below 1, got "

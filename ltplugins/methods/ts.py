@@ -6,7 +6,7 @@ Data", ICLR 2023, https://arxiv.org/abs/2303.13664
 Official code: https://github.com/Annusha/temperature_schedules at 3ac1db6
 
 Per epoch: the schedule's temperature (``losses/ts.py``) becomes the base's ``temperature``. It is
-worked out from the epoch at every step and is no state, so that a resumed run cannot be out of step.
+worked out from the epoch at every step and is no state: a resumed run cannot be out of step.
 
 Known differences from the official code, which has SimCLR only:
 - ``t_max`` may be a share of the run; the official 200 of 2000 epochs (CIFAR) are the default 10%.

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""Focal-SimCLR: SimCLR at gamma 0, what trains what, resume, and what it refuses."""
+
+import copy
+
+import pytest
+import torch
+from helpers import tiny_config
+from linear_helpers import five_losses, linear_networks, loss_and_gradients, noise
+from run_helpers import assert_same_run, build, fit, interrupted, step
+from torch import nn
+
+from ltplugins.errors import UserError
+from ltplugins.losses.focal import focal_nt_xent
+from ltplugins.stages.csv_logger import read_metrics
+from ltplugins.stages.pretrain import pretrain
+
+HEADS = {"proj_hidden_dim": 16, "proj_output_dim": 8}
+
+
+def focal_config(folder, **changes):
+    cfg = tiny_config(folder, "simclr")
+    cfg.method, cfg.method_kwargs = "focal", dict(HEADS)
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        node = cfg
+        for part in path:
+            node = node[int(part) if part.isdigit() else part]
+        node[last] = value
+    return cfg
+
+
+def test_gamma_zero_is_the_hosts_simclr(tmp_path):
+    """The same keys, start, loss and gradients; with another gamma other ones."""
+    focal, _ = build(focal_config(tmp_path, method_kwargs__gamma=0.0))
+    simclr, _ = build(tiny_config(tmp_path, "simclr"))
+    other, _ = build(focal_config(tmp_path))
+    assert focal.state_dict().keys() == simclr.state_dict().keys()
+    for key, value in simclr.state_dict().items():
+        assert torch.equal(value, focal.state_dict()[key]), key
+    batch = noise(dtype=torch.float64)
+    results = [loss_and_gradients(model.double(), batch) for model in (focal, simclr, other)]
+    torch.testing.assert_close(results[0], results[1])
+    assert not torch.allclose(results[0]["loss"], results[2]["loss"], rtol=1e-3)
+
+
+def test_loss_is_the_focal_loss_of_both_views_and_the_class_loss(tmp_path):
+    model, _ = build(focal_config(tmp_path))
+    twin = copy.deepcopy(model)
+    indexes, views, targets = noise()
+    feats = [twin.backbone(view) for view in views]
+    z = torch.cat([twin.projector(f) for f in feats])
+    expected = focal_nt_xent(z, indexes.repeat(2), temperature=0.2, gamma=2.0)
+    logits = [twin.classifier(f) for f in feats]
+    expected = expected + sum(nn.functional.cross_entropy(x, targets) for x in logits) / 2
+    torch.testing.assert_close(step(model, [indexes, views, targets]), expected)
+
+
+def test_gradient_of_the_class_loss_stops_at_the_features(tmp_path):
+    model, _ = build(focal_config(tmp_path))
+    indexes, views, targets = noise()
+    step(model, [torch.zeros_like(indexes), views, targets]).backward()
+    # All images one: no negatives, the focal term is 0 and only the online classifier learns.
+    assert all(p.grad.abs().max() == 0 for p in model.backbone.parameters())
+    assert model.classifier.weight.grad.abs().max() > 0
+    step(model, [indexes, views, targets]).backward()
+    assert all(p.grad.abs().max() > 0 for p in model.projector.parameters())
+    names = [group["name"] for group in model.learnable_params]
+    assert names == ["backbone", "classifier", "projector"]
+
+
+@pytest.mark.parametrize("engine", ["batched", "workers"])
+def test_two_epochs(engine, tmp_path):
+    run = pretrain(focal_config(tmp_path, data__engine=engine, max_epochs=2))
+    metrics = read_metrics(run / "metrics.csv")
+    assert len(metrics["train_nce_loss_epoch"][1]) == 2
+    assert all(0 < w <= 1 for w in metrics["train_focal_weight_epoch"][1])
+    assert {"train_class_loss_epoch", "train_acc1_epoch"} <= set(metrics)
+
+
+def test_options_reach_the_loss(tmp_path):
+    values = set()
+    for changes in ({}, {"method_kwargs__gamma": 0.5}, {"method_kwargs__temperature": 0.5}):
+        model, _ = build(focal_config(tmp_path, **changes))
+        values.add(round(step(model, noise()).item(), 5))
+    assert len(values) == 3
+    grads = []
+    for detach in (False, True):
+        model, _ = build(focal_config(tmp_path, method_kwargs__detach_weight=detach))
+        step(model, noise()).backward()
+        grads.append(model.projector[0].weight.grad)
+    assert not torch.allclose(*grads, rtol=1e-3)
+
+
+def test_bf16_autocast_at_a_low_temperature(tmp_path):
+    model, data = build(focal_config(tmp_path, method_kwargs__temperature=0.01))
+    trainer = fit(model, data, max_epochs=1, precision="bf16-mixed")
+    assert torch.isfinite(trainer.callback_metrics["train_nce_loss_epoch"])
+
+
+def test_frozen_loss(tmp_path):
+    """Five steps of one start; another number is another method: say why in the changelog."""
+    losses = five_losses(linear_networks(build(focal_config(tmp_path))[0]))
+    assert losses == pytest.approx(
+        [5.209566443, 4.390121840, 5.231422493, 4.527111917, 7.368902886], abs=1e-6
+    )
+
+
+def test_a_resumed_run_equals_the_unbroken_one(tmp_path, monkeypatch):
+    changes = {"max_epochs": 3, "log_every_n_steps": 1}
+    whole = pretrain(focal_config(tmp_path, **changes, output_dir=str(tmp_path / "whole")))
+    cfg = focal_config(tmp_path, **changes, output_dir=str(tmp_path / "broken"))
+    interrupted(cfg, 1, 2, monkeypatch)
+    assert_same_run(whole, pretrain(cfg))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"method_kwargs__gama": 1.0}, r"method_kwargs.gama'. Did you mean 'gamma'"),
+        ({"method_kwargs__gamma": -2.0}, "gamma: expected 0 or more, got -2.0"),
+        ({"method_kwargs__temperature": 0}, "temperature: expected a number above 0, got 0"),
+        ({"method_kwargs__gamma": "two"}, "method_kwargs.gamma: expected float, got 'two'"),
+        ({"augmentations__0__num_crops": 3}, "focal takes exactly 2 large views .* 3 large"),
+    ],
+)
+def test_bad_input_is_named(changes, text, tmp_path):
+    with pytest.raises(UserError, match=text):
+        build(focal_config(tmp_path, **changes))

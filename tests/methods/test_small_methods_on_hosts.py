@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""TS and SDCLR over every method of the real solo-learn, and Focal-SimCLR on it: two steps each."""
+
+import warnings
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from host_helpers import NAMES, SOLO_HEADS, make_cfg, needs_solo
+
+import ltplugins
+from ltplugins.errors import UserError
+
+pytestmark = needs_solo
+
+IMAGES, BATCH = 12, 4
+BASES = sorted([*NAMES, *SOLO_HEADS])
+WITH_TEMPERATURE = {
+    "all4one",
+    "deepclusterv2",
+    "mocov2plus",
+    "mocov3",
+    "nnclr",
+    "simclr",
+    "supcon",
+    "swav",
+}
+VIT = {"backbone__name": "vit_tiny", "backbone__kwargs": {"img_size": 16, "patch_size": 8}}
+
+
+class Views(torch.utils.data.Dataset[Any]):
+    """Noise, two views of 16 pixels and ``small`` of 12; position i is index i."""
+
+    def __init__(self, small: int = 0) -> None:
+        g = torch.Generator().manual_seed(0)
+        self.views = [torch.randn(IMAGES, 3, 16, 16, generator=g) for _ in range(2)]
+        self.views += [torch.randn(IMAGES, 3, 12, 12, generator=g) for _ in range(small)]
+
+    def __len__(self) -> int:
+        return IMAGES
+
+    def __getitem__(self, i: int) -> Any:
+        return torch.tensor(i), [view[i] for view in self.views], torch.tensor(i % 3)
+
+
+def build(cfg: Any) -> Any:
+    from ltplugins.host import METHODS
+    from ltplugins.host.solo import apply_fixes
+
+    apply_fixes()
+    ltplugins.register()
+    torch.manual_seed(0)
+    return METHODS[cfg.method](cfg)
+
+
+def two_steps(cfg: Any, small: int = 0) -> tuple[Any, dict[str, float]]:
+    """Build the method, train it for two steps; it and the epoch's metrics."""
+    model = build(cfg)
+    trainer = pl.Trainer(
+        max_epochs=1,
+        limit_train_batches=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(model, torch.utils.data.DataLoader(Views(small), batch_size=BATCH))
+    metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+    losses = [v for k, v in metrics.items() if "loss" in k]
+    assert losses
+    assert all(v == v and abs(v) < 1e9 for v in losses), metrics
+    return model, metrics
+
+
+def wrapped(wrapper: str, base: str, block: dict[str, Any], **changes: Any) -> Any:
+    cfg = make_cfg(base, scheduler__warmup_epochs=0, data__num_samples=IMAGES, **changes)
+    cfg.optimizer.lr = 0.01  # VICReg diverges on noise at 0.1
+    cfg.method, cfg.method_kwargs[wrapper] = f"{wrapper}_{base}", block
+    return cfg
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_ts_takes_what_has_one_temperature(base: str) -> None:
+    cfg = wrapped("ts", base, {"t_max": 2})
+    if base not in WITH_TEMPERATURE:
+        with pytest.raises(UserError, match=f"{base} has no single temperature"):
+            build(cfg)
+        return
+    model, metrics = two_steps(cfg)
+    assert model.temperature == pytest.approx(0.55)
+    assert metrics["train_ts_temperature_epoch"] == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_sdclr_over_every_method(base: str) -> None:
+    """All of the second branch learns, in bases with heads, predictors and queues of their own."""
+    cfg = wrapped("sdclr", base, {"prune_ratio": 0.7})
+    if base in ("all4one", "ressl"):
+        with pytest.raises(UserError, match=f"sdclr_{base}: {base} .* Take another base"):
+            build(cfg)
+        return
+    model, metrics = two_steps(cfg)
+    assert metrics["train_sdclr_sparsity_epoch"] == pytest.approx(0.7, abs=1e-3)
+    norms = dict(model.sdclr_norms.named_parameters())
+    assert len(norms) >= 40
+    assert all(p.grad is not None for p in norms.values())
+    moved = [k for k, v in model.sdclr_norms.named_buffers() if k.endswith("tracked")]
+    assert all(int(model.sdclr_norms.get_buffer(k)) == 2 for k in moved)
+    for name, buffer in model.named_buffers():
+        if name.startswith("momentum_backbone") and name.endswith("tracked"):
+            assert int(buffer) == 4  # both views, both steps
+
+
+@pytest.mark.parametrize("base", ["simclr", "mocov3"])
+def test_sdclr_with_a_vit(base: str) -> None:
+    """Linear layers are pruned, LayerNorms are shared."""
+    model, metrics = two_steps(wrapped("sdclr", base, {}, **VIT))
+    assert metrics["train_sdclr_sparsity_epoch"] == pytest.approx(0.9, abs=1e-3)
+    masks = dict(model.sdclr_masks.named_buffers())
+    assert any("attn.qkv" in name for name in masks)
+    assert not any(name.startswith("backbone") for name, _ in model.sdclr_norms.named_parameters())
+
+
+def test_small_crops_go_through_the_full_network() -> None:
+    cfg = wrapped("sdclr", "swav", {}, data__num_small_crops=1)
+    model, _ = two_steps(cfg, small=1)
+    assert int(model.backbone.bn1.num_batches_tracked) == 4  # view 1 and the small crop, twice
+    assert int(model.sdclr_norms.backbone.bn1.num_batches_tracked) == 2
+
+
+def test_a_stem_swapped_after_construction() -> None:
+    """solo-learn chooses the stem by the data set's name; our stage overrules it."""
+    from ltplugins.host.stem import apply_stem
+
+    cfg = wrapped("sdclr", "simclr", {}, data__dataset="custom")
+    model = build(cfg)
+    apply_stem(model, True)
+    other = build(cfg)
+    apply_stem(other, True)
+    model.setup("fit")
+    assert model.sdclr_masks.backbone.conv1.weight.shape[-1] == 3
+    other.load_state_dict(model.state_dict())
+
+
+def test_focal() -> None:
+    cfg = make_cfg("focal", scheduler__warmup_epochs=0)
+    model, metrics = two_steps(cfg)
+    assert type(model).__mro__[3].__module__ == "solo.methods.base"
+    assert 0 < metrics["train_focal_weight_epoch"] <= 1
+    simclr = build(make_cfg("simclr"))
+    assert model.state_dict().keys() == simclr.state_dict().keys()
+    assert all(p.grad is not None for p in model.projector.parameters())
+
+
+def test_focal_at_gamma_zero_is_solos_simclr() -> None:
+    cfg = make_cfg("focal")
+    cfg.method_kwargs.gamma = 0.0
+    focal, simclr = build(cfg), build(make_cfg("simclr"))
+    simclr.load_state_dict(focal.state_dict())
+    batch = torch.utils.data.default_collate([Views()[i] for i in range(6)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.testing.assert_close(focal.training_step(batch, 0), simclr.training_step(batch, 0))
