@@ -60,6 +60,24 @@ def gather_with_offset(x: Tensor) -> tuple[Tensor, int]:
     return _Gather.apply(x, sizes), sum(sizes[: rank()])
 
 
+def over_ranks(mean: Tensor, count: Tensor | int) -> Tensor:
+    """Weigh a mean over this rank's rows so that DDP's average is the mean over all ranks' rows.
+
+    Only where ranks hold different numbers of rows does that change anything: in a last, uneven
+    batch, or where a mean is over the labelled rows alone.
+
+    Args:
+        mean: Float[], over this rank's rows; ``mean`` itself is returned when not distributed.
+        count: how many rows that were.
+    """
+    if not is_distributed():
+        return mean
+    count = torch.as_tensor(count, device=mean.device, dtype=mean.dtype)
+    total = count.clone()
+    dist.all_reduce(total)
+    return mean * (world_size() * count / total.clamp(min=1))
+
+
 def on_first_rank(work: Callable[[], T]) -> T:
     """Let rank 0 decide and tell the others: floating point need not agree between ranks.
 

@@ -33,7 +33,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from ltplugins.data.augmentations import AugmentationBlock, parse_augmentations
-from ltplugins.distributed import gather, gather_no_grad, gather_with_offset
+from ltplugins.distributed import gather, gather_no_grad, gather_with_offset, over_ranks
 from ltplugins.errors import UserError
 from ltplugins.losses.mttv import (
     FilteredProbs,
@@ -182,12 +182,13 @@ class MTTVMixin(Method):
             metrics = {f"train_{prefix}{k}": means[k] for k in ("acc1", "acc5")}
             metrics[f"train_{prefix}class_loss"] = means["loss"]
             self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=len(targets))
-            losses.append(means["loss"])
+            labelled = [(targets[half::2] != -1).sum() for half in (0, 1)]
+            losses += [over_ranks(out["loss"], n) for out, n in zip(outs, labelled, strict=True)]
         if self.knn_eval:
             labels = torch.cat([targets[0::2], targets[1::2]])
             feats, known = torch.cat([out["feats"] for out in queries]).detach(), labels != -1
             self.knn(train_features=feats[known], train_targets=labels[known])
-        return torch.stack(losses).sum()
+        return torch.stack(losses).sum() / 2
 
 
 def projector(width: int, hidden: int, out: int) -> nn.Sequential:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Evaluation of a run folder or checkpoint: features once, kNN and probes, ``results.json``."""
 
+import dataclasses
 import logging
 import sys
 from datetime import UTC, datetime
@@ -66,6 +67,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         split={"hash": split.hash, "description": split.description},
         class_names=[str(n) for n in extract.train.class_names],
         features=extract.keys,
+        options=dataclasses.asdict(options),
         evaluated=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_json(run.path / "results.json", results)

@@ -16,7 +16,7 @@ from ltplugins.errors import UserError
 from ltplugins.stages.console import make_console
 
 # A run has its own folder with config and metrics; Hydra must not make a second one.
-_QUIET = (
+QUIET = (
     "hydra.run.dir=.",
     "hydra.output_subdir=null",
     "hydra/hydra_logging=disabled",
@@ -97,7 +97,7 @@ def _escape(text: str) -> str:
 
 def _quiet(arguments: list[str]) -> list[str]:
     given = {a.partition("=")[0] for a in arguments}
-    return [q for q in _QUIET if q.partition("=")[0] not in given]
+    return [q for q in QUIET if q.partition("=")[0] not in given]
 
 
 def _absolute_config_path(arguments: list[str]) -> list[str]:

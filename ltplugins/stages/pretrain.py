@@ -2,6 +2,7 @@
 """Pretraining: a composed config in, a run folder with checkpoints and metrics out."""
 
 import logging
+import sys
 import time
 import traceback
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ from ltplugins.stages.callbacks import EpochSeed, RunCheckpoint, RunProgress, co
 from ltplugins.stages.csv_logger import MetricsLogger
 from ltplugins.stages.launch import launch
 from ltplugins.stages.run_folder import RunFolder
+from ltplugins.stages.sweep import is_multirun
 
 log = logging.getLogger(__name__)
 
@@ -195,4 +197,9 @@ def _show_start(cfg: DictConfig, data: LTDataModule, model: Any, host: str) -> N
 
 def main(command: list[str] | None = None) -> None:
     """Entry point of ``scripts/pretrain.py`` and ``ltplugins pretrain``; see :func:`launch`."""
+    if is_multirun(sys.argv[1:]):
+        from ltplugins.stages import multirun
+
+        multirun.main("pretrain")
+        return
     launch(pretrain, "pretrain", command)

@@ -2,7 +2,7 @@
 """Report of evaluated runs: gathers their results, curves and embeddings for ``eval.report``."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from ltplugins.errors import UserError
 from ltplugins.eval.embed import embed_2d, pick_points
 from ltplugins.eval.features import cached_features
 from ltplugins.eval.report import write_report
-from ltplugins.eval.summary import RunResult, results_table
+from ltplugins.eval.summary import RunResult, group_runs, results_table
 from ltplugins.stages.console import make_console
 from ltplugins.stages.csv_logger import read_metrics
 from ltplugins.stages.run_folder import RunFolder
@@ -31,7 +31,12 @@ _CURVES = (
 )
 
 
-def report(runs: Sequence[str | Path], out: str | Path, title: str = "Comparison of runs") -> Path:
+def report(
+    runs: Sequence[str | Path],
+    out: str | Path,
+    title: str = "Comparison of runs",
+    rows: Mapping[str, str] | None = None,
+) -> Path:
     """Compare evaluated runs: a table on the terminal, report.html and report.md in ``out``.
 
     Runs of one method become one row; runs that share split and seed are compared pair by pair.
@@ -40,11 +45,15 @@ def report(runs: Sequence[str | Path], out: str | Path, title: str = "Comparison
         runs: run folders, or folders of run folders.
         out: folder of the report.
         title: of the page.
+        rows: run folder -> the row it belongs to, where that is not its method.
 
     Raises:
         UserError: no run there, or one that is not evaluated yet.
     """
     results = [gather_run(path) for given in runs for path in _run_folders(Path(given))]
+    for result in results:
+        result.group_key = (rows or {}).get(result.name, result.group_key)
+    _embed_one_a_row(results)
     make_console().print(results_table(results))
     path = write_report(results, out, title)
     make_console().print(f"report: {path}", highlight=False)
@@ -71,20 +80,25 @@ def gather_run(path: str | Path) -> RunResult:
         raise UserError(f"{path} is not evaluated yet: ltplugins evaluate {path}")
     results = json.loads(run.results.read_text(encoding="utf-8"))
     facts = run.read()
-    embedding, targets = _embedding(run.path, results)
     return RunResult(
         name=str(path),
         results=results,
         group_key=results["method"],
         pair_key=f"split {results['split']['hash'][:12]}, seed {results['seed']}",
         curves=_curves(run.metrics),
-        embedding=embedding,
-        embedding_targets=targets,
-        embedding_method="t-SNE",
         class_names=results["class_names"],
         config=OmegaConf.to_yaml(run.config()),
         info=_info(results, facts),
     )
+
+
+def _embed_one_a_row(runs: Sequence[RunResult]) -> None:
+    """Map the test features of each row's first run: a t-SNE takes longer than a probe."""
+    for members in group_runs(runs).values():
+        first = members[0]
+        found = _embedding(Path(first.name), first.results)
+        first.embedding, first.embedding_targets = found
+        first.embedding_method = "t-SNE"
 
 
 def _embedding(folder: Path, results: dict[str, Any]) -> tuple[Any, Any]:

@@ -20,6 +20,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from ltplugins.distributed import over_ranks
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.backbones import build_backbone
 from ltplugins.host.builtin.losses import accuracy, class_loss
@@ -187,6 +188,7 @@ class BaseMethod(pl.LightningModule):
             feats = torch.cat(outs["feats"][: self.num_large_crops]).detach()
             known = labels != -1
             self.knn(train_features=feats[known], train_targets=labels[known])
+        outs["loss"] = over_ranks(outs["loss"], (targets != -1).sum())
         return outs
 
     def log_train(self, metrics: dict[str, Any], batch_size: int) -> None:

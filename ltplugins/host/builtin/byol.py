@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ltplugins.distributed import over_ranks
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.heads import MomentumProjected, mlp
 from ltplugins.host.builtin.losses import regression_loss
@@ -50,7 +51,7 @@ class BYOL(MomentumProjected):
         ).sum()
         z_std = embedding_std(out["z"][: self.num_large_crops])
         self.log_train({"train_neg_cos_sim": loss, "train_z_std": z_std}, len(batch[0]))
-        return loss + out["loss"]
+        return over_ranks(loss, len(batch[0])) + out["loss"]
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ltplugins.distributed import gather_no_grad
+from ltplugins.distributed import gather_no_grad, over_ranks
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.heads import MomentumProjected
 from ltplugins.host.builtin.losses import queue_nce
@@ -76,4 +76,4 @@ class MoCoV2Plus(MomentumProjected):
         ) / 2
         self.enqueue(torch.stack([gather_no_grad(k_1), gather_no_grad(k_2)]))
         self.log_train({"train_nce_loss": nce_loss}, len(batch[0]))
-        return nce_loss + out["loss"]
+        return over_ranks(nce_loss, len(batch[0])) + out["loss"]

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from ltplugins.distributed import over_ranks
 from ltplugins.errors import UserError
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.backbones import build_backbone
@@ -114,7 +115,7 @@ class BaseMomentumMethod(BaseMethod):
             metrics = {f"train_momentum_{k}": twin[k] for k in ("acc1", "acc5")}
             metrics["train_momentum_class_loss"] = twin["loss"]
             self.log_train(metrics, len(targets))
-            outs["loss"] = outs["loss"] + twin["loss"]
+            outs["loss"] = outs["loss"] + over_ranks(twin["loss"], (targets != -1).sum())
         return outs | {f"momentum_{key}": value for key, value in twin.items()}
 
     def validation_step(

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ltplugins.distributed import gather_no_grad, gather_with_offset
+from ltplugins.distributed import gather_no_grad, gather_with_offset, over_ranks
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.host.builtin.losses import nt_xent
@@ -46,7 +46,7 @@ class SimCLR(Projected):
 
 
 def global_nt_xent(z: Sequence[Tensor], ids: Tensor, temperature: float) -> Tensor:
-    """NT-Xent of this rank's anchors against the crops of all ranks.
+    """NT-Xent of this rank's anchors against the crops of all ranks; DDP's average is the whole.
 
     Args:
         z: V tensors (N, D).
@@ -55,4 +55,5 @@ def global_nt_xent(z: Sequence[Tensor], ids: Tensor, temperature: float) -> Tens
     anchors, anchor_ids = torch.cat(list(z)), ids.repeat(len(z))
     all_z, offset = gather_with_offset(anchors)
     all_ids = gather_no_grad(anchor_ids)
-    return nt_xent(anchors, anchor_ids, temperature, all_z=all_z, all_ids=all_ids, offset=offset)
+    loss = nt_xent(anchors, anchor_ids, temperature, all_z=all_z, all_ids=all_ids, offset=offset)
+    return over_ranks(loss, len(ids))

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from ltplugins.distributed import over_ranks
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.byol import embedding_std
 from ltplugins.host.builtin.heads import Projected, mlp
@@ -51,4 +52,4 @@ class SimSiam(Projected):
         loss = (negative_cosine(p_1, z_2) + negative_cosine(p_2, z_1)) / 2
         z_std = embedding_std((z_1, z_2))
         self.log_train({"train_neg_cos_sim": loss, "train_z_std": z_std}, len(batch[0]))
-        return loss + out["loss"]
+        return over_ranks(loss, len(batch[0])) + out["loss"]

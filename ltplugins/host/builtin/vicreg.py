@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ltplugins.distributed import gather
+from ltplugins.distributed import gather, over_ranks
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.host.builtin.losses import vicreg_covariance, vicreg_invariance, vicreg_variance
@@ -45,7 +45,7 @@ class VICReg(Projected):
         """VICReg's three terms plus the class loss, which only reaches the classifier."""
         out = super().training_step(batch, batch_idx)
         z_1, z_2 = out["z"][:2]
-        invariance = vicreg_invariance(z_1, z_2)
+        invariance = over_ranks(vicreg_invariance(z_1, z_2), len(z_1))
         z_1, z_2 = gather(z_1), gather(z_2)
         loss = (
             self.sim_loss_weight * invariance

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: MIT
+"""The plan of a ``--multirun``: which members there are, their folders, and the rows they make.
+
+Values with commas are swept, as in Hydra; ``--config-name a,b`` sweeps over files, for methods
+that need settings of their own. ``key=${seed}`` follows another swept key. All members are composed
+here, so that a typo in one of them is said before the first is trained.
+"""
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from ltplugins.config import resolve
+from ltplugins.errors import UserError
+
+# Repetitions of one experiment: their runs are averaged. Any other swept key makes rows of its own.
+REPETITIONS = ("seed", "data.imbalance.class_order", "data.imbalance.split_seed")
+_PACKAGED = "pkg://ltplugins.conf"
+_FLAGS = {"-cp": "--config-path", "-cn": "--config-name"}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a sweep.
+
+    Attributes:
+        name: of its folder in the sweep's.
+        row: of the summary that it belongs to.
+        config_path: a folder or ``pkg://...``.
+        config_name: of its file.
+        overrides: its command line, without ``output_dir``.
+        cfg: the resolved config.
+    """
+
+    name: str
+    row: str
+    config_path: str
+    config_name: str
+    overrides: tuple[str, ...]
+    cfg: DictConfig
+
+    def arguments(self, folder: Path) -> list[str]:
+        """The command line of this run alone, into ``folder``."""
+        where = ["--config-path", self.config_path, "--config-name", self.config_name]
+        return [*where, *self.overrides, f"output_dir={quote(str(folder / self.name))}"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A planned sweep.
+
+    Attributes:
+        folder: of the members' folders, the logs and the report.
+        members: in the order in which they are started.
+        launcher: what is for Hydra itself (``hydra/launcher=joblib``).
+        evaluation: the packaged config of the evaluation; a member's ``eval`` block goes before.
+    """
+
+    folder: Path
+    members: tuple[Member, ...]
+    launcher: tuple[str, ...]
+    evaluation: DictConfig
+
+
+def is_multirun(arguments: Sequence[str]) -> bool:
+    """True where Hydra's ``--multirun`` is among the arguments."""
+    return "--multirun" in arguments or "-m" in arguments
+
+
+def quote(text: str) -> str:
+    """Quote a value for Hydra, whose grammar stops at "=", "," and blanks."""
+    escaped = text.replace("'", r"\'")
+    return f"'{escaped}'"
+
+
+def plan(arguments: Sequence[str], config_name: str) -> Sweep:
+    """Work out the members of a command line.
+
+    Args:
+        arguments: of ``ltplugins pretrain``, with ``--multirun``.
+        config_name: where ``--config-name`` is not given.
+
+    Raises:
+        UserError: nothing is swept, a member that does not compose, an option that has no meaning
+            here.
+    """
+    options, words = _options(arguments)
+    path = _absolute(options.get("--config-path", _PACKAGED))
+    names = options.get("--config-name", config_name).split(",")
+    parsed = _parse(words)
+    launcher = [o for o in parsed if o.key_or_group.startswith("hydra")]
+    if any(o.key_or_group.startswith("hydra/sweeper") for o in launcher):
+        raise UserError(
+            "hydra/sweeper: --multirun trains every combination, in the order given. Leave it out."
+        )
+    own = [o for o in parsed if o not in launcher]
+    output = [o for o in own if o.key_or_group == "output_dir"]
+    if any(o.is_sweep_override() for o in output):
+        raise UserError("output_dir is the folder of the whole sweep: give one, without commas.")
+    own = [o for o in own if o not in output]
+    swept = [o.key_or_group for o in own if o.is_sweep_override()]
+    if len(names) == 1 and not swept:
+        raise UserError(
+            "--multirun sweeps over lists and none is given, such as method=simclr,gh_simclr "
+            "seed=0,1,2. For a sweep of one: seed=choice(0)."
+        )
+    choices = itertools.product(names, *(_choices(o) for o in own))
+    drafts = [_draft(path, name, own, words, len(names) > 1) for name, *words in choices]
+    members = _unique(drafts)
+    folder = str(output[-1].value()) if output else _default_folder(members[0].cfg)
+    return Sweep(
+        folder=Path(folder),
+        members=members,
+        launcher=tuple(str(o.input_line) for o in launcher),
+        # Now: while a member runs, Hydra is in use by the launcher.
+        evaluation=_compose(_PACKAGED, "evaluate", []),
+    )
+
+
+def _options(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Split Hydra's options from ``key=value``."""
+    options: dict[str, str] = {}
+    words = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in ("-m", "--multirun"):
+            continue
+        if not argument.startswith("-"):
+            words.append(argument)
+            continue
+        flag, _, value = argument.partition("=")
+        flag = _FLAGS.get(flag, flag)
+        if flag not in _FLAGS.values():
+            raise UserError(f"{flag} does not go with --multirun; try it on one member first.")
+        options[flag] = value or next(rest, "")
+    return options, words
+
+
+def _parse(words: list[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    parsed = []
+    for word in words:
+        try:
+            parsed += parser.parse_overrides([word])
+        except HydraException as error:
+            raise UserError(f"{word}: {error}") from None
+    return parsed
+
+
+def _choices(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [str(override.input_line)]
+    if not override.is_discrete_sweep():
+        raise UserError(f"{override.input_line}: an interval has no list of values. Give a list.")
+    key = override.get_key_element()
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def _draft(
+    path: str, config_name: str, own: list[Override], words: list[str], many_files: bool
+) -> Member:
+    """A member with the name and row that its choices give it."""
+    cfg = _resolved(path, config_name, words)
+    head = Path(config_name).stem if many_files else str(cfg.method)
+    swept = [
+        (o.key_or_group, word.partition("=")[2])
+        for o, word in zip(own, words, strict=True)
+        if o.is_sweep_override() and (many_files or o.key_or_group != "method")
+    ]
+    short = _short_keys([key for key, _ in swept])
+    parts = [f"{short[key]}={_plain(value)}" for key, value in swept]
+    kept = [part for part, (key, _) in zip(parts, swept, strict=True) if key not in REPETITIONS]
+    return Member(
+        name=",".join([_plain(head), *parts]),
+        row=", ".join([head, *kept]),
+        config_path=path,
+        config_name=config_name,
+        overrides=tuple(words),
+        cfg=cfg,
+    )
+
+
+def _short_keys(keys: Sequence[str]) -> dict[str, str]:
+    """The last part of each key where that says which it is."""
+    last = [key.split(".")[-1] for key in keys]
+    return {k: s if last.count(s) == 1 else k for k, s in zip(keys, last, strict=True)}
+
+
+def _plain(text: str) -> str:
+    """Letters that need no quotes in a shell."""
+    return re.sub(r"[^\w.+-]+", "_", text).strip("_")
+
+
+def _unique(members: list[Member]) -> tuple[Member, ...]:
+    names = [member.name for member in members]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(
+            f"two members of the sweep are called '{twice[0]}': a value is given twice."
+        )
+    return tuple(members)
+
+
+def _default_folder(cfg: Any) -> str:
+    return f"{cfg.checkpoint.dir}/sweep/{cfg.name}"
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith("pkg://") else str(Path(path).resolve())
+
+
+def _resolved(path: str, name: str, overrides: Sequence[str]) -> DictConfig:
+    try:
+        return resolve(_compose(path, name, overrides))
+    except (HydraException, OmegaConfBaseException, UserError) as error:
+        text = " ".join(str(error).split())
+        raise UserError(f"{name} {' '.join(overrides)}: {text} Nothing was trained.") from None
+
+
+def _compose(path: str, name: str, overrides: Sequence[str]) -> DictConfig:
+    if path.startswith("pkg://"):
+        module = path.removeprefix("pkg://").replace("/", ".")
+        context: Any = initialize_config_module(module, version_base="1.2")
+    elif Path(path).is_dir():
+        context = initialize_config_dir(path, version_base="1.2")
+    else:
+        raise UserError(f"--config-path: {path} is no folder.")
+    with context:
+        return compose(name, list(overrides))
