@@ -21,6 +21,7 @@ from ltplugins.data.pool import stream_images
 from ltplugins.data.samplers import IdPlusOodSampler, build_sampler
 from ltplugins.data.source import CorruptImage, Source
 from ltplugins.data.sources import build_source, has_test_part
+from ltplugins.data.strength import Boost, StrengthTable
 from ltplugins.data.transforms import eval_transform
 from ltplugins.data.view_dataset import RawBatch
 from ltplugins.errors import UserError
@@ -81,6 +82,7 @@ class LTDataModule(LightningDataModule):
         self.ood_subset: np.ndarray = np.empty(0, dtype=np.int64)
         self._loader: Loader | None = None
         self._loader_of: Any = None
+        self._strengths: StrengthTable | None = None
         # Built once here so that a wrong sampler, engine or batch size is said now.
         self._build(rank=0, world_size=1)
 
@@ -155,6 +157,37 @@ class LTDataModule(LightningDataModule):
             assert isinstance(self._loader.sampler, IdPlusOodSampler)
             self._loader.sampler.set_ood(subset)
 
+    def boost_views(self, boost: Boost) -> None:
+        """Let RandAugment follow a strength per training image; call it before the loader is asked.
+
+        All strengths are 0, nothing is applied, until :meth:`set_strength` says otherwise.
+
+        Raises:
+            UserError: an engine that cannot, or RandAugment of the YAML's own.
+        """
+        if self.cfg.engine not in ("workers", "batched"):
+            raise UserError(
+                f"data.engine {self.cfg.engine} cannot augment each image by a strength of its "
+                f"own. Set data.engine to batched or workers."
+            )
+        for i, block in enumerate(self.blocks):
+            if block.randaugment.prob > 0:
+                raise UserError(
+                    f"augmentations[{i}].randaugment.prob is {block.randaugment.prob:g}, and the "
+                    f"method sets RandAugment per image. Remove the block."
+                )
+        self._strengths = StrengthTable(boost, self.num_samples, self.num_ood)
+        self._loader = None
+
+    def set_strength(self, strengths: Tensor) -> None:
+        """Replace the strengths of the training images; views have them from the next epoch on.
+
+        Args:
+            strengths: Float[N] in [0, 1], by true index.
+        """
+        assert self._strengths is not None, "boost_views comes first"
+        self._strengths.set(strengths)
+
     def batches_per_epoch(self, num_ood: int, world_size: int = 1) -> int:
         """Batches of one rank in an epoch that draws ``num_ood`` images of the pool."""
         return (self.num_samples + num_ood) // world_size // self.batch_size
@@ -218,6 +251,7 @@ class LTDataModule(LightningDataModule):
             world_size=world_size,
             on_corrupt=self.cfg.on_corrupt,
             raw=raw,
+            strengths=self._strengths,
         )
 
 
