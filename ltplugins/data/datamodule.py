@@ -82,6 +82,7 @@ class LTDataModule(LightningDataModule):
         self.ood_subset: np.ndarray = np.empty(0, dtype=np.int64)
         self._loader: Loader | None = None
         self._loader_of: Any = None
+        self._loader_state: dict[str, int] | None = None
         self._strengths: StrengthTable | None = None
         # Built once here so that a wrong sampler, engine or batch size is said now.
         self._build(rank=0, world_size=1)
@@ -126,6 +127,9 @@ class LTDataModule(LightningDataModule):
             self._loader_of = trainer
             on_device = trainer.strategy.root_device.type != "cpu"
             self._loader = self._build(trainer.global_rank, trainer.world_size, raw=on_device)
+        if self._loader_state is not None:
+            self._loader.load_state_dict(self._loader_state)
+            self._loader_state = None
         return self._loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -214,12 +218,23 @@ class LTDataModule(LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The OOD subset, where there is a pool."""
-        return {"ood_subset": torch.from_numpy(self.ood_subset)} if self.num_ood else {}
+        """The place in the epoch, and the OOD subset where there is a pool."""
+        state: dict[str, Any] = (
+            {} if self._loader is None else {"loader": self._loader.state_dict()}
+        )
+        if self.num_ood:
+            state["ood_subset"] = torch.from_numpy(self.ood_subset)
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the subset of the checkpoint."""
-        self.set_ood(state_dict["ood_subset"].numpy())
+        """Go on with the checkpoint's subset, at its place.
+
+        Lightning keeps the place too, but hands it over only to a loader that is made later; a
+        schedule that counts the steps has had it made by then.
+        """
+        self._loader_state = state_dict.get("loader")
+        if "ood_subset" in state_dict:
+            self.set_ood(state_dict["ood_subset"].numpy())
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment a raw batch on the device it is on now; other batches pass through."""
