@@ -17,6 +17,7 @@ WRAPPERS: dict[str, str] = {
     "gh": "ltplugins.methods.gh:GHMixin",
     "mv": "ltplugins.methods.mv:MVMixin",
     "colt": "ltplugins.methods.colt:COLTMixin",
+    "bcl": "ltplugins.methods.bcl:BCLMixin",
 }
 
 # name -> mixin class. A mixin goes before the host's base class and brings a whole method.
