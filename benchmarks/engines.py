@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Images a second of both engines in one run: 32 px, in memory, solo-learn's symmetric CIFAR views.
 
-    python benchmarks/engines.py [--workers 2] [--batches 20] [--batch-size 256]
+    python benchmarks/engines.py [--workers 2] [--batches 20] [--batch-size 256] [--randaugment]
 
 Both engines have the same number of worker processes. Only the ratio says something; the machine's
 speed moves from run to run. The engines take turns, and the best round of each counts.
@@ -37,18 +37,19 @@ SYMMETRIC = {
 }
 
 
-def make_loader(engine: str, args: argparse.Namespace) -> Loader:
+def make_loader(engine: str, args: argparse.Namespace, num_ops: int = 0) -> Loader:
     """A loader over random colour images; pixels do not change the cost of any step."""
     count = args.batch_size * (args.batches + 1)
     rng = np.random.default_rng(0)
     shape = (count, args.size, args.size, 3)[: 3 if args.grey else 4]
     images = rng.integers(0, 256, shape, dtype=np.uint8)
     source = from_arrays(images, np.arange(count) % 10)
+    randaugment = {"prob": 1.0 if num_ops else 0.0, "num_ops": max(1, num_ops), "ops": "bcl"}
     return build_loader(
         source,
         np.arange(count),
         ShuffleSampler(count),
-        [{**SYMMETRIC, "crop_size": args.size}],
+        [{**SYMMETRIC, "crop_size": args.size, "randaugment": randaugment}],
         engine=engine,
         batch_size=args.batch_size,
         num_workers=args.workers,
@@ -73,15 +74,23 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--grey", action="store_true", help="greyscale images")
+    parser.add_argument(
+        "--randaugment", action="store_true", help="also with 1 and 2 operations on every view"
+    )
     args = parser.parse_args()
     loaders = {engine: make_loader(engine, args) for engine in ("workers", "batched")}
+    if args.randaugment:
+        for engine in ("workers", "batched"):
+            for k in (1, 2):
+                loaders[f"{engine}+{k}"] = make_loader(engine, args, k)
     best = dict.fromkeys(loaders, 0.0)
     for _ in range(args.rounds):
         for engine, loader in loaders.items():
             best[engine] = max(best[engine], images_per_second(loader))
     for engine, speed in best.items():
-        print(f"{engine:8s} {speed:9.0f} images/s (2 views each)")
-    print(f"ratio    {best['batched'] / best['workers']:9.1f}x")
+        own = best[engine.partition("+")[0]]
+        print(f"{engine:9s} {speed:9.0f} images/s (2 views each) {speed / own:5.2f}")
+    print(f"ratio     {best['batched'] / best['workers']:9.1f}x")
 
 
 if __name__ == "__main__":

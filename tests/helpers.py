@@ -30,6 +30,7 @@ COLT = {
     "budget": 8,
     "num_clusters": 3,
 }
+BCL = {"variant": "I", "temperature": 0.2}
 VIEW = {
     "rrc": {"enabled": True, "crop_min_scale": 0.3, "crop_max_scale": 1.0},
     "color_jitter": {
@@ -106,9 +107,9 @@ def backbone_name() -> str:
 
 def tiny_config(folder: Path, method: str = "gh_simclr", **changes: object) -> DictConfig:
     """Config of a run on generated arrays; ``a__b=c`` sets ``a.b``."""
-    names = [name for name in ("gh", "colt") if f"{name}_" in method]
-    base = method.removeprefix("gh_").removeprefix("colt_")
-    blocks = {name: {"gh": GH, "colt": COLT}[name] for name in names}
+    names = [name for name in ("gh", "colt", "bcl") if f"{name}_" in method]
+    base = method.removeprefix("gh_").removeprefix("colt_").removeprefix("bcl_")
+    blocks = {name: {"gh": GH, "colt": COLT, "bcl": BCL}[name] for name in names}
     train, test = folder / "train.npz", folder / "test.npz"
     if not train.exists():
         write_arrays(train)

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The ``augmentations`` list of a run's YAML, typed: solo-learn 1.0.6's schema, one block a view.
 
-A step that is left out of a block is off. Every engine honours every key. Some of solo-learn's
-files also say ``enabled`` where it reads ``prob`` alone; that is accepted where the two agree.
+A step that is left out of a block is off. Every engine honours every key; ``randaugment`` is ours.
+Some of solo-learn's files also say ``enabled`` where it reads ``prob`` alone; that is accepted
+where the two agree.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ltplugins.data.record import DataRecord
 from ltplugins.errors import UserError
@@ -53,6 +54,23 @@ class BlurConfig:
 
 
 @dataclass(frozen=True)
+class RandAugmentConfig:
+    """RandAugment, after all other steps; see ``randaugment.py`` for the lists and their ranges.
+
+    Attributes:
+        prob: of each of the operations.
+        num_ops: operations a view draws, with replacement.
+        magnitude: 0 to 30.
+        ops: the list.
+    """
+
+    prob: float = 0.0
+    num_ops: int = 1
+    magnitude: float = 10.0
+    ops: Literal["torchvision", "bcl"] = "torchvision"
+
+
+@dataclass(frozen=True)
 class AugmentationBlock:
     """One block: ``num_crops`` views of ``crop_size`` pixels; steps in the order they are applied.
 
@@ -68,6 +86,7 @@ class AugmentationBlock:
     solarization: ProbConfig = field(default_factory=ProbConfig)
     equalization: ProbConfig = field(default_factory=ProbConfig)
     horizontal_flip: ProbConfig = field(default_factory=ProbConfig)
+    randaugment: RandAugmentConfig = field(default_factory=RandAugmentConfig)
     mean: list[float] | None = None
     std: list[float] | None = None
 
@@ -113,6 +132,9 @@ def _check_block(block: AugmentationBlock, path: str) -> None:
                 f"{path}.{name}: enabled: false and prob: {step.prob:g} contradict each other, and "
                 f"solo-learn reads prob alone. Set prob: 0 for a step that is off."
             )
+    _within(block.randaugment.prob, 0, 1, f"{path}.randaugment.prob")
+    _within(block.randaugment.num_ops, 1, float("inf"), f"{path}.randaugment.num_ops")
+    _within(block.randaugment.magnitude, 0, 30, f"{path}.randaugment.magnitude")
     _within(block.rrc.crop_min_scale, 0, block.rrc.crop_max_scale, f"{path}.rrc.crop_min_scale")
     _within(block.rrc.crop_max_scale, 0, 1, f"{path}.rrc.crop_max_scale")
     if block.rrc.crop_max_scale == 0:

@@ -12,6 +12,7 @@ S crop size.
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,13 @@ from ltplugins.data import batched_ops as ops
 from ltplugins.data.augmentations import AugmentationBlock, normalisation, parse_augmentations
 from ltplugins.data.batched_crop import CropPlan, move
 from ltplugins.data.batched_params import JitterParams, ViewParams, draw_params, sigma_values
+from ltplugins.data.batched_randaugment import (
+    RandAugmentParams,
+    RandAugmentPlan,
+    draw_randaugment,
+)
 from ltplugins.data.record import DataRecord
+from ltplugins.data.strength import Boost
 
 # On a CPU the rows go through all steps in pieces whose intermediates fit the second-level cache
 # (floats a piece); a GPU takes them all at once, to launch as few kernels as possible.
@@ -36,44 +43,90 @@ class BatchedViews:
     Args:
         blocks: the ``augmentations`` list.
         record: statistics for the normalisation where a block has none of its own.
+        boost: RandAugment follows a strength per image, whatever the blocks say of it.
     """
 
-    def __init__(self, blocks: Sequence[AugmentationBlock], record: DataRecord) -> None:
+    def __init__(
+        self,
+        blocks: Sequence[AugmentationBlock],
+        record: DataRecord,
+        boost: Boost | None = None,
+    ) -> None:
         self.blocks = parse_augmentations(blocks)
         self.record = record
+        self.boost = boost
         self.num_views = sum(block.num_crops for block in self.blocks)
         self._constants: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, images: Tensor | list[Tensor], generator: torch.Generator) -> list[Tensor]:
+    def __call__(
+        self,
+        images: Tensor | list[Tensor],
+        generator: torch.Generator,
+        strength: np.ndarray | None = None,
+    ) -> list[Tensor]:
         """Augment, then normalise: V tensors Float[B 3 S S] on the device of the images.
 
         Arguments as of :meth:`augment`.
         """
-        return self.normalise(self.augment(images, generator))
+        return self.normalise(self.augment(images, generator, strength))
 
-    def augment(self, images: Tensor | list[Tensor], generator: torch.Generator) -> list[Tensor]:
+    def augment(
+        self,
+        images: Tensor | list[Tensor],
+        generator: torch.Generator,
+        strength: np.ndarray | None = None,
+    ) -> list[Tensor]:
         """Make the views.
 
         Args:
             images: uint8 [B, C, H, W] with C = 1 or 3; or V tensors uint8 [B, C, S, S], cropped
                 already, in the order of the blocks.
-            generator: on the CPU; the views depend on it and on the images alone.
+            generator: on the CPU; the views depend on it, the strengths and the images alone.
+            strength: Float[B] in [0, 1], of the images; only with ``boost``.
 
         Returns:
             V tensors uint8 [B, C, S, S] on the device of the images.
         """
+        pools = self._pools(images)
+        params = [
+            draw_params(block, block.num_crops * batch, pool.shape[2], pool.shape[3], generator)
+            for block, (pool, batch) in zip(self.blocks, pools, strict=True)
+        ]
+        # Drawn after everything else, so that switching it on leaves the other numbers alone.
+        extras = [
+            self._draw_randaugment(block, batch, generator, strength)
+            for block, (_, batch) in zip(self.blocks, pools, strict=True)
+        ]
         views: list[Tensor] = []
-        for block in self.blocks:
-            if isinstance(images, list):
-                pool = torch.cat(images[len(views) : len(views) + block.num_crops])
-                batch = len(pool) // block.num_crops
-            else:
-                pool, batch = images.contiguous(), len(images)
-            rows = block.num_crops * batch
-            params = draw_params(block, rows, pool.shape[2], pool.shape[3], generator)
-            out = _augment_block(block, pool, params, cropped=isinstance(images, list))
+        for block, (pool, batch), own, extra in zip(
+            self.blocks, pools, params, extras, strict=True
+        ):
+            out = _augment_block(block, pool, own, extra, cropped=isinstance(images, list))
             views += out.view(block.num_crops, batch, *out.shape[1:]).unbind(0)
         return views
+
+    def _pools(self, images: Tensor | list[Tensor]) -> list[tuple[Tensor, int]]:
+        """Per block, the images that its rows are made of and the size of the batch."""
+        if isinstance(images, Tensor):
+            return [(images.contiguous(), len(images))] * len(self.blocks)
+        pools, start = [], 0
+        for block in self.blocks:
+            pool = torch.cat(images[start : start + block.num_crops])
+            pools.append((pool, len(pool) // block.num_crops))
+            start += block.num_crops
+        return pools
+
+    def _draw_randaugment(
+        self,
+        block: AugmentationBlock,
+        batch: int,
+        generator: torch.Generator,
+        strength: np.ndarray | None,
+    ) -> RandAugmentParams | None:
+        cfg = block.randaugment if self.boost is None else self.boost.config()
+        if not cfg.prob:
+            return None
+        return draw_randaugment(cfg, block.num_crops, batch, generator, self.boost, strength)
 
     def normalise(self, views: list[Tensor]) -> list[Tensor]:
         """Float[B 3 S S] of every view uint8 [B, C, S, S]; one channel becomes three."""
@@ -105,13 +158,19 @@ class BatchedViews:
 
 
 def _augment_block(
-    block: AugmentationBlock, pool: Tensor, params: ViewParams, *, cropped: bool
+    block: AugmentationBlock,
+    pool: Tensor,
+    params: ViewParams,
+    extra: RandAugmentParams | None,
+    *,
+    cropped: bool,
 ) -> Tensor:
     """All rows of one block, uint8 [R, C, S, S]; ``pool`` uint8 [B or R, C, H, W]."""
     device, channels = pool.device, pool.shape[1]
     rows, size = len(params.flip), block.crop_size
     plan = _JitterPlan(block, params.jitter, channels, device)
     crops = CropPlan(block, params, plan.order, pool.shape[2:], device, cropped=cropped)
+    randaugment = None if extra is None else RandAugmentPlan(extra, size)
     out = torch.empty(rows, channels, size, size, dtype=torch.uint8, device=device)
     piece = rows if device.type != "cpu" else max(1, CPU_PIECE // (channels * size**2))
     for start in range(0, rows, piece):
@@ -121,6 +180,8 @@ def _augment_block(
         x = crops.apply(x, start)
         plan.apply_(x, start)
         x = _filter(x, block, params, chosen)
+        if randaugment is not None:
+            randaugment.apply_(x, chosen)
         # int() of x + 1/2 rounds to nearest; by way of int32 it is twice as fast as directly.
         out[start : start + piece] = x.mul_(255.0).add_(0.5).int()
     return out.index_select(0, move(plan.order.argsort(), device))

@@ -21,6 +21,7 @@ from ltplugins.data.pool import stream_images
 from ltplugins.data.samplers import IdPlusOodSampler, build_sampler
 from ltplugins.data.source import CorruptImage, Source
 from ltplugins.data.sources import build_source, has_test_part
+from ltplugins.data.strength import Boost, StrengthTable
 from ltplugins.data.transforms import eval_transform
 from ltplugins.data.view_dataset import RawBatch
 from ltplugins.errors import UserError
@@ -81,6 +82,8 @@ class LTDataModule(LightningDataModule):
         self.ood_subset: np.ndarray = np.empty(0, dtype=np.int64)
         self._loader: Loader | None = None
         self._loader_of: Any = None
+        self._loader_state: dict[str, int] | None = None
+        self._strengths: StrengthTable | None = None
         # Built once here so that a wrong sampler, engine or batch size is said now.
         self._build(rank=0, world_size=1)
 
@@ -124,6 +127,9 @@ class LTDataModule(LightningDataModule):
             self._loader_of = trainer
             on_device = trainer.strategy.root_device.type != "cpu"
             self._loader = self._build(trainer.global_rank, trainer.world_size, raw=on_device)
+        if self._loader_state is not None:
+            self._loader.load_state_dict(self._loader_state)
+            self._loader_state = None
         return self._loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -155,6 +161,37 @@ class LTDataModule(LightningDataModule):
             assert isinstance(self._loader.sampler, IdPlusOodSampler)
             self._loader.sampler.set_ood(subset)
 
+    def boost_views(self, boost: Boost) -> None:
+        """Let RandAugment follow a strength per training image; call it before the loader is asked.
+
+        All strengths are 0, nothing is applied, until :meth:`set_strength` says otherwise.
+
+        Raises:
+            UserError: an engine that cannot, or RandAugment of the YAML's own.
+        """
+        if self.cfg.engine not in ("workers", "batched"):
+            raise UserError(
+                f"data.engine {self.cfg.engine} cannot augment each image by a strength of its "
+                f"own. Set data.engine to batched or workers."
+            )
+        for i, block in enumerate(self.blocks):
+            if block.randaugment.prob > 0:
+                raise UserError(
+                    f"augmentations[{i}].randaugment.prob is {block.randaugment.prob:g}, and the "
+                    f"method sets RandAugment per image. Remove the block."
+                )
+        self._strengths = StrengthTable(boost, self.num_samples, self.num_ood)
+        self._loader = None
+
+    def set_strength(self, strengths: Tensor) -> None:
+        """Replace the strengths of the training images; views have them from the next epoch on.
+
+        Args:
+            strengths: Float[N] in [0, 1], by true index.
+        """
+        assert self._strengths is not None, "boost_views comes first"
+        self._strengths.set(strengths)
+
     def batches_per_epoch(self, num_ood: int, world_size: int = 1) -> int:
         """Batches of one rank in an epoch that draws ``num_ood`` images of the pool."""
         return (self.num_samples + num_ood) // world_size // self.batch_size
@@ -181,12 +218,23 @@ class LTDataModule(LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The OOD subset, where there is a pool."""
-        return {"ood_subset": torch.from_numpy(self.ood_subset)} if self.num_ood else {}
+        """The place in the epoch, and the OOD subset where there is a pool."""
+        state: dict[str, Any] = (
+            {} if self._loader is None else {"loader": self._loader.state_dict()}
+        )
+        if self.num_ood:
+            state["ood_subset"] = torch.from_numpy(self.ood_subset)
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the subset of the checkpoint."""
-        self.set_ood(state_dict["ood_subset"].numpy())
+        """Go on with the checkpoint's subset, at its place.
+
+        Lightning keeps the place too, but hands it over only to a loader that is made later; a
+        schedule that counts the steps has had it made by then.
+        """
+        self._loader_state = state_dict.get("loader")
+        if "ood_subset" in state_dict:
+            self.set_ood(state_dict["ood_subset"].numpy())
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augment a raw batch on the device it is on now; other batches pass through."""
@@ -218,6 +266,7 @@ class LTDataModule(LightningDataModule):
             world_size=world_size,
             on_corrupt=self.cfg.on_corrupt,
             raw=raw,
+            strengths=self._strengths,
         )
 
 

@@ -19,6 +19,7 @@ from ltplugins.data.config import DALI_MESSAGE
 from ltplugins.data.loader import Loader, WorkerPool
 from ltplugins.data.samplers import EpochSampler
 from ltplugins.data.source import Source
+from ltplugins.data.strength import StrengthTable
 from ltplugins.data.transforms import ViewTransform
 from ltplugins.data.view_dataset import BatchDataset, RawBatch, ViewDataset, batch_generator
 from ltplugins.errors import UserError, unknown
@@ -83,7 +84,8 @@ class RawLoader(Loader):
                 else images.to(device, non_blocking=True)
             )
             batch = batch._replace(images=moved)
-        return [batch.indexes, self.views(batch.images, batch_generator(batch)), batch.targets]
+        views = self.views(batch.images, batch_generator(batch), batch.strength)
+        return [batch.indexes, views, batch.targets]
 
     def _produce(self, epoch: int, start: int) -> Iterator[RawBatch]:
         yield from self._pool.run(self, epoch, start)
@@ -104,6 +106,7 @@ def build_loader(
     drop_last: bool = True,
     on_corrupt: str = "fail",
     raw: bool = False,
+    strengths: StrengthTable | None = None,
 ) -> Loader:
     """Build the training loader of one rank.
 
@@ -121,6 +124,7 @@ def build_loader(
         on_corrupt: ``fail`` or ``skip``.
         raw: ``batched`` only: yield :class:`RawBatch`, to be finished on the training device;
             without it the whole-batch augmentation runs on the CPU, in the worker processes.
+        strengths: of the images, where a method boosts their views.
 
     Raises:
         UserError: an unknown engine, fewer images than the batch, a bad augmentation.
@@ -140,14 +144,15 @@ def build_loader(
         "drop_last": drop_last,
         "num_workers": num_workers,
     }
-    seeds: dict[str, Any] = {"seed": seed, "on_corrupt": on_corrupt}
+    seeds: dict[str, Any] = {"seed": seed, "on_corrupt": on_corrupt, "strengths": strengths}
+    boost = None if strengths is None else strengths.boost
     if engine == "workers":
-        transform = ViewTransform(blocks, source.record)
+        transform = ViewTransform(blocks, source.record, boost=boost)
         return WorkersLoader(
             ViewDataset(source, split_indices, transform, **seeds), sampler, **common
         )
     crops = ViewTransform(blocks, source.record, crop_only=True)
-    views = BatchedViews(blocks, source.record)
+    views = BatchedViews(blocks, source.record, boost)
     dataset = BatchDataset(source, split_indices, crops, views=None if raw else views, **seeds)
     if raw:
         return RawLoader(dataset, sampler, views=views, **common)

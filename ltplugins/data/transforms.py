@@ -2,9 +2,9 @@
 """One image at a time: the ``workers`` engine's views, and the deterministic transform of tests.
 
 Order, interpolation and operators are solo-learn 1.0.6's (``solo/data/pretrain_dataloader.py`` at
-9187ee3). Differences: the blur draws its sigma from torch's generator, not from Python's
-``random``, so that one seed covers an image; without ``rrc`` an image that is not square is
-centre-cropped after the resize, where solo-learn would give views of several shapes.
+9187ee3), RandAugment after them ours. Differences: the blur draws its sigma from torch's generator,
+not from Python's ``random``, so that one seed covers an image; without ``rrc`` an image that is not
+square is centre-cropped after the resize, where solo-learn would give views of several shapes.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,9 +18,11 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from ltplugins.data.augmentations import AugmentationBlock, BlurConfig, normalisation
+from ltplugins.data.randaugment import RandAugment
 from ltplugins.data.record import DataRecord
+from ltplugins.data.strength import Boost
 
-__all__ = ["ViewTransform", "eval_resize", "eval_transform", "view_transform"]
+__all__ = ["View", "ViewTransform", "eval_resize", "eval_transform", "view_transform"]
 
 
 class GaussianBlur:
@@ -34,11 +36,47 @@ class GaussianBlur:
         return image.filter(ImageFilter.GaussianBlur(radius=sigma))
 
 
-def view_transform(block: AugmentationBlock, record: DataRecord) -> Callable[[Image.Image], Tensor]:
+class View:
     """The random transform of one view: PIL image to float [3, crop_size, crop_size].
 
     It draws from torch's global generator only; the caller seeds it for every image.
+
+    Args:
+        block: of the YAML.
+        record: statistics for the normalisation.
+        boost: RandAugment follows a strength, whatever the block says of it.
     """
+
+    def __init__(
+        self, block: AugmentationBlock, record: DataRecord, boost: Boost | None = None
+    ) -> None:
+        self._random = transforms.Compose(_random_steps(block))
+        cfg = block.randaugment if boost is None else boost.config()
+        self._randaugment = RandAugment(cfg) if cfg.prob else None
+        mean, std = normalisation(block, record)
+        self._finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
+
+    def __call__(
+        self, image: Image.Image, prob: float | None = None, magnitude: float | None = None
+    ) -> Tensor:
+        """The view; ``prob`` and ``magnitude`` of RandAugment are the block's if not given."""
+        image = self._random(image)
+        if self._randaugment is not None:
+            cfg = self._randaugment.cfg
+            image = self._randaugment(
+                image,
+                cfg.prob if prob is None else prob,
+                cfg.magnitude if magnitude is None else magnitude,
+            )
+        return self._finish(image)
+
+
+def view_transform(block: AugmentationBlock, record: DataRecord) -> View:
+    """The random transform of one view; see :class:`View`."""
+    return View(block, record)
+
+
+def _random_steps(block: AugmentationBlock) -> list[Callable[..., Any]]:
     steps = _crop(block)
     jitter = block.color_jitter
     if jitter.prob:
@@ -51,8 +89,7 @@ def view_transform(block: AugmentationBlock, record: DataRecord) -> Callable[[Im
     steps += _filters(block)
     if block.horizontal_flip.prob:
         steps.append(transforms.RandomHorizontalFlip(p=block.horizontal_flip.prob))
-    mean, std = normalisation(block, record)
-    return transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(mean, std)])
+    return steps
 
 
 def _crop(block: AugmentationBlock) -> list[Callable[..., Any]]:
@@ -80,24 +117,34 @@ class ViewTransform:
         blocks: of the YAML.
         record: statistics for the normalisation.
         crop_only: stop after the crop and give uint8; the ``batched`` engine does the rest.
+        boost: RandAugment follows the strength of the image.
     """
 
     def __init__(
-        self, blocks: Sequence[AugmentationBlock], record: DataRecord, *, crop_only: bool = False
+        self,
+        blocks: Sequence[AugmentationBlock],
+        record: DataRecord,
+        *,
+        crop_only: bool = False,
+        boost: Boost | None = None,
     ) -> None:
-        self._steps: list[Callable[[Image.Image], Tensor]] = []
+        self.boost = None if crop_only else boost
+        self._steps: list[Callable[..., Tensor]] = []
         for block in blocks:
             step = (
                 transforms.Compose([*_crop(block), transforms.PILToTensor()])
                 if crop_only
-                else view_transform(block, record)
+                else View(block, record, boost)
             )
             self._steps += [step] * block.num_crops
 
-    def __call__(self, image: np.ndarray) -> list[Tensor]:
+    def __call__(self, image: np.ndarray, strength: float = 0.0) -> list[Tensor]:
         """Views of ``image`` (uint8 [H, W, 3]): V tensors [3, crop_size, crop_size]."""
         pil = Image.fromarray(image)
-        return [step(pil) for step in self._steps]
+        if self.boost is None:
+            return [step(pil) for step in self._steps]
+        magnitude = self.boost.magnitude(strength, float(torch.rand(1)))
+        return [step(pil, strength, magnitude) for step in self._steps]
 
 
 def eval_resize(size: int) -> int:

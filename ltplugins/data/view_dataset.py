@@ -7,7 +7,7 @@ from nothing else: not from the worker that does it, nor from how many workers o
 Legend: B batch, V views.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from torch.utils.data import Dataset, get_worker_info
 from ltplugins.data.batched import BatchedViews
 from ltplugins.data.seeding import mix_seed
 from ltplugins.data.source import CorruptImage, Source
+from ltplugins.data.strength import StrengthTable
+from ltplugins.data.transforms import ViewTransform
 from ltplugins.errors import UserError
 
 
@@ -48,6 +50,8 @@ class RawBatch(NamedTuple):
         targets: Int[B].
         corrupt: files that were replaced, with the reason.
         seed: of the batch's generator; a plain int, so that reading it never waits for a device.
+        strength: Float32[B], or None; NumPy, so that it stays on the CPU, where parameters are
+            drawn.
     """
 
     indexes: Tensor
@@ -55,6 +59,7 @@ class RawBatch(NamedTuple):
     targets: Tensor
     corrupt: list[tuple[str, str]]
     seed: int
+    strength: np.ndarray | None = None
 
 
 class ViewDataset(Dataset[ViewBatch]):
@@ -66,20 +71,22 @@ class ViewDataset(Dataset[ViewBatch]):
         transform: uint8 [H, W, 3] to V tensors; draws from torch's global generator only.
         seed: of the run.
         on_corrupt: ``skip`` puts another image of the batch in the place of a damaged one.
+        strengths: of the images, where a method boosts their views.
     """
 
     def __init__(
         self,
         source: Source,
         indices: np.ndarray,
-        transform: Callable[[np.ndarray], list[Tensor]],
+        transform: ViewTransform,
         *,
         seed: int,
         on_corrupt: str,
+        strengths: StrengthTable | None = None,
     ) -> None:
         self.source, self.indices, self.transform = source, np.asarray(indices), transform
         self.targets = source.targets[self.indices]
-        self.seed, self.on_corrupt = seed, on_corrupt
+        self.seed, self.on_corrupt, self.strengths = seed, on_corrupt, strengths
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -106,16 +113,23 @@ class ViewDataset(Dataset[ViewBatch]):
             for slot, image in enumerate(images)
         ]
         with _preserved_rng():
-            per_image = [self._views(images[slot], draws[own]) for own, slot in enumerate(taken)]
+            per_image = [
+                self._views(images[slot], draws[own], draws[slot].position)
+                for own, slot in enumerate(taken)
+            ]
         positions = torch.tensor([draws[slot].position for slot in taken], dtype=torch.int64)
         views = [torch.stack(view) for view in zip(*per_image, strict=True)]
         targets = torch.from_numpy(self.targets[positions.numpy()])
         return ViewBatch(positions, views, targets, corrupt)
 
-    def _views(self, image: np.ndarray | None, draw: Draw) -> list[Tensor]:
+    def _views(self, image: np.ndarray | None, draw: Draw, position: int) -> list[Tensor]:
         assert image is not None
         torch.default_generator.manual_seed(mix_seed(self.seed, draw.epoch, draw.number))
-        return self.transform(image)
+        strength = self._strength(np.array([position]))
+        return self.transform(image, 0.0 if strength is None else float(strength[0]))
+
+    def _strength(self, positions: np.ndarray) -> np.ndarray | None:
+        return None if self.strengths is None else self.strengths.of(positions)
 
 
 class BatchDataset(ViewDataset):
@@ -139,10 +153,10 @@ class BatchDataset(ViewDataset):
             cropped = super().__getitems__(draws)
             if isinstance(cropped, str):
                 return cropped
-            raw = RawBatch(*cropped, seed=seed)
+            raw = RawBatch(*cropped, seed=seed, strength=self._strength(cropped.indexes.numpy()))
         if self.views is None:
             return raw
-        views = self.views.augment(raw.images, batch_generator(raw))
+        views = self.views.augment(raw.images, batch_generator(raw), raw.strength)
         return ViewBatch(raw.indexes, views, raw.targets, raw.corrupt)
 
     def _sliced(self, images: np.ndarray, draws: list[Draw], seed: int) -> RawBatch:
@@ -150,7 +164,8 @@ class BatchDataset(ViewDataset):
         chosen = torch.from_numpy(images[self.indices[positions]])
         chosen = chosen[:, None] if chosen.ndim == 3 else chosen.permute(0, 3, 1, 2)
         targets = torch.from_numpy(self.targets[positions])
-        return RawBatch(torch.from_numpy(positions), chosen, targets, [], seed)
+        indexes = torch.from_numpy(positions)
+        return RawBatch(indexes, chosen, targets, [], seed, self._strength(positions))
 
 
 def batch_generator(batch: RawBatch) -> torch.Generator:

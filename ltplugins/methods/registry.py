@@ -19,6 +19,7 @@ WRAPPERS: dict[str, str] = {
     "colt": "ltplugins.methods.colt:COLTMixin",
     "sdclr": "ltplugins.methods.sdclr:SDCLRMixin",
     "ts": "ltplugins.methods.ts:TSMixin",
+    "bcl": "ltplugins.methods.bcl:BCLMixin",
 }
 
 # name -> mixin class. A mixin goes before the host's base class and brings a whole method.

@@ -152,8 +152,9 @@ def test_fashion_pack_by_name():
 class Recorder(lightning.LightningModule):
     """Remembers what came; stops where told."""
 
-    def __init__(self, stop_after=None):
+    def __init__(self, stop_after=None, counts_steps=False):
         super().__init__()
+        self.counts_steps = counts_steps
         self.layer = torch.nn.Linear(1, 1)
         self.seen, self.stop_after, self.validated = [], stop_after, 0
 
@@ -171,11 +172,13 @@ class Recorder(lightning.LightningModule):
         self.validated += len(batch[1])
 
     def configure_optimizers(self):
+        if self.counts_steps:  # Lightning makes the loader for it, before it loads the place
+            assert self.trainer.estimated_stepping_batches == 30
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(cfg, folder, stop_after=None, ckpt=None, **options):
-    module = Recorder(stop_after)
+def fit(cfg, folder, stop_after=None, ckpt=None, counts_steps=False, **options):
+    module = Recorder(stop_after, counts_steps)
     module.path = folder / "stop.ckpt"
     trainer = lightning.Trainer(
         default_root_dir=folder,
@@ -196,14 +199,15 @@ def fit(cfg, folder, stop_after=None, ckpt=None, **options):
 
 @pytest.mark.parametrize("engine", ["workers", "batched"])
 @pytest.mark.parametrize("stop_after", [4, 13, 20])  # inside epoch 0, inside 1, at the end of 1
-def test_lightning_resumes_where_it_stopped(arrays, tmp_path, engine, stop_after):
+@pytest.mark.parametrize("counts_steps", [False, True])
+def test_lightning_resumes_where_it_stopped(arrays, tmp_path, engine, stop_after, counts_steps):
     cfg = config(arrays, engine=engine)
     unbroken = fit(cfg, tmp_path).seen
     assert len(unbroken) == 30
     assert len({tuple(indexes) for _, indexes, _ in unbroken}) == 30  # every epoch another order
     first = fit(cfg, tmp_path, stop_after)
     assert first.seen == unbroken[:stop_after]
-    second = fit(cfg, tmp_path, ckpt=first.path)
+    second = fit(cfg, tmp_path, ckpt=first.path, counts_steps=counts_steps)
     assert second.seen == unbroken[stop_after:]
 
 

@@ -161,7 +161,10 @@ def test_state_of_the_subset(arrays):
     assert again.ood_subset.tolist() == [4, 2]
     order = again.train_dataloader().sampler.positions().tolist()
     assert order == data.train_dataloader().sampler.positions().tolist()
-    assert LTDataModule(config(arrays, ood=None, sampler="shuffle")).state_dict() == {}
+    plain = LTDataModule(config(arrays, ood=None, sampler="shuffle"))
+    assert plain.state_dict() == {}
+    plain.train_dataloader()
+    assert plain.state_dict() == {"loader": {"epoch": 0, "batches": 0}}
 
 
 def write_folder(folder, count, side, first=100):
