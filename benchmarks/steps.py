@@ -26,6 +26,7 @@ METHODS = {
     "gh_simclr": ["method_kwargs.gh.warmup=0", "method_kwargs.gh.ramp=0"],
     "colt_simclr": [],
     "bcl_simclr": [],
+    "iccl": [],
     "byol": [],
     "gh_byol": ["method_kwargs.gh.warmup=0", "method_kwargs.gh.ramp=0"],
 }

@@ -14,6 +14,7 @@ _EPILOG = """examples:
   ltplugins pretrain --config-path DIR --config-name FILE method=gh_simclr
                                                         a solo-learn YAML
   ltplugins evaluate runs/gh_simclr/fashion             kNN and linear probe by groups
+  ltplugins balance runs/iccl/fashion                   re-train a learned classifier by class
   ltplugins report runs/a runs/b --out runs/report      compare evaluated runs
 """
 
@@ -21,8 +22,8 @@ _EPILOG = """examples:
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command's name and hand the rest to its stage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # Hydra has its own command line, so these two are handed on untouched.
-    if arguments and arguments[0] in ("pretrain", "evaluate"):
+    # Hydra has its own command line, so these are handed on untouched.
+    if arguments and arguments[0] in ("pretrain", "evaluate", "balance"):
         _hydra_stage(arguments[0], arguments[1:])
         return
     options = _parser().parse_args(arguments)
@@ -36,12 +37,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _hydra_stage(name: str, rest: list[str]) -> None:
-    if name == "evaluate":
+    if name != "pretrain":
         # `ltplugins evaluate RUN` reads better than `run=RUN`; both work.
         rest = [f"run={a}" if i == 0 and _is_path(a) else a for i, a in enumerate(rest)]
     command, sys.argv = sys.argv, [f"ltplugins-{name}", *rest]
     if name == "pretrain":
         from ltplugins.stages.pretrain import main as stage
+    elif name == "balance":
+        from ltplugins.stages.balance import main as stage
     else:
         from ltplugins.stages.evaluate import main as stage
     stage(command)
@@ -84,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("pretrain", help="train a method (Hydra: key=value overrides)")
     commands.add_parser("evaluate", help="kNN and linear probe of a run folder or checkpoint")
+
+    commands.add_parser("balance", help="re-train a run's learned classifier, class-balanced")
 
     report = commands.add_parser("report", help="compare evaluated runs: report.html, report.md")
     report.add_argument("runs", nargs="+", help="run folders with results.json")

@@ -39,8 +39,8 @@ class Interrupt(Exception):
     pass
 
 
-def interrupted(cfg, epoch, batch, monkeypatch):
-    """Run until a given batch, then fail as a killed process would leave things."""
+def interrupted(cfg, epoch, batch, monkeypatch, stage=pretrain):
+    """Run the stage until a given batch, then fail as a killed process would leave things."""
     real = pl.Trainer.__init__
 
     class Stop(pl.Callback):
@@ -55,7 +55,7 @@ def interrupted(cfg, epoch, batch, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(pl.Trainer, "__init__", with_stop)
         with pytest.raises(Interrupt):
-            pretrain(cfg)
+            stage(cfg)
 
 
 def build(cfg):

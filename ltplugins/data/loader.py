@@ -146,9 +146,10 @@ def epoch_draws(
     places, positions = sampler.numbers(), sampler.positions()
     for number in numbers:
         batch = slice(number * batch_size, (number + 1) * batch_size)
+        rows = sampler.arrange(len(positions[batch]))
         yield [
             Draw(epoch, int(place), int(p))
-            for place, p in zip(places[batch], positions[batch], strict=True)
+            for place, p in zip(places[batch][rows], positions[batch][rows], strict=True)
         ]
 
 

@@ -7,7 +7,7 @@ the global order, whatever W is: two processes see the batches that one process 
 size sees. No position is given to two ranks and none is dropped here; where N is no multiple of W,
 the first N mod W ranks get one position more. Whole batches are dropped by the loader
 (``drop_last``), in the same number on every rank. A sampler whose positions belong together in
-groups (``paired``) is sharded by whole groups.
+groups (``paired``, ``two_branch``) is sharded by whole groups.
 
 Legend: N training images, W ranks, B batch of one rank, C classes.
 """
@@ -64,6 +64,10 @@ class EpochSampler(Sampler[int]):
     def numbers(self) -> np.ndarray:
         """The places of :meth:`positions` in the global order, Int[len(self)]."""
         return self._own(np.arange(self.total))
+
+    def arrange(self, count: int) -> np.ndarray:
+        """The order of a batch's rows, as places in its ``count`` positions, Int[count]."""
+        return np.arange(count)
 
     def _own(self, order: np.ndarray) -> np.ndarray:
         return order.reshape(-1, self.group)[self.rank :: self.world_size].reshape(-1)
@@ -141,6 +145,55 @@ class PairedSampler(EpochSampler):
         return np.stack([first, rng.integers(0, self.size, self.size)], axis=1).reshape(-1)
 
 
+class TwoBranchSampler(EpochSampler):
+    """Every position once an epoch, in random order, each beside a class-aware draw (ICCL).
+
+    The global order alternates: an image of the class-agnostic branch, a draw of
+    :class:`ClassAwareSampler`. An epoch has 2N positions, ranks share whole pairs, and in a batch
+    of B the loader puts the B/2 class-agnostic images first and the class-aware ones, their
+    partners in the same order, into the second half.
+
+    Args:
+        targets, gamma: of :class:`ClassAwareSampler`; every image needs a label.
+        seed, rank, world_size: as :class:`EpochSampler`.
+
+    Raises:
+        UserError: images without label, or a negative gamma.
+    """
+
+    group = 2
+
+    def __init__(
+        self,
+        targets: np.ndarray,
+        gamma: float = 0.0,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(len(targets), seed=seed, rank=rank, world_size=world_size)
+        unlabelled = int((np.asarray(targets) < 0).sum())
+        if unlabelled:
+            raise UserError(
+                f"sampler 'two_branch' needs a label for every image; {unlabelled} of "
+                f"{len(targets)} have none. Leave them out of the training list."
+            )
+        self.aware = ClassAwareSampler(targets, gamma)
+
+    @property
+    def total(self) -> int:
+        return 2 * self.size
+
+    def global_order(self, rng: np.random.Generator) -> np.ndarray:
+        agnostic = rng.permutation(self.size)
+        return np.stack([agnostic, self.aware.global_order(rng)], axis=1).reshape(-1)
+
+    def arrange(self, count: int) -> np.ndarray:
+        """The class-agnostic half, then the class-aware half."""
+        return np.concatenate([np.arange(0, count, 2), np.arange(1, count, 2)])
+
+
 class IdPlusOodSampler(EpochSampler):
     """Every training image and every image of an OOD subset once an epoch, in random order.
 
@@ -175,7 +228,7 @@ class SamplerConfig:
     gamma: float = 0.0
 
 
-SAMPLERS = ("class_aware", "id_plus_ood", "paired", "shuffle")
+SAMPLERS = ("class_aware", "id_plus_ood", "paired", "shuffle", "two_branch")
 
 
 def build_sampler(
@@ -200,6 +253,8 @@ def build_sampler(
         return PairedSampler(len(targets), seed=seed, rank=rank, world_size=world_size)
     if cfg.name == "class_aware":
         return ClassAwareSampler(targets, cfg.gamma, seed=seed, rank=rank, world_size=world_size)
+    if cfg.name == "two_branch":
+        return TwoBranchSampler(targets, cfg.gamma, seed=seed, rank=rank, world_size=world_size)
     if cfg.name == "id_plus_ood":
         return IdPlusOodSampler(len(targets), seed=seed, rank=rank, world_size=world_size)
     raise unknown("sampler", cfg.name, SAMPLERS)

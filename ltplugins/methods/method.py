@@ -9,6 +9,7 @@ method, a method brings a training step of its own.
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from ltplugins.errors import UserError
 from ltplugins.methods.wrapper import refuse_dummy_indexes
@@ -23,8 +24,10 @@ else:
 class Method(_Host):
     """Base of the mixins. A subclass sets the class variables and :meth:`setup_method`.
 
-    ``num_views`` is the number of large views that a step takes, no more and no fewer; small
-    crops are refused. ``samplers`` are the values of ``data.sampler`` that fit, empty for any.
+    ``num_views`` is the number of large views that a step takes, no more and no fewer, or the
+    numbers that it can take; small crops are refused. ``samplers`` are the values of
+    ``data.sampler`` that fit, empty for any. ``own_classifier``: training learns a classifier (the
+    host's online one is a detached probe), which :meth:`class_logits` applies.
     """
 
     method_name: ClassVar[str]
@@ -32,8 +35,9 @@ class Method(_Host):
     uses_momentum: ClassVar[bool] = False
     needs_indexes: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
-    num_views: ClassVar[int] = 2
+    num_views: ClassVar[int | tuple[int, ...]] = 2
     samplers: ClassVar[tuple[str, ...]] = ()
+    own_classifier: ClassVar[bool] = False
 
     def __init__(self, cfg: DictConfig) -> None:
         """Check the config, build the host's base, then the method.
@@ -54,6 +58,10 @@ class Method(_Host):
         """Build heads and state; the host's base is built, ``self.num_samples`` may be None."""
         raise NotImplementedError
 
+    def class_logits(self, feats: Tensor) -> Tensor:
+        """Logits of the run's own classifier, Float[N C], from the backbone's feats, Float[N D]."""
+        raise NotImplementedError
+
     def _check_data(self, cfg: DictConfig) -> None:
         name = self.method_name
         if self.needs_indexes:
@@ -62,10 +70,12 @@ class Method(_Host):
             raise UserError(f"{name} learns from labels, and data.no_labels is true.")
         large = OmegaConf.select(cfg, "data.num_large_crops")
         small = OmegaConf.select(cfg, "data.num_small_crops") or 0
-        if (large, small) != (self.num_views, 0):
+        views = self.num_views if isinstance(self.num_views, tuple) else (self.num_views,)
+        if large not in views or small:
             raise UserError(
-                f"{name} takes exactly {self.num_views} large views of each image and no small "
-                f"ones; the config's augmentations give {large} large and {small} small."
+                f"{name} takes exactly {' or '.join(map(str, views))} large views of each image "
+                f"and no small ones; the config's augmentations give {large} large and {small} "
+                f"small."
             )
         if self.samplers:
             require_sampler(cfg, name, self.samplers)

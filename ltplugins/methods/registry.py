@@ -25,6 +25,7 @@ WRAPPERS: dict[str, str] = {
 # name -> mixin class. A mixin goes before the host's base class and brings a whole method.
 METHODS: dict[str, str] = {
     "focal": "ltplugins.methods.focal:FocalMixin",
+    "iccl": "ltplugins.methods.iccl:ICCLMixin",
     "mttv": "ltplugins.methods.mttv:MTTVMixin",
 }
 

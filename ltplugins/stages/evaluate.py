@@ -45,11 +45,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     run = open_run(cfg.run)
     if not has_test_part(run.cfg.data):
         raise UserError("the run's config names no test images. Set data.val_path in config.yaml.")
-    extract = FeatureExtractor(run, _device(cfg.device), cfg.batch_size)
+    extract = FeatureExtractor(run, find_device(cfg.device), cfg.batch_size)
     split = make_split(
         extract.train.targets, extract.train.num_classes, run.cfg.data.get("imbalance")
     )
-    _check_split(run, split.hash)
+    check_split(run, split.hash)
     use_train = "train" in {
         options.knn.bank if options.knn else None,
         options.linear.fit_on if options.linear else None,
@@ -59,7 +59,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     results = evaluate_features(train, probe, test, split.class_counts.tolist(), options)
     results.update(
         run=str(run.cfg.name),
-        method=str(run.cfg.method),
+        method=str(run.meta.get("label", run.cfg.method)),
         seed=int(run.cfg.seed),
         epoch=run.epoch,
         host=run.meta.get("host"),
@@ -103,8 +103,12 @@ class FeatureExtractor:
         return Features(*cached_features(key, self.run.path / "features", compute))
 
 
-def _check_split(run: TrainedRun, found: str) -> None:
-    """The groups come from the training counts: they must be those of the training."""
+def check_split(run: TrainedRun, found: str) -> None:
+    """The groups come from the training counts: they must be those of the training.
+
+    Raises:
+        UserError: the data set now gives another split.
+    """
     expected = run.meta.get("split", {}).get("hash")
     if expected not in (None, found):
         raise UserError(
@@ -113,7 +117,8 @@ def _check_split(run: TrainedRun, found: str) -> None:
         )
 
 
-def _device(name: str) -> str:
+def find_device(name: str) -> str:
+    """``auto`` as what is here; other names as they are."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return name
@@ -126,7 +131,7 @@ def _show(cfg: DictConfig) -> None:
     make_console().print(f"written: {open_run(cfg.run).path / 'results.json'}", highlight=False)
 
 
-def _quote_run(argument: str) -> str:
+def quote_run(argument: str) -> str:
     """Quote a path for Hydra, whose grammar stops at "=", "," and blanks."""
     key, _, path = argument.partition("=")
     if key != "run" or path[:1] in ("'", '"'):
@@ -137,5 +142,5 @@ def _quote_run(argument: str) -> str:
 
 def main(command: list[str] | None = None) -> None:
     """Entry point of ``scripts/evaluate.py`` and ``ltplugins evaluate``; see :func:`launch`."""
-    sys.argv[1:] = [_quote_run(argument) for argument in sys.argv[1:]]
+    sys.argv[1:] = [quote_run(argument) for argument in sys.argv[1:]]
     launch(_show, "evaluate", command)

@@ -85,6 +85,9 @@ def set_up_logging() -> None:
         ".*smaller than the logging interval.*",
         ".*LeafSpec.*",
         ".*Checkpoint directory.*",
+        # Of the balancing: it has a frozen network, and scores once, at the end.
+        ".*in eval mode at the start of training.*",
+        ".*have no `validation_step`.*",
         # They are of the global batch, equal on every rank: there is nothing to reduce.
         ".*recommended to use `self.log\\('train_gh_.*",
     ):

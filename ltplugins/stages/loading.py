@@ -61,7 +61,9 @@ def open_run(path: str | Path) -> TrainedRun:
     content = _read_checkpoint(file)
     meta = content.get("ltplugins", {})
     cfg = _config_of(file, meta)
-    return TrainedRun(folder, file, cfg, meta, content["state_dict"], int(content["epoch"]) + 1)
+    before = meta.get("stage_1", {}).get("epochs", 0)  # of the run that a balancing started from
+    epoch = before + int(content["epoch"]) + 1
+    return TrainedRun(folder, file, cfg, meta, content["state_dict"], epoch)
 
 
 def _read_checkpoint(file: Path) -> dict[str, Any]:
@@ -116,6 +118,26 @@ def load_backbone(run: TrainedRun, record: DataRecord) -> nn.Module:
             f"trained with another stem or backbone?"
         )
     return backbone
+
+
+def load_method(run: TrainedRun, record: DataRecord) -> Any:
+    """Build the run's whole method (heads, classifier, buffers) and load its weights, all of them.
+
+    Raises:
+        UserError: keys are missing, left over or of another shape.
+    """
+    from ltplugins.host import METHODS
+    from ltplugins.stages.pretrain import build_model
+
+    ltplugins.register()
+    check_method(run.cfg, METHODS)
+    prefix = "backbone."
+    weights = {k.removeprefix(prefix): v for k, v in run.state.items() if k.startswith(prefix)}
+    method = build_model(run.cfg, 1, _has_small_stem(weights, record))
+    problem = _load(method, run.state)
+    if problem:
+        raise UserError(f"{run.checkpoint} does not fit method {run.cfg.method}: {problem}.")
+    return method
 
 
 def _has_small_stem(weights: dict[str, torch.Tensor], record: DataRecord) -> bool:

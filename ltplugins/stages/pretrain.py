@@ -58,7 +58,7 @@ def pretrain(cfg: DictConfig) -> Path:
     run = RunFolder(cfg.output_dir)
     progress = RunProgress(str(cfg.method), cfg.optimizer.batch_size)
     logger = MetricsLogger(run.metrics)
-    trainer = _build_trainer(cfg, progress, logger)
+    trainer = build_trainer(cfg, progress, logger)
     model = build_model(cfg, trainer.world_size, data.record.small_stem)
 
     facts = {"host": HOST.label, "split": describe_split(data), "method": cfg.method}
@@ -75,7 +75,7 @@ def pretrain(cfg: DictConfig) -> Path:
         return run.path
     if is_first:
         _show_start(cfg, data, model, HOST.describe())
-    checkpoint = _checkpoint_to_resume(cfg, run, logger)
+    checkpoint = checkpoint_to_resume(cfg, run, logger)
     meta = {**facts, "config": OmegaConf.to_container(cfg, resolve=True), "identity": what}
     trainer.callbacks.append(  # type: ignore[attr-defined]
         RunCheckpoint(run.checkpoints, meta, cfg.checkpoint.frequency, cfg.checkpoint.keep_prev)
@@ -130,7 +130,8 @@ def describe_split(data: LTDataModule) -> dict[str, Any]:
     }
 
 
-def _build_trainer(cfg: DictConfig, progress: RunProgress, logger: MetricsLogger) -> pl.Trainer:
+def build_trainer(cfg: DictConfig, progress: RunProgress, logger: MetricsLogger) -> pl.Trainer:
+    """The Trainer of a stage: Lightning's arguments from the config, our loggers and seeds."""
     kwargs = trainer_arguments(cfg)
     loggers: list[Any] = [logger]
     if OmegaConf.select(cfg, "wandb.enabled"):
@@ -160,7 +161,12 @@ def _wandb_logger(cfg: DictConfig) -> list[Any]:
     ]
 
 
-def _checkpoint_to_resume(cfg: DictConfig, run: RunFolder, logger: MetricsLogger) -> str | None:
+def checkpoint_to_resume(cfg: DictConfig, run: RunFolder, logger: MetricsLogger) -> str | None:
+    """Where to go on from: the config's file or the folder's last checkpoint, None to start.
+
+    Raises:
+        UserError: the file does not exist, or resuming is turned off and the folder has one.
+    """
     given = OmegaConf.select(cfg, "resume_from_checkpoint")
     if given is not None:
         if not Path(given).exists():

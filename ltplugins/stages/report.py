@@ -21,6 +21,9 @@ from ltplugins.stages.run_folder import RunFolder
 # What a reader wants to see of the training; the rest stays in metrics.csv.
 _CURVES = (
     "nce_loss",
+    "centroid_loss",
+    "mixup_loss",
+    "balance_loss",
     "neg_cos_sim",
     "barlow_loss",
     "vicreg_loss",

@@ -87,13 +87,33 @@ def test_indexes_images_and_targets_belong_together(engine):
         assert targets.tolist() == [subset[i] % 3 for i in indexes]
 
 
-@pytest.mark.parametrize("sampler", ["shuffle", "class_aware"])
+@pytest.mark.parametrize("sampler", ["shuffle", "class_aware", "two_branch"])
 def test_engines_give_the_same_indexes_and_without_augmentation_the_same_images(sampler):
     batches = [
         epoch_of(loader_of(array_source(), blocks=PLAIN, sampler=sampler, engine=e), 2)
         for e in ENGINES
     ]
     assert_same(*batches)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_branch_puts_the_class_aware_draws_into_the_second_half(engine):
+    loader = loader_of(array_source(), sampler="two_branch", engine=engine, batch_size=6)
+    loader.sampler.set_epoch(1)
+    pairs = loader.sampler.positions().reshape(-1, 2)
+    for number, (indexes, _, targets) in enumerate(epoch_of(loader, 1)):
+        own = pairs[3 * number : 3 * number + 3]
+        assert indexes.tolist() == [*own[:, 0], *own[:, 1]]
+        assert targets.tolist() == [int(i) % 3 for i in indexes]
+    # Three ranks with a pair each see what one process sees with three, each half in its place.
+    options = {"sampler": "two_branch", "engine": engine}
+    whole = next(iter(loader_of(array_source(), batch_size=6, **options)))
+    parts = [
+        next(iter(loader_of(array_source(), batch_size=2, rank=r, world=3, **options)))
+        for r in range(3)
+    ]
+    joined = torch.stack([part[0] for part in parts])  # (3, 2)
+    assert torch.equal(whole[0], joined.T.reshape(-1))
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -8,6 +8,7 @@ from ltplugins.data.samplers import (
     ClassAwareSampler,
     PairedSampler,
     ShuffleSampler,
+    TwoBranchSampler,
     build_sampler,
 )
 from ltplugins.data.seeding import mix_seed
@@ -123,6 +124,55 @@ def test_class_aware_draws_uniformly_inside_a_class():
     assert counts[targets == 1] / counts.sum() == pytest.approx(np.full(3, 1 / 6), abs=0.015)
 
 
+# Mean label mass of the mixed images with lambda uniform: half agnostic, half class-aware.
+@pytest.mark.parametrize(
+    ("gamma", "mass"),
+    [(0.0, [0.617117, 0.211712, 0.171171]), (1.0, [0.454955, 0.090090, 0.454955])],
+)
+def test_two_branches_hold_every_image_once_and_class_aware_draws(gamma, mass):
+    sampler = build_sampler({"name": "two_branch", "gamma": gamma}, TARGETS, seed=1)
+    assert isinstance(sampler, TwoBranchSampler)
+    assert sampler.aware.class_probs == pytest.approx(ClassAwareSampler(TARGETS, gamma).class_probs)
+    prior = np.array([100, 10, 1]) / 111
+    assert (prior + sampler.aware.class_probs) / 2 == pytest.approx(mass, abs=1e-6)
+    drawn = []
+    for epoch in range(300):
+        sampler.set_epoch(epoch)
+        agnostic, aware = sampler.positions().reshape(-1, 2).T
+        assert len(sampler) == sampler.total == 222
+        assert sorted(agnostic) == list(range(111))
+        drawn.append(np.concatenate([TARGETS[agnostic], TARGETS[aware]]))
+    share = np.bincount(np.concatenate(drawn)) / (300 * 222)
+    assert share == pytest.approx(mass, abs=0.005)  # three standard deviations are 0.004
+    again = TwoBranchSampler(TARGETS, gamma, seed=1)
+    again.set_epoch(299)
+    assert np.array_equal(sampler.positions(), again.positions())
+    again.set_epoch(298)
+    assert not np.array_equal(sampler.positions(), again.positions())
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("size", [11, 12, 13])
+def test_ranks_share_whole_pairs_of_both_branches(size, world_size):
+    targets = np.arange(size) % 3
+    pairs = TwoBranchSampler(targets, seed=1).positions().reshape(-1, 2)
+    parts = []
+    for r in range(world_size):
+        sampler = TwoBranchSampler(targets, seed=1, rank=r, world_size=world_size)
+        own = sampler.positions()
+        assert len(sampler) == len(own) == len(sampler.numbers())
+        assert np.array_equal(own.reshape(-1, 2), pairs[r::world_size])
+        parts.append(own[0::2])
+    # The class-agnostic halves of all ranks: every image, none twice.
+    assert sorted(np.concatenate(parts)) == list(range(size))
+
+
+def test_a_batch_has_its_class_agnostic_half_first():
+    sampler = TwoBranchSampler(np.arange(12) % 3, seed=1)
+    assert sampler.arrange(6).tolist() == [0, 2, 4, 1, 3, 5]
+    assert ShuffleSampler(12).arrange(4).tolist() == [0, 1, 2, 3]
+
+
 def test_sampler_errors():
     with pytest.raises(UserError, match=r"unknown sampler 'shuffl'. Did you mean 'shuffle'"):
         build_sampler("shuffl", TARGETS)
@@ -132,6 +182,8 @@ def test_sampler_errors():
         build_sampler("class_aware", np.full(4, -1))
     with pytest.raises(UserError, match=r"gamma: expected 0 or more, got -1"):
         build_sampler({"name": "class_aware", "gamma": -1}, TARGETS)
+    with pytest.raises(UserError, match=r"a label for every image; 1 of 4 have none"):
+        build_sampler("two_branch", np.array([0, 1, -1, 1]))
     with pytest.raises(ValueError, match=r"rank 2 is outside 0..1"):
         ShuffleSampler(4, rank=2, world_size=2)
 

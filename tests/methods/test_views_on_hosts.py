@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""MTTV on the real solo-learn, and more views over every method of it: two steps each."""
+"""MTTV and ICCL on the real solo-learn, and more views over every method of it: two steps each."""
 
 import warnings
 from typing import Any
@@ -66,6 +66,20 @@ def test_mttv() -> None:
     assert not torch.equal(online, twin)
     assert not twin.requires_grad
     assert model.momentum_updater.cur_tau == 0.9
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_iccl(views: int) -> None:
+    cfg = make_cfg("iccl", data__sampler={"name": "two_branch"}, data__num_large_crops=views)
+    model, trainer = two_steps(cfg, views)
+    assert type(model).__mro__[3].__module__ == "solo.methods.base"
+    for name in ("class_loss", "mixup_loss", "centroid_loss", "clean_centroid_loss", "acc1"):
+        assert torch.isfinite(trainer.callback_metrics[f"train_{name}_epoch"])
+    assert model.iccl_updates.sum() > 0
+    x = torch.randn(2, 3, 16, 16)
+    out = model.eval()(x)
+    assert torch.equal(out["logits"], model.class_logits(out["feats"]))
+    assert out["logits"].requires_grad
 
 
 def mv_cfg(base: str, **changes: Any) -> Any:

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: MIT
+"""Classifier balancing: a finished run in, a new run folder with a re-trained classifier out.
+
+The first run is only read. The new folder holds the first run's config (with a block ``balance``),
+its split and its whole method, so that everything that takes a run takes it; it is called
+``<method>+balance`` in results.
+"""
+
+import dataclasses
+import logging
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+import ltplugins
+from ltplugins.data.datamodule import LTDataModule
+from ltplugins.data.source import content_hash
+from ltplugins.data.sources import has_test_part
+from ltplugins.errors import UserError
+from ltplugins.eval.features import weights_hash
+from ltplugins.eval.groups import group_accuracy, shot_groups
+from ltplugins.methods.balancing import BalanceConfig, ClassifierBalancer, check_balance
+from ltplugins.schema import parse
+from ltplugins.stages.callbacks import RunCheckpoint, RunProgress
+from ltplugins.stages.console import make_console
+from ltplugins.stages.csv_logger import MetricsLogger
+from ltplugins.stages.evaluate import FeatureExtractor, check_split, find_device, quote_run
+from ltplugins.stages.launch import launch
+from ltplugins.stages.loading import TrainedRun, load_method, open_run
+from ltplugins.stages.pretrain import build_trainer, checkpoint_to_resume, describe_split
+from ltplugins.stages.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+# Where things lie and on what they run: not what the numbers depend on.
+_NOT_IDENTITY = ("run", "output_dir", "accelerator", "devices")
+
+
+def balance(cfg: DictConfig) -> Path:
+    """Re-train the classifier of ``cfg.run`` with class-aware sampling; return the new folder.
+
+    Keys: see :class:`BalanceConfig`. The same call again continues an interrupted stage and leaves
+    a finished one as it is.
+
+    Raises:
+        UserError: no finished run with a classifier of its own, values that cannot be, data that
+            have changed, a folder that holds something else.
+    """
+    from ltplugins.host import HOST
+
+    if OmegaConf.is_missing(cfg, "run"):
+        raise UserError("run is missing: ltplugins balance RUN, the folder of a finished run.")
+    if HOST.name == "solo":
+        from ltplugins.host.solo import apply_fixes
+
+        apply_fixes()
+    ltplugins.register()
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    options = parse(BalanceConfig, plain, "balance")  # type: ignore[arg-type]
+    check_balance(options)
+    first = _open_first(options.run)
+    out = Path(options.output_dir or f"{str(options.run).rstrip('/')}-balanced")
+    if out.resolve() == first.path.resolve():
+        raise UserError(f"output_dir is the run itself ({out}), which is never written to.")
+    pl.seed_everything(options.seed, workers=False, verbose=False)
+    training = _training_config(first.cfg, options)
+    data = LTDataModule(training)
+    check_split(first, data.split.hash)
+    data.val_source = None  # the classifier is scored once, at the end
+    run = RunFolder(out)
+    progress = RunProgress("balance", options.batch_size)
+    logger = MetricsLogger(run.metrics)
+    trainer = build_trainer(training, progress, logger)
+    method = load_method(first, data.record)
+    facts = _facts(first, data, HOST.label, weights_hash(method))
+    model = ClassifierBalancer(method, options, options.batch_size * trainer.world_size / 256)
+
+    stored = _stored_config(first.cfg, options, out)
+    what = _identity(options, facts, data, trainer.world_size)
+    is_first = getattr(rank_zero_only, "rank", 0) == 0
+    is_finished = run.open(stored, what, facts) if is_first else run.look(what)
+    if is_finished:
+        log.info("%s is complete: nothing to train.", out)
+        run.close()
+        return out
+    log.info("classifier of %s (%s), new run folder %s", options.run, first.cfg.method, out)
+    checkpoint = checkpoint_to_resume(training, run, logger)
+    meta = {**facts, "config": OmegaConf.to_container(stored, resolve=True), "identity": what}
+    trainer.callbacks.append(RunCheckpoint(run.checkpoints, meta, 1, False))  # type: ignore[attr-defined]
+    started = time.perf_counter()
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
+    if trainer.is_global_zero and not trainer.interrupted:
+        seconds = round(time.perf_counter() - started, 1)
+        run.update(
+            classifier=_compare(first, out, data.class_counts),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=seconds,
+            images_per_second=round(progress.images_per_second, 1),
+        )
+    run.close()
+    return out
+
+
+def classifier_scores(run: TrainedRun, class_counts: Any, rule: str) -> dict[str, Any]:
+    """Top-1 of a run's own classifier on the test images: overall, many, medium, few.
+
+    Args:
+        run: features are cached in its ``path``.
+        class_counts: Int[C] of the training.
+        rule: ``tercile`` or ``threshold``.
+    """
+    extract = FeatureExtractor(run, find_device("auto"), 256)
+    feats, targets = extract("test")
+    method = load_method(run, extract.train.record).eval()
+    with torch.no_grad():
+        preds = method.class_logits(feats).argmax(dim=1)
+    groups = shot_groups(class_counts, rule)
+    scores = group_accuracy(preds, targets, groups, len(class_counts)).as_dict()
+    return {key: scores[key] for key in ("overall", "many", "medium", "few")}
+
+
+def _open_first(path: str) -> TrainedRun:
+    """The run to start from, which must be finished and have a classifier that training learned."""
+    from ltplugins.host import METHODS
+
+    facts = RunFolder.existing(path).read()
+    run = open_run(path)
+    if "finished" not in facts:
+        raise UserError(
+            f"{path} is not finished: it has {run.epoch} epochs. Give its config to ltplugins "
+            f"pretrain again, which continues it, then balance."
+        )
+    method = METHODS.get(str(run.cfg.method))
+    if not getattr(method, "own_classifier", False):
+        known = sorted(n for n, m in METHODS.items() if getattr(m, "own_classifier", False))
+        raise UserError(
+            f"{path} is a run of {run.cfg.method}, which learns no classifier (its online one is a "
+            f"detached probe). Methods that learn one: {', '.join(known)}. For the others, "
+            f"ltplugins evaluate fits probes."
+        )
+    return run
+
+
+def _training_config(first: DictConfig, options: BalanceConfig) -> DictConfig:
+    """The first run's data and machine, this stage's sampler, length and seed; one view."""
+    cfg = first.copy()
+    cfg.data.sampler = {"name": "class_aware", "gamma": options.gamma}
+    cfg.augmentations = [{**OmegaConf.to_container(cfg.augmentations[0]), "num_crops": 1}]  # type: ignore[dict-item]
+    cfg.optimizer.batch_size = options.batch_size
+    cfg.update(max_epochs=options.epochs, seed=options.seed, limit_val_batches=0)
+    cfg.update(accumulate_grad_batches=1, resume_from_checkpoint=None, name=f"{cfg.name}-balanced")
+    cfg.auto_resume = {"enabled": True}
+    if options.accelerator is not None:
+        cfg.accelerator = options.accelerator
+    if options.devices is not None:
+        cfg.devices = options.devices
+    return cfg
+
+
+def _stored_config(first: DictConfig, options: BalanceConfig, out: Path) -> DictConfig:
+    """What evaluation and report read: the first run's config, and how it was balanced."""
+    cfg = first.copy()
+    cfg.update(name=f"{cfg.name}-balanced", output_dir=str(out))
+    cfg.balance = dataclasses.asdict(options)
+    return cfg
+
+
+def _facts(first: TrainedRun, data: LTDataModule, host: str, weights: str) -> dict[str, Any]:
+    return {
+        "host": host,
+        "split": describe_split(data),
+        "method": str(first.cfg.method),
+        "label": f"{first.meta.get('label', first.cfg.method)}+balance",
+        "stage_1": {"run": str(first.path), "epochs": first.epoch, "weights": weights},
+    }
+
+
+def _identity(
+    options: BalanceConfig, facts: dict[str, Any], data: LTDataModule, world_size: int
+) -> dict[str, Any]:
+    chosen = dataclasses.asdict(options)
+    return {
+        "stage": "balance",
+        "balance": {k: v for k, v in chosen.items() if k not in _NOT_IDENTITY},
+        "stage_1_weights": facts["stage_1"]["weights"],
+        "split_hash": data.split.hash,
+        "data_hash": content_hash(data.source),
+        "world_size": world_size,
+    }
+
+
+def _compare(first: TrainedRun, out: Path, class_counts: Any) -> dict[str, Any] | None:
+    """The classifier before and after, shown and returned by rule; None without test images."""
+    if not has_test_part(first.cfg.data):
+        log.info("no test images (data.val_path): the classifier is not scored.")
+        return None
+    # Its features are cached in the new folder: the first one is only read.
+    runs = {"before": dataclasses.replace(first, path=out), "after": open_run(out)}
+    scores: dict[str, Any] = {
+        rule: {when: classifier_scores(run, class_counts, rule) for when, run in runs.items()}
+        for rule in ("tercile", "threshold")
+    }
+    for when, numbers in scores["tercile"].items():
+        shown = ", ".join(
+            f"{k} {'n/a' if v is None else f'{100 * v:.1f}'}" for k, v in numbers.items()
+        )
+        make_console().print(f"classifier {when:6s}: {shown} (groups: tercile)", highlight=False)
+    return scores
+
+
+def main(command: list[str] | None = None) -> None:
+    """Entry point of ``scripts/balance.py`` and ``ltplugins balance``; see :func:`launch`."""
+    sys.argv[1:] = [quote_run(argument) for argument in sys.argv[1:]]
+    launch(balance, "balance", command)
