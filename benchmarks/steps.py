@@ -25,6 +25,9 @@ METHODS = {
     "simclr": [],
     "gh_simclr": ["method_kwargs.gh.warmup=0", "method_kwargs.gh.ramp=0"],
     "colt_simclr": [],
+    "ts_simclr": [],
+    "focal": [],
+    "sdclr_simclr": [],
     "byol": [],
     "gh_byol": ["method_kwargs.gh.warmup=0", "method_kwargs.gh.ramp=0"],
 }
