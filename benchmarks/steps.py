@@ -27,6 +27,9 @@ METHODS = {
     "colt_simclr": [],
     "bcl_simclr": [],
     "iccl": [],
+    "ts_simclr": [],
+    "focal": [],
+    "sdclr_simclr": [],
     "byol": [],
     "gh_byol": ["method_kwargs.gh.warmup=0", "method_kwargs.gh.ramp=0"],
 }
