@@ -104,8 +104,13 @@ def preserved_rng() -> Iterator[None]:
 
 def weights_hash(module: nn.Module) -> str:
     """Return the sha256 over names, types, shapes and bytes of all parameters and buffers."""
+    return state_hash(module.state_dict())
+
+
+def state_hash(state: Mapping[str, Tensor]) -> str:
+    """:func:`weights_hash` of a module with this ``state_dict``."""
     digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    for name, value in sorted(state.items()):
         data = value.detach().cpu().contiguous()
         digest.update(f"{name} {data.dtype} {tuple(data.shape)}\n".encode())
         digest.update(data.reshape(-1).view(torch.uint8).numpy().tobytes())

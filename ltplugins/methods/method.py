@@ -26,8 +26,12 @@ class Method(_Host):
 
     ``num_views`` is the number of large views that a step takes, no more and no fewer, or the
     numbers that it can take; small crops are refused. ``samplers`` are the values of
-    ``data.sampler`` that fit, empty for any. ``own_classifier``: training learns a classifier (the
-    host's online one is a detached probe), which :meth:`class_logits` applies.
+    ``data.sampler`` that fit, empty for any.
+
+    A method with a classifier that its training really learns (the host's online one is a detached
+    probe) sets ``own_classifier`` and defines :meth:`class_logits`; evaluations then score that
+    classifier too. ``training_only`` are the prefixes of the state that its backbone and classifier
+    do without at inference.
     """
 
     method_name: ClassVar[str]
@@ -37,7 +41,9 @@ class Method(_Host):
     needs_labels: ClassVar[bool] = False
     num_views: ClassVar[int | tuple[int, ...]] = 2
     samplers: ClassVar[tuple[str, ...]] = ()
+    views_hint: ClassVar[str] = ""  # which augmentations to take, for the message
     own_classifier: ClassVar[bool] = False
+    training_only: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, cfg: DictConfig) -> None:
         """Check the config, build the host's base, then the method.
@@ -59,8 +65,24 @@ class Method(_Host):
         raise NotImplementedError
 
     def class_logits(self, feats: Tensor) -> Tensor:
-        """Logits of the run's own classifier, Float[N C], from the backbone's feats, Float[N D]."""
+        """The own classifier's logits, as it is meant to be used at test time.
+
+        Args:
+            feats: Float[N D], of the backbone.
+
+        Returns:
+            Float[N C]; their softmax is what the classifier says.
+        """
         raise NotImplementedError
+
+    @classmethod
+    def inference_config(cls, cfg: DictConfig) -> DictConfig:
+        """The config without what only training needs, such as other files."""
+        return cfg
+
+    def views_needed(self, cfg: DictConfig) -> int | tuple[int, ...]:
+        """The number of large views that a step takes under this config, or the numbers."""
+        return self.num_views
 
     def _check_data(self, cfg: DictConfig) -> None:
         name = self.method_name
@@ -70,12 +92,13 @@ class Method(_Host):
             raise UserError(f"{name} learns from labels, and data.no_labels is true.")
         large = OmegaConf.select(cfg, "data.num_large_crops")
         small = OmegaConf.select(cfg, "data.num_small_crops") or 0
-        views = self.num_views if isinstance(self.num_views, tuple) else (self.num_views,)
-        if large not in views or small:
+        needed = self.views_needed(cfg)
+        numbers = needed if isinstance(needed, tuple) else (needed,)
+        if large not in numbers or small:
             raise UserError(
-                f"{name} takes exactly {' or '.join(map(str, views))} large views of each image "
-                f"and no small ones; the config's augmentations give {large} large and {small} "
-                f"small."
+                f"{name} takes exactly {' or '.join(map(str, numbers))} large "
+                f"view{'s' * (max(numbers) > 1)} of each image and no small ones; the config's "
+                f"augmentations give {large} large and {small} small.{self.views_hint}"
             )
         if self.samplers:
             require_sampler(cfg, name, self.samplers)

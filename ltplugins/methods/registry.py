@@ -27,6 +27,7 @@ METHODS: dict[str, str] = {
     "focal": "ltplugins.methods.focal:FocalMixin",
     "iccl": "ltplugins.methods.iccl:ICCLMixin",
     "mttv": "ltplugins.methods.mttv:MTTVMixin",
+    "gml": "ltplugins.methods.gml:GMLMixin",
 }
 
 # (outer, inner): gh_colt_<base> is GH over COLT over a base.

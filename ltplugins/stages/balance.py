@@ -24,7 +24,7 @@ from ltplugins.data.datamodule import LTDataModule
 from ltplugins.data.source import content_hash
 from ltplugins.data.sources import has_test_part
 from ltplugins.errors import UserError
-from ltplugins.eval.features import weights_hash
+from ltplugins.eval.features import state_hash
 from ltplugins.eval.groups import group_accuracy, shot_groups
 from ltplugins.methods.balancing import BalanceConfig, ClassifierBalancer, check_balance
 from ltplugins.schema import parse
@@ -33,7 +33,7 @@ from ltplugins.stages.console import make_console
 from ltplugins.stages.csv_logger import MetricsLogger
 from ltplugins.stages.evaluate import FeatureExtractor, check_split, find_device, quote_run
 from ltplugins.stages.launch import launch
-from ltplugins.stages.loading import TrainedRun, load_method, open_run
+from ltplugins.stages.loading import TrainedRun, load_trained, open_run
 from ltplugins.stages.pretrain import build_trainer, checkpoint_to_resume, describe_split
 from ltplugins.stages.run_folder import RunFolder
 
@@ -78,8 +78,8 @@ def balance(cfg: DictConfig) -> Path:
     progress = RunProgress("balance", options.batch_size)
     logger = MetricsLogger(run.metrics)
     trainer = build_trainer(training, progress, logger)
-    method = load_method(first, data.record)
-    facts = _facts(first, data, HOST.label, weights_hash(method))
+    method = load_trained(first, data.record)
+    facts = _facts(first, data, HOST.label, state_hash(first.state))
     model = ClassifierBalancer(method, options, options.batch_size * trainer.world_size / 256)
 
     stored = _stored_config(first.cfg, options, out)
@@ -118,9 +118,9 @@ def classifier_scores(run: TrainedRun, class_counts: Any, rule: str) -> dict[str
     """
     extract = FeatureExtractor(run, find_device("auto"), 256)
     feats, targets = extract("test")
-    method = load_method(run, extract.train.record).eval()
+    assert extract.classifier is not None
     with torch.no_grad():
-        preds = method.class_logits(feats).argmax(dim=1)
+        preds = extract.classifier(feats).argmax(dim=1)
     groups = shot_groups(class_counts, rule)
     scores = group_accuracy(preds, targets, groups, len(class_counts)).as_dict()
     return {key: scores[key] for key in ("overall", "many", "medium", "few")}

@@ -80,7 +80,7 @@ def test_only_the_classifier_changes(first, tmp_path):
 def test_scores_are_those_of_the_classifier_on_the_test_images(first, tmp_path):
     from ltplugins.data.sources import build_source
     from ltplugins.data.transforms import eval_transform
-    from ltplugins.stages.loading import load_method
+    from ltplugins.stages.loading import load_trained
 
     path = balance(balance_config(first, tmp_path / "out"))
     scores = json.loads((path / "run.json").read_text())["classifier"]["tercile"]
@@ -88,7 +88,7 @@ def test_scores_are_those_of_the_classifier_on_the_test_images(first, tmp_path):
         run = open_run(folder)
         test = build_source(run.cfg.data, "test")
         transform = eval_transform(test.record, 16)
-        model = load_method(run, test.record).eval()
+        model = load_trained(run, test.record).eval()
         with torch.no_grad():
             images = torch.stack([transform(test.load(i)) for i in range(len(test))])
             preds = model(images)["logits"].argmax(dim=1)
