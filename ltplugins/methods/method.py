@@ -9,6 +9,7 @@ method, a method brings a training step of its own.
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from ltplugins.errors import UserError
 from ltplugins.methods.wrapper import refuse_dummy_indexes
@@ -25,6 +26,10 @@ class Method(_Host):
 
     ``num_views`` is the number of large views that a step takes, no more and no fewer; small
     crops are refused. ``samplers`` are the values of ``data.sampler`` that fit, empty for any.
+
+    A method with a classifier that its training really learns sets ``own_classifier`` and defines
+    :meth:`class_logits`; evaluations then score that classifier too. ``training_only`` are the
+    prefixes of the state that its backbone and classifier do without at inference.
     """
 
     method_name: ClassVar[str]
@@ -34,6 +39,9 @@ class Method(_Host):
     needs_labels: ClassVar[bool] = False
     num_views: ClassVar[int] = 2
     samplers: ClassVar[tuple[str, ...]] = ()
+    views_hint: ClassVar[str] = ""  # which augmentations to take, for the message
+    own_classifier: ClassVar[bool] = False
+    training_only: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, cfg: DictConfig) -> None:
         """Check the config, build the host's base, then the method.
@@ -54,6 +62,26 @@ class Method(_Host):
         """Build heads and state; the host's base is built, ``self.num_samples`` may be None."""
         raise NotImplementedError
 
+    def class_logits(self, feats: Tensor) -> Tensor:
+        """The own classifier's logits, as it is meant to be used at test time.
+
+        Args:
+            feats: Float[N D], of the backbone.
+
+        Returns:
+            Float[N C]; their softmax is what the classifier says.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def inference_config(cls, cfg: DictConfig) -> DictConfig:
+        """The config without what only training needs, such as other files."""
+        return cfg
+
+    def views_needed(self, cfg: DictConfig) -> int:
+        """The number of large views that a step takes under this config."""
+        return self.num_views
+
     def _check_data(self, cfg: DictConfig) -> None:
         name = self.method_name
         if self.needs_indexes:
@@ -62,10 +90,12 @@ class Method(_Host):
             raise UserError(f"{name} learns from labels, and data.no_labels is true.")
         large = OmegaConf.select(cfg, "data.num_large_crops")
         small = OmegaConf.select(cfg, "data.num_small_crops") or 0
-        if (large, small) != (self.num_views, 0):
+        needed = self.views_needed(cfg)
+        if (large, small) != (needed, 0):
             raise UserError(
-                f"{name} takes exactly {self.num_views} large views of each image and no small "
-                f"ones; the config's augmentations give {large} large and {small} small."
+                f"{name} takes exactly {needed} large view{'s' * (needed > 1)} of each image and "
+                f"no small ones; the config's augmentations give {large} large and {small} small."
+                f"{self.views_hint}"
             )
         if self.samplers:
             require_sampler(cfg, name, self.samplers)

@@ -22,6 +22,7 @@ WRAPPERS: dict[str, str] = {
 # name -> mixin class. A mixin goes before the host's base class and brings a whole method.
 METHODS: dict[str, str] = {
     "mttv": "ltplugins.methods.mttv:MTTVMixin",
+    "gml": "ltplugins.methods.gml:GMLMixin",
 }
 
 # (outer, inner): gh_colt_<base> is GH over COLT over a base.

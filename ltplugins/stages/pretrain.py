@@ -3,13 +3,11 @@
 
 import logging
 import time
-import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf
@@ -19,12 +17,12 @@ from ltplugins.config import (
     check_method,
     identity,
     resolve,
-    scale_learning_rates,
     trainer_arguments,
 )
 from ltplugins.data.datamodule import LTDataModule
 from ltplugins.data.source import content_hash
 from ltplugins.errors import UserError
+from ltplugins.methods.build import build_model
 from ltplugins.stages.callbacks import EpochSeed, RunCheckpoint, RunProgress, continue_metrics
 from ltplugins.stages.csv_logger import MetricsLogger
 from ltplugins.stages.launch import launch
@@ -88,33 +86,6 @@ def pretrain(cfg: DictConfig) -> Path:
         )
     run.close()
     return run.path
-
-
-def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> Any:
-    """Build the host's method with scaled learning rates and the stem that the config asks for.
-
-    Raises:
-        UserError: the host refuses the config.
-    """
-    from ltplugins.host import METHODS
-    from ltplugins.host.stem import apply_stem, has_stem
-
-    try:
-        model = METHODS[cfg.method](scale_learning_rates(cfg, world_size))
-    except AssertionError as error:
-        # solo-learn checks its config by bare asserts: the source line is all there is to show.
-        line = traceback.extract_tb(error.__traceback__)[-1].line
-        raise UserError(
-            f"{cfg.method}: solo-learn refuses the config, it expects: {line}. Look at "
-            f"method_kwargs, backbone and optimizer."
-        ) from error
-    # solo-learn chooses the stem by the data set's name; here the switch or the record does.
-    small = OmegaConf.select(cfg, "backbone.small_stem")
-    if small or has_stem(model.backbone):
-        apply_stem(model, record_small_stem if small is None else small)
-    if not OmegaConf.select(cfg, "performance.disable_channel_last"):
-        model = model.to(memory_format=torch.channels_last)
-    return model
 
 
 def describe_split(data: LTDataModule) -> dict[str, Any]:

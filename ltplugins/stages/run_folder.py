@@ -23,6 +23,7 @@ from ltplugins import __version__
 from ltplugins.config import differences, identity_hash
 from ltplugins.errors import UserError
 from ltplugins.files import write_json, write_text
+from ltplugins.methods.trained import LAST_CHECKPOINT, RUN_FILE, require_run
 
 _PACKAGES = (
     "torch",
@@ -54,7 +55,7 @@ class RunFolder:
     @property
     def last_checkpoint(self) -> Path | None:
         """``last.ckpt``, if an epoch was completed."""
-        path = self.checkpoints / "last.ckpt"
+        path = self.path / LAST_CHECKPOINT
         return path if path.exists() else None
 
     @property
@@ -75,16 +76,12 @@ class RunFolder:
             UserError: no such folder, or no run in it.
         """
         run = cls(path)
-        if not (run.path / "run.json").exists():
-            raise UserError(
-                f"{path} holds no run: expected run.json and checkpoints/ in it. Give the "
-                f"output_dir of a pretraining, for example runs/demo/simclr."
-            )
+        require_run(run.path)
         return run
 
     def read(self) -> dict[str, Any]:
         """The contents of run.json."""
-        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
 
     def config(self) -> DictConfig:
         """The resolved config."""
@@ -109,7 +106,7 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         self._acquire_lock()
-        if (self.path / "run.json").exists():
+        if (self.path / RUN_FILE).exists():
             return self.look(identity)
         # A process killed in this very function leaves the first two; they are written again.
         ours = {".lock", "config.yaml", "checkpoints"}
@@ -123,7 +120,7 @@ class RunFolder:
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(cfg))
         self.checkpoints.mkdir(exist_ok=True)
         # Last, so that a folder with run.json has everything else.
-        write_json(self.path / "run.json", {**_provenance(identity), **facts})
+        write_json(self.path / RUN_FILE, {**_provenance(identity), **facts})
         return False
 
     def look(self, identity: dict[str, Any]) -> bool:
@@ -132,14 +129,14 @@ class RunFolder:
         Raises:
             UserError: the folder holds another config's run.
         """
-        if not (self.path / "run.json").exists():
+        if not (self.path / RUN_FILE).exists():
             return False
         self._refuse_other(identity)
         return "finished" in self.read()
 
     def update(self, **facts: Any) -> None:
         """Add facts to run.json (the time of completion, images per second)."""
-        write_json(self.path / "run.json", {**self.read(), **facts})
+        write_json(self.path / RUN_FILE, {**self.read(), **facts})
 
     def close(self) -> None:
         """Let go of the lock."""

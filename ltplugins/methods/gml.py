@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: MIT
+"""GML: classify by class likelihoods of stored keys and by a cosine classifier, both with priors.
+
+Paper: Suh and Seo, "Long-Tailed Recognition by Mutual Information Maximization between Latent
+Features and Ground-Truth Labels", ICML 2023, https://arxiv.org/abs/2305.01160
+Official code: https://github.com/bluecdm/Long-tailed-recognition at 1ff816c
+
+Per step: views cls, q, k -> features of [cls; q] and of k -> (features of k, labels, indexes) into
+a class-wise queue -> keys = MLP_k(queue) -> L_sup on cls, L_con and L_T of q against the keys, L_kd
+(``losses/gml.py``). At test time: the largest cosine, no prior added.
+
+Keys come from an EMA twin (momentum mode), or from a frozen run (``teacher``), whose MLP_k is then
+trained by gradient through the queue. This is the code's method; the paper has not been read.
+
+Known differences from the official code, beside those in ``losses/gml.py`` and ``gml_queue.py``:
+- No ShuffleBN. Batch statistics can give away which *image* a key is of, but the task is its class;
+  and the shuffle is what mixes up features and labels there.
+- The EMA moves parameters after the optimizer's step, by the host, officially just before the next
+  key forward. The twin sees k alone, officially [cls; k], whose cls half is unused.
+- Learned priors: the counts of the whole training set, in the checkpoint.
+- The loss is the mean over the global batch also where ranks have batches of different sizes.
+- Augmentations: officially AutoAugment and Cutout (CIFAR) or RandAugment (ImageNet-LT); the files
+  ``*_gml`` here have crops, flips and colour jitter. The paper's CIFAR networks are ResNet-32/56.
+- The host's online classifier (``train_class_loss``) stays beside the cosine one, as a probe.
+
+Legend: N batch of this rank, M of all ranks, D feature width, K filled slots, C classes.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from ltplugins.distributed import gather_no_grad, world_size
+from ltplugins.errors import UserError
+from ltplugins.losses.gml import (
+    ContrastiveTerms,
+    GMLTerms,
+    at_least_float32,
+    contrastive_terms,
+    gml_loss,
+)
+from ltplugins.methods.class_prior import ClassPrior
+from ltplugins.methods.gml_config import GMLConfig, check_options
+from ltplugins.methods.gml_heads import CosineClassifier, projector
+from ltplugins.methods.gml_queue import ClassQueue
+from ltplugins.methods.teacher import Teacher, require_same_teacher
+
+
+class GMLMixin(ClassPrior):
+    """Views: one for the classifier, query and key; with ``contrast_weight: 0`` the first alone.
+
+    ``train_nce_loss`` is L_con, ``train_gml_*_loss`` are the other parts, ``train_gml_acc1`` is the
+    cosine classifier's accuracy on the first view. ``train_class_loss`` is the online classifier's,
+    which sees detached features and is not the method's own.
+    """
+
+    method_name = "gml"
+    method_config = GMLConfig
+    uses_momentum = True
+    needs_indexes = True
+    needs_labels = True
+    num_views = 3
+    views_hint = (
+        " Take augmentations=small_gml, small_grey_gml or imagenet_gml (with contrast_weight=0: "
+        "one view)."
+    )
+    own_classifier = True
+    training_only = ("momentum_", "projector.", "key_projector.", "gml_", "class_counts")
+
+    @classmethod
+    def inference_config(cls, cfg: DictConfig) -> DictConfig:
+        """No teacher, no queue: the backbone and the cosine classifier are enough."""
+        without = {"teacher": None, "distill_weight": 0.0, "contrast_weight": 0.0}
+        change = {
+            "method_kwargs": without,
+            "momentum": {"classifier": False},
+            "data": {"num_large_crops": 1},
+        }
+        return OmegaConf.merge(cfg, change)  # type: ignore[return-value]
+
+    def views_needed(self, cfg: DictConfig) -> int:
+        """One without the contrastive term."""
+        weight = OmegaConf.select(cfg, "method_kwargs.contrast_weight")
+        return 1 if weight == 0 else self.num_views
+
+    def setup_method(self, options: GMLConfig) -> None:
+        """Build classifier, projectors and queue; open the teacher."""
+        check_options(options, self.num_classes)
+        self.gml = options
+        self.cosine_classifier = CosineClassifier(self.features_dim, self.num_classes)
+        self.gml_teacher = None
+        if options.teacher is not None:
+            self.gml_teacher = Teacher(options.teacher, "method_kwargs.teacher")
+            if options.distill_weight > 0:
+                self.gml_teacher.require_classifier(self.num_classes)
+        self.gml_contrasts = options.contrast_weight > 0
+        self.gml_has_twin = self.gml_contrasts and self.gml_teacher is None
+        if not self.gml_has_twin:
+            if self.momentum_classifier is not None:
+                raise UserError(
+                    "momentum.classifier learns on the EMA twin, which gml has only with "
+                    "contrast_weight > 0 and without a teacher. Set momentum.classifier=false."
+                )
+            del self.momentum_backbone
+        if self.gml_contrasts:
+            self._build_contrast(options)
+        self.setup_prior(options.class_counts)
+
+    def _build_contrast(self, options: GMLConfig) -> None:
+        hidden, out = options.proj_hidden_dim, options.proj_output_dim
+        width = self.features_dim
+        self.projector = projector(width, hidden or width, out)
+        if self.gml_teacher is None:
+            self.momentum_projector = copy.deepcopy(self.projector).requires_grad_(False)
+        else:
+            width = self.gml_teacher.features_dim
+            self.key_projector = projector(width, hidden or width, out)
+        self.gml_log_temperature = nn.Parameter(torch.tensor(math.log(options.temperature)))
+        self.gml_queue = ClassQueue(options.queue_size, width, self.num_classes, options.base_k)
+
+    @property
+    def learnable_params(self) -> list[dict[str, Any]]:
+        """The host's groups, the classifier, the projectors that learn, and the temperature."""
+        groups = [*super().learnable_params]
+        for name in ("cosine_classifier", "projector", "key_projector"):
+            if hasattr(self, name):
+                groups.append({"name": name, "params": getattr(self, name).parameters()})
+        if self.gml_contrasts:
+            temperature = {"name": "temperature", "params": [self.gml_log_temperature]}
+            groups.append({**temperature, "weight_decay": 0})
+        return groups
+
+    @property
+    def momentum_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """(online, twin) modules that the host's updater keeps together; none with a teacher."""
+        if not self.gml_has_twin:
+            return []
+        return [*super().momentum_pairs, (self.projector, self.momentum_projector)]
+
+    @torch.no_grad()
+    def momentum_forward(self, x: Tensor) -> dict[str, Any]:
+        """The key encoder's features; a host's validation asks for them in every mode."""
+        if self.gml_has_twin:
+            return super().momentum_forward(x)
+        return {
+            "feats": self.backbone(x) if self.gml_teacher is None else self.gml_teacher.feats(x)
+        }
+
+    def class_logits(self, feats: Tensor) -> Tensor:
+        """scale x cosines, without prior: balanced predictions. See the base."""
+        return self.gml.scale * self.cosine_classifier(feats)
+
+    def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
+        """Classify the first view; contrast the second with the queue, which the third has joined.
+
+        Args:
+            batch: ``[indexes (N,), [cls, q, k] (N, 3, H, W) each, targets (N,)]``.
+        """
+        indexes, views, targets = batch
+        # One forward, as officially: BatchNorm sees both views together.
+        online = views[: 2 if self.gml_contrasts else 1]
+        out = self.base_training_step(torch.cat(list(online)), targets.repeat(len(online)))
+        feats = out["feats"].chunk(len(online))
+        cosines = self.cosine_classifier(feats[0])
+        contrastive, keys = None, {}
+        if self.gml_contrasts:
+            keys = self._shared_step_momentum(views[2], targets)
+            contrastive = self._contrast(feats[1], keys["feats"], targets, indexes)
+        teacher_logits = None
+        if self.gml_teacher is not None and self.gml.distill_weight > 0:
+            teacher_logits = self.gml_teacher.logits(views[0])
+        terms = gml_loss(
+            cosines,
+            targets,
+            self.prior,
+            contrastive,
+            scale=self.gml.scale,
+            teacher_logits=teacher_logits,
+            distill_temperature=self.gml.distill_temperature,
+            sup_weight=self.gml.sup_weight,
+            contrast_weight=self.gml.contrast_weight,
+            distill_weight=self.gml.distill_weight,
+        )
+        self._log_step(out, keys, terms, cosines, targets)
+        if self.knn_eval:
+            self.knn(train_features=feats[0].detach(), train_targets=targets)
+        # DDP averages over ranks; this makes it the mean over images, whatever each rank has.
+        share = world_size() * len(targets) / len(gather_no_grad(targets))
+        return share * (terms.total + out["loss"] + keys.get("loss", 0.0))
+
+    def _contrast(
+        self, feats: Tensor, key_feats: Tensor, targets: Tensor, indexes: Tensor
+    ) -> ContrastiveTerms:
+        """L_con and L_T of this rank's queries against the queue, their own keys included."""
+        q = F.normalize(at_least_float32(self.projector(feats)), dim=1)
+        new = (key_feats.detach(), targets, indexes)
+        self.gml_queue.push(*(gather_no_grad(x) for x in new))
+        stored = self.gml_queue.stored()
+        if self.gml_teacher is None:
+            with torch.no_grad():
+                keys = self.momentum_projector(stored.feats)
+        else:
+            keys = self.key_projector(stored.feats)
+        return contrastive_terms(
+            q,
+            F.normalize(at_least_float32(keys), dim=1),
+            stored.targets,
+            stored.indexes,
+            targets,
+            indexes,
+            self.prior,
+            temperature=self.gml_log_temperature.exp(),
+        )
+
+    def _log_step(
+        self,
+        out: dict[str, Any],
+        keys: dict[str, Any],
+        terms: GMLTerms,
+        cosines: Tensor,
+        targets: Tensor,
+    ) -> None:
+        hits = cosines.detach().argmax(dim=1) == targets
+        metrics = {
+            "train_gml_sup_loss": terms.supervised.detach(),
+            "train_gml_acc1": 100 * hits.float().mean(),
+            "train_class_loss": out["loss"],
+        }
+        metrics |= {f"train_{k}": out[k] for k in ("acc1", "acc5")}
+        if self.gml_contrasts:
+            metrics["train_nce_loss"] = terms.contrastive.detach()
+            metrics["train_gml_temperature_loss"] = terms.temperature.detach()
+            metrics["train_gml_temperature"] = self.gml_log_temperature.detach().exp()
+        if self.gml.distill_weight > 0:
+            metrics["train_gml_kd_loss"] = terms.distillation.detach()
+        if "loss" in keys:
+            metrics |= {f"train_momentum_{k}": keys[k] for k in ("acc1", "acc5")}
+            metrics["train_momentum_class_loss"] = keys["loss"]
+        self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=len(targets))
+
+    def on_class_counts(self, counts: Tensor) -> None:
+        """Share the queue's slots out."""
+        if self.gml_contrasts:
+            self.gml_queue.allot(counts)
+
+    def setup(self, stage: str) -> None:
+        """Tell DDP to leave the queue alone: it is equal on all ranks, and large."""
+        super().setup(stage)
+        names = {k for k, _ in self.named_buffers() if k.startswith("gml_queue.")}
+        ignored = set(getattr(self, "_ddp_params_and_buffers_to_ignore", ()))
+        self._ddp_params_and_buffers_to_ignore = sorted(ignored | names)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the teacher by its hash; its weights stay where they are."""
+        super().on_save_checkpoint(checkpoint)
+        if self.gml_teacher is not None:
+            checkpoint["gml_teacher_sha256"] = self.gml_teacher.sha256
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with another teacher."""
+        super().on_load_checkpoint(checkpoint)
+        require_same_teacher(checkpoint.get("gml_teacher_sha256"), self.gml_teacher)
