@@ -69,10 +69,11 @@ def draw_rank(sections: Sequence[Section], rows: dict[str, list[RunResult]], rul
             _rank_line(axis, np.stack(curves), i, name)
         axis.set_title(section.protocol, pad=20)  # above the names of the groups
         axis.set_ylabel("accuracy (%)")
-        low, high = axis.get_ylim()
-        axis.set_ylim(max(-2, 10 * (low // 10)), min(102, high))
         _rank_axis(axis, counts)
         _group_borders(axis, next(iter(rows.values()))[0], rule)
+    # The panels share one axis: what the last of them shows must fit, too.
+    low, high = axes[0].get_ylim()
+    axes[0].set_ylim(max(-2, 10 * (low // 10)), min(102, high))
     _legend(figure, axes)
     return figure
 

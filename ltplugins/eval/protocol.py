@@ -3,13 +3,15 @@
 
 A protocol's name says what its number is: ``knn_k20_T0.07``, ``linear_100shot``, ``linear_full``;
 ``_trainset`` is appended where the long-tailed training images stand in for the balanced probe set.
+``classifier`` is what a supervised method itself has learned to say: nothing is fitted for it.
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ltplugins.errors import UserError
@@ -66,12 +68,14 @@ class LinearConfig:
 class EvalConfig:
     """The ``eval`` section. ``knn: null`` or ``linear: null`` leaves a protocol out.
 
+    ``classifier`` concerns runs of methods with a classifier of their own; others have no such row.
     ``groups`` lists the rules for many/medium/few; reports show the first. ``seeds`` are those of
     the probes (draw and validation split), not the run's.
     """
 
     knn: KnnConfig | None = field(default_factory=KnnConfig)
     linear: LinearConfig | None = field(default_factory=LinearConfig)
+    classifier: bool = True
     groups: list[GroupRule] = field(default_factory=lambda: ["tercile"])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
 
@@ -82,6 +86,7 @@ def evaluate_features(
     test: Features,
     class_counts: Sequence[int],
     cfg: EvalConfig,
+    classifier: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Any]:
     """Run every protocol of ``cfg`` and score it overall, per class and per shot group.
 
@@ -94,6 +99,7 @@ def evaluate_features(
         test: the test set; its labels are used for scoring only.
         class_counts: Int[C], training images per class, which define the groups.
         cfg: what to run.
+        classifier: the run's own, Float[N D] -> Float[N C]; None = it has none.
 
     Returns:
         A JSON-ready dict: ``protocols`` (name -> description, settings, seeds, the numbers),
@@ -110,6 +116,9 @@ def evaluate_features(
     tested = class_hits(test.targets, test.targets, len(counts))[:, 1].tolist()
     sets = {"probe": probe, "train": train_bank}
     protocols: dict[str, Any] = {}
+    if cfg.classifier and classifier is not None:
+        name, entry, preds = _run_classifier(classifier, test, counts)
+        protocols[name] = entry | _score([preds], test.targets, groups)
     if cfg.knn is not None:
         name, entry, preds = _run_knn(cfg.knn, _need(sets, cfg.knn.bank), test, len(counts))
         protocols[name] = entry | _score([preds], test.targets, groups)
@@ -148,6 +157,24 @@ def _need(sets: dict[str, Features | None], which: str) -> Features:
 def _where(which: str, num_images: int) -> str:
     kind = "balanced probe set" if which == "probe" else "long-tailed training set"
     return f"the {kind} ({num_images:,} images)"
+
+
+def _run_classifier(
+    classifier: Callable[[Tensor], Tensor], test: Features, counts: Sequence[int]
+) -> tuple[str, dict[str, Any], Tensor]:
+    with torch.no_grad():
+        preds = classifier(test.feats).argmax(dim=1)
+    entry = {
+        "kind": "classifier",
+        "description": (
+            f"the run's own classifier, learned with its features on the long-tailed training set "
+            f"({sum(counts):,} images); nothing is fitted for the evaluation"
+        ),
+        "settings": {},
+        "n_train": sum(counts),
+        "seeds": [],
+    }
+    return "classifier", entry, preds.cpu()
 
 
 def _run_knn(

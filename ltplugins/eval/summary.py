@@ -92,7 +92,7 @@ class Row:
 
 @dataclass
 class Section:
-    """One protocol: its rows, and the differences to the first row where runs come in pairs."""
+    """One protocol: its rows, and the differences to the first that has it where runs pair up."""
 
     protocol: str
     description: str
@@ -193,8 +193,10 @@ def mark_best(rows: Sequence[Row]) -> None:
 
 
 def _differences(rows: dict[str, list[RunResult]], protocol: str, rule: str) -> list[Row]:
-    """Differences to the first row, over the pairs that both rows have (two pairs at least)."""
-    base, *others = rows
+    """Differences to the first row that has the protocol, over two or more pairs of runs."""
+    base, *others = [
+        name for name, runs in rows.items() if any(protocol in r.results["protocols"] for r in runs)
+    ]
     partners = {run.pair_key: run for run in rows[base] if run.pair_key is not None}
     table = []
     for label in others:

@@ -24,7 +24,7 @@ from ltplugins.files import write_json
 from ltplugins.schema import parse
 from ltplugins.stages.console import make_console
 from ltplugins.stages.launch import launch
-from ltplugins.stages.loading import TrainedRun, load_backbone, open_run
+from ltplugins.stages.loading import TrainedRun, load_trained, open_run
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     }
     train = extract("train", extract.train.subset(split.indices)) if use_train else None
     probe, test = extract("probe"), extract("test")
-    results = evaluate_features(train, probe, test, split.class_counts.tolist(), options)
+    results = evaluate_features(
+        train, probe, test, split.class_counts.tolist(), options, extract.classifier
+    )
     results.update(
         run=str(run.cfg.name),
         method=str(run.cfg.method),
@@ -78,7 +80,10 @@ class FeatureExtractor:
     def __init__(self, run: TrainedRun, device: str, batch_size: int) -> None:
         self.run, self.device, self.batch_size = run, device, batch_size
         self.train = build_source(run.cfg.data, "train")
-        self.backbone = load_backbone(run, self.train.record)
+        model = load_trained(run, self.train.record)
+        self.backbone = model.backbone
+        # Where the method has one: a supervised method is judged by what it itself says, too.
+        self.classifier = model.class_logits if getattr(model, "own_classifier", False) else None
         self.keys: dict[str, str] = {}
 
     def __call__(self, part: str, source: Source | None = None) -> Features:

@@ -27,6 +27,8 @@ _CURVES = (
     "gh_loss",
     "gh_weight",
     "gh_prior_entropy",
+    "gml_sup_loss",
+    "gml_temperature",
     "acc1",
 )
 
@@ -34,7 +36,8 @@ _CURVES = (
 def report(runs: Sequence[str | Path], out: str | Path, title: str = "Comparison of runs") -> Path:
     """Compare evaluated runs: a table on the terminal, report.html and report.md in ``out``.
 
-    Runs of one method become one row; runs that share split and seed are compared pair by pair.
+    Runs of one method become one row, unless two of them share split and seed: those are no
+    repetitions, so they stand under their names. Rows are compared pair by pair.
 
     Args:
         runs: run folders, or folders of run folders.
@@ -45,10 +48,25 @@ def report(runs: Sequence[str | Path], out: str | Path, title: str = "Comparison
         UserError: no run there, or one that is not evaluated yet.
     """
     results = [gather_run(path) for given in runs for path in _run_folders(Path(given))]
+    _tell_apart(results)
     make_console().print(results_table(results))
     path = write_report(results, out, title)
     make_console().print(f"report: {path}", highlight=False)
     return path
+
+
+def _tell_apart(results: Sequence[RunResult]) -> None:
+    """Give runs of one method that differ in more than split and seed rows of their own."""
+    for key in {run.group_key for run in results}:
+        same = [run for run in results if run.group_key == key]
+        if len({run.pair_key for run in same}) == len(same):
+            continue
+        names = [f"{key} ({run.results['run']})" for run in same]
+        pairs = [(name, run.pair_key) for name, run in zip(names, same, strict=True)]
+        for name, run in zip(names, same, strict=True):
+            # Two of one name as well: the folders tell them apart.
+            twice = pairs.count((name, run.pair_key)) > 1
+            run.group_key = f"{key} ({run.name})" if twice else name
 
 
 def _run_folders(path: Path) -> list[Path]:
