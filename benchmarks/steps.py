@@ -32,6 +32,11 @@ METHODS = {
     "sdclr_simclr": [],
     "byol": [],
     "gh_byol": ["method_kwargs.gh.warmup=0", "method_kwargs.gh.ramp=0"],
+    "gml": [
+        "augmentations=small_grey_gml",
+        "method_kwargs.queue_size=1024",
+        "method_kwargs.base_k=16",
+    ],
 }
 
 
@@ -44,7 +49,10 @@ def prepare(method: str, overrides: list[str], batch_size: int):
     data = LTDataModule(cfg)
     cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
     pl.seed_everything(0, verbose=False)
-    return HOST_METHODS[cfg.method](cfg).train(), next(iter(data.train_dataloader()))
+    model = HOST_METHODS[cfg.method](cfg).train()
+    if hasattr(model, "set_class_counts"):  # known by itself only when training starts
+        model.set_class_counts(torch.as_tensor(data.class_counts))
+    return model, next(iter(data.train_dataloader()))
 
 
 def main() -> None:

@@ -172,3 +172,23 @@ def test_bad_input(change: dict, words: str) -> None:
     with pytest.raises(UserError) as error:
         run(**change)
     assert words in str(error.value)
+
+
+def test_the_runs_own_classifier_is_scored_by_group() -> None:
+    """A rule written down by hand, on features whose best rule is known."""
+
+    def classifier(feats: torch.Tensor) -> torch.Tensor:
+        return torch.stack([feats[:, 0] - 15, feats[:, 1], -feats[:, 1]], dim=1)
+
+    results = run(classifier=classifier)
+    entry = results["protocols"]["classifier"]
+    assert entry["overall"]["mean"] == pytest.approx((1 + 2 * BEST) / 3, abs=0.02)
+    assert entry["groups"]["tercile"]["many"]["mean"] == 1.0
+    assert entry["groups"]["tercile"]["few"]["mean"] == pytest.approx(BEST, abs=0.04)
+    assert entry["overall"]["std"] is None
+    assert entry["n_train"] == sum(COUNTS)
+    json.dumps(results)
+    only = EvalConfig(knn=None, linear=None)
+    assert list(run(cfg=only, classifier=classifier)["protocols"]) == ["classifier"]
+    off = EvalConfig(linear=None, classifier=False)
+    assert "classifier" not in run(cfg=off, classifier=classifier)["protocols"]

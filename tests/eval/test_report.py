@@ -12,7 +12,7 @@ import torch
 
 from ltplugins.errors import UserError
 from ltplugins.eval.embed import embed_2d, pick_points
-from ltplugins.eval.figures import ranked_accuracy, thin_out
+from ltplugins.eval.figures import draw_rank, ranked_accuracy, thin_out
 from ltplugins.eval.protocol import (
     EvalConfig,
     Features,
@@ -23,7 +23,7 @@ from ltplugins.eval.protocol import (
 from ltplugins.eval.report import write_report
 from ltplugins.eval.scatter import spread_labels
 from ltplugins.eval.style import themed_svg
-from ltplugins.eval.summary import RunResult
+from ltplugins.eval.summary import RunResult, summarise
 
 PICTURES = {"groups.png", "rank.png", "counts.png", "curves.png", "scatter.png"}
 
@@ -183,6 +183,19 @@ def test_rank_order_of_the_per_class_curve() -> None:
     run.results["protocols"] = {"p": {"per_class": [0.1, None, 0.3]}}
     np.testing.assert_array_equal(ranked_accuracy(run, "p"), [0.3, np.nan, 0.1])
     assert np.isnan(ranked_accuracy(run, "other")).all()
+
+
+def test_every_panel_of_the_rank_figure_shows_its_whole_line() -> None:
+    """The panels share their axis, and the last may reach lower than the first."""
+    run = make_runs([60, 50, 40, 30, 20, 9])[0]
+    low = dict(run.results["protocols"]["knn_k3_T0.07"])
+    low["per_class"] = [0.9, 0.8, 0.7, 0.5, 0.3, 0.0]
+    run.results["protocols"]["classifier"] = low
+    figure = draw_rank(summarise([run]), {"a": [run]}, "tercile")
+    lines = [line for axis in figure.axes for line in axis.lines if line.get_label() == "a"]
+    assert len(lines) == 3
+    for line in lines:
+        assert line.axes.get_ylim()[0] <= line.get_ydata().min()
 
 
 def test_thin_out_keeps_level_and_length() -> None:

@@ -121,6 +121,21 @@ def test_missing_protocol_and_empty_group_stay_visible() -> None:
     assert sections[0].rows[1].cells["overall"].text() == "n/a"
 
 
+def test_differences_start_at_the_first_row_that_has_the_protocol() -> None:
+    runs = [RunResult(f"s{i}", results(0.30), "simclr", f"p{i}") for i in range(2)]
+    for method, few in (("gml", 0.40), ("iccl", 0.45)):
+        for i in range(2):
+            found = results(few)
+            found["protocols"]["classifier"] = dict(found["protocols"]["knn_k20_T0.07"])
+            runs.append(RunResult(f"{method}{i}", found, method, f"p{i}"))
+    knn, classifier = summarise(runs)
+    minus = "\N{MINUS SIGN}"
+    assert [d.name for d in knn.differences] == [f"gml {minus} simclr", f"iccl {minus} simclr"]
+    assert [d.name for d in classifier.differences] == [f"iccl {minus} gml"]
+    assert classifier.differences[0].cells["few"].text(signed=True) == "+5.0 ± 0.0"
+    assert classifier.rows[0].cells["overall"].text() == "n/a"
+
+
 def test_spread_note_says_what_the_spread_is() -> None:
     single = [RunResult("a", results(0.3)), RunResult("b", results(0.3))]
     assert "on one training run each" in spread_note(summarise(single))

@@ -83,7 +83,7 @@ def test_momentum_mode(tmp_path: Any) -> None:
 
 
 def test_class_counts_that_nobody_knows(tmp_path: Any) -> None:
-    with pytest.raises(UserError, match=r"Set method_kwargs\.class_counts to a list"):
+    with pytest.raises(UserError, match=r"Set method_kwargs.class_counts to a list"):
         two_steps(gml_config(tmp_path), labelled=False)
     counts = [6, 4, 2, 0, 0]
     cfg = gml_config(tmp_path, method_kwargs__class_counts=counts)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""GML's queue: features, labels and indexes stay together, rings wrap, resume and ranks."""
+"""GML's queue: features, labels and indexes stay together, rings wrap, all is in checkpoints."""
 
 import pytest
 import torch

@@ -110,7 +110,17 @@ def shrink(cfg, folder, tiny_data, out):
         cfg.eval.knn.k = 3
         if cfg.eval.linear:
             cfg.eval.linear.shots = ["full"]
+        if cfg.method_kwargs.get("teacher"):
+            cfg.method_kwargs.teacher = str(train_teacher(cfg, f"{out}-teacher"))
     return cfg
+
+
+def train_teacher(cfg, out):
+    """The same file's run without a teacher of its own."""
+    cfg = cfg.copy()
+    cfg.method_kwargs.update(teacher=None, distill_weight=0.0)
+    cfg.output_dir = out
+    return pretrain(cfg)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: str(p.relative_to(ROOT)))
