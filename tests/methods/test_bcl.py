@@ -57,7 +57,7 @@ def watched(model, data, watch, ckpt=None, **kwargs):
 
 
 def assert_bcl_loss_is_simclrs(trainer):
-    own, theirs = (trainer.callback_metrics[f"train_{k}_loss_epoch"] for k in ("bcl", "nce"))
+    own, theirs = (trainer.callback_metrics[f"train_{k}_epoch"] for k in ("bcl_loss", "nce_loss"))
     assert float(own) == pytest.approx(float(theirs), rel=1e-5)
 
 

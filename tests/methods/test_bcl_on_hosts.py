@@ -38,5 +38,7 @@ def test_three_epochs_over_every_method(base: str, tmp_path: Any) -> None:
     assert watch.strengths[2].max() == 1 or watch.strengths[2].min() == 0
     assert model.cfg.method == base
     if base == "simclr":
-        own, theirs = (trainer.callback_metrics[f"train_{k}_loss_epoch"] for k in ("bcl", "nce"))
+        own, theirs = (
+            trainer.callback_metrics[f"train_{k}_epoch"] for k in ("bcl_loss", "nce_loss")
+        )
         assert float(own) == pytest.approx(float(theirs), rel=1e-4)
