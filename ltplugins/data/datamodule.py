@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ltplugins.data.augmentations import parse_augmentations
-from ltplugins.data.config import DataConfig, parse_data_config
+from ltplugins.data.config import DaliConfig, DataConfig, parse_data_config
 from ltplugins.data.engines import RawLoader, build_loader
 from ltplugins.data.imbalance import make_split
 from ltplugins.data.loader import Loader
@@ -24,6 +24,7 @@ from ltplugins.data.sources import build_source, has_test_part
 from ltplugins.data.transforms import eval_transform
 from ltplugins.data.view_dataset import RawBatch
 from ltplugins.errors import UserError
+from ltplugins.schema import parse
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class LTDataModule(LightningDataModule):
 
     Args:
         cfg: solo-learn's config with ``data``, ``augmentations``, ``optimizer.batch_size`` and
-            ``seed``; also ``data.imbalance``, ``data.engine``, ``data.sampler``, ``data.ood``.
+            ``seed``; also ``data.imbalance``, ``data.engine``, ``data.sampler``, ``data.ood``, ``dali``.
 
     Raises:
         UserError: whatever does not fit, before any work starts.
@@ -70,6 +71,7 @@ class LTDataModule(LightningDataModule):
     def __init__(self, cfg: Mapping[str, Any]) -> None:
         super().__init__()
         self.cfg = parse_data_config(cfg["data"])
+        self.dali = parse(DaliConfig, cfg.get("dali"), "dali")
         self.blocks = parse_augmentations(cfg["augmentations"])
         self.batch_size = int(cfg["optimizer"]["batch_size"])
         self.seed = int(cfg.get("seed", 5))  # solo-learn's default
@@ -122,8 +124,8 @@ class LTDataModule(LightningDataModule):
             return self._loader  # asked again because its length has changed; its workers live on
         else:
             self._loader_of = trainer
-            on_device = trainer.strategy.root_device.type != "cpu"
-            self._loader = self._build(trainer.global_rank, trainer.world_size, raw=on_device)
+            device = trainer.strategy.root_device
+            self._loader = self._build(trainer.global_rank, trainer.world_size, device)
         return self._loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -195,7 +197,9 @@ class LTDataModule(LightningDataModule):
         assert isinstance(self._loader, RawLoader)
         return self._loader.finish(batch)
 
-    def _build(self, rank: int, world_size: int, *, raw: bool = False) -> Loader:
+    def _build(
+        self, rank: int, world_size: int, device: torch.device = torch.device("cpu")
+    ) -> Loader:
         sampler = build_sampler(
             self.cfg.sampler, self.targets, seed=self.seed, rank=rank, world_size=world_size
         )
@@ -217,8 +221,17 @@ class LTDataModule(LightningDataModule):
             rank=rank,
             world_size=world_size,
             on_corrupt=self.cfg.on_corrupt,
-            raw=raw,
+            raw=device.type != "cpu",
+            dali_device=self._dali_device(device),
         )
+
+    def _dali_device(self, device: torch.device) -> torch.device:
+        """``dali.device``, or the CPU where the training itself is on one."""
+        if self.dali.device == "cpu":
+            return torch.device("cpu")
+        if device.type == "cpu" and self.cfg.engine == "dali" and self.trainer is not None:
+            log.warning("dali.device=gpu, and training is on the CPU: DALI works there too.")
+        return device
 
 
 def _ood_source(cfg: DataConfig) -> Source | None:
