@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ltplugins.errors import UserError
 from ltplugins.schema import parse
 
+
 @dataclass(frozen=True)
 class DaliConfig:
     """The ``dali`` block: solo-learn's keys.

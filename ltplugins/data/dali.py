@@ -47,7 +47,10 @@ _AHEAD = 2  # batches that are read and drawn before DALI asks for them
 
 def check_dali(blocks: Sequence[AugmentationBlock]) -> None:
     """Raise a UserError where DALI is absent or cannot do a step of the augmentations."""
-    if importlib.util.find_spec("nvidia") is None or importlib.util.find_spec("nvidia.dali") is None:
+    if (
+        importlib.util.find_spec("nvidia") is None
+        or importlib.util.find_spec("nvidia.dali") is None
+    ):
         raise UserError(
             "data.engine: dali needs NVIDIA DALI, which is not installed. "
             'Run pip install "ltplugins[dali-cu13]" (CUDA 13, as torch\'s own builds, or no GPU) '
@@ -134,8 +137,7 @@ class DaliLoader(Loader):
                 return
             except RuntimeError as error:
                 self._pipeline = None  # DALI's is not usable any more
-                # It works ahead, so that any of the batches it has may be the one.
-                if not any([self._look_into(prepared.draws) for prepared in self._feed.sent]):
+                if not self._look_into():
                     raise error
                 return
             batch = self._feed.sent.popleft().batch
@@ -197,24 +199,34 @@ class DaliLoader(Loader):
         pipeline.build()
         return pipeline
 
-    def _look_into(self, draws: list[Draw]) -> bool:
-        """Whether DALI cannot decode some image of a batch; it is left to PIL, or out, from now on."""
-        data, found = self.dataset, False
-        for position in sorted({draw.position for draw in draws}):
-            if position in data.damaged or position in data.by_pil:
-                continue
+    def _look_into(self) -> bool:
+        """Find what DALI could not decode; from now on it is left out, or left to PIL.
+
+        DALI works ahead, so that any of the batches it has may hold the image. Those that PIL
+        cannot read either come first: they are what is usually wrong, and PIL is quick to say.
+        """
+        unreadable = (self._unreadable(prepared.draws) for prepared in self._feed.sent)
+        return any(unreadable) or any(self._foreign(p.draws) for p in self._feed.sent)
+
+    def _unreadable(self, draws: list[Draw]) -> bool:
+        data, before = self.dataset, len(self.dataset.damaged)
+        for position in {draw.position for draw in draws} - data.damaged.keys():
             try:
-                file = data.encoded(position)
                 data.source.load(int(data.indices[position]))
             except CorruptImage as damage:
                 data.damaged[position] = (damage.path, damage.reason)
-                found = True
-                continue
-            if not _decodes(file):
+        return len(data.damaged) > before
+
+    def _foreign(self, draws: list[Draw]) -> bool:
+        data = self.dataset
+        if data.shape is not None:
+            return False  # arrays are not decoded
+        before = len(data.by_pil)
+        for position in {d.position for d in draws} - data.damaged.keys() - data.by_pil:
+            if not _decodes(data.encoded(position)):
                 log.warning("DALI cannot decode training image %d: PIL decodes it.", position)
                 data.by_pil.add(position)
-                found = True
-        return found
+        return len(data.by_pil) > before
 
 
 def _prepare(

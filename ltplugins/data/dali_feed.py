@@ -182,10 +182,12 @@ def view_inputs(block: AugmentationBlock, number: int, batch: FedBatch) -> list[
     rows = crops.size * len(batch.seeds)
     streams = RowStreams(mix_seeds(batch.seeds, number, crops).reshape(-1))
     height, width = np.tile(batch.sizes, (crops.size, 1)).T.astype(np.float64)
-    params = draw_params(
-        block, rows, torch.from_numpy(height), torch.from_numpy(width), streams
-    )
-    table = {**_geometry(block, params, height, width), **_jitter(params), **_filters(block, params)}
+    params = draw_params(block, rows, torch.from_numpy(height), torch.from_numpy(width), streams)
+    table = {
+        **_geometry(block, params, height, width),
+        **_jitter(params),
+        **_filters(block, params),
+    }
     split = {k: np.split(v, block.num_crops) for k, v in table.items()}
     return [{k: v[crop] for k, v in split.items()} for crop in range(block.num_crops)]
 

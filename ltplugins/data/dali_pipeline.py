@@ -102,7 +102,8 @@ def _crop(image: Any, block: AugmentationBlock, view: View) -> Any:
         region = {"roi_start": view["roi_start"], "roi_end": view["roi_end"]}
         return fn.resize(box, size=size, roi_relative=True, **region, **cubic)
     if "shape" in view:
-        image = fn.resize(image, size=view["shape"], **cubic)
+        sides = fn.cast(view["shape"], dtype=types.FLOAT)
+        image = fn.resize(image, size=sides, **cubic)
         image = fn.slice(image, start=view["start"], shape=size, axes=[0, 1])
     return fn.flip(image, horizontal=view["flip"])
 

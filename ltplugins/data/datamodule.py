@@ -125,7 +125,12 @@ class LTDataModule(LightningDataModule):
         else:
             self._loader_of = trainer
             device = trainer.strategy.root_device
-            self._loader = self._build(trainer.global_rank, trainer.world_size, device)
+            self._loader = self._build(
+                trainer.global_rank,
+                trainer.world_size,
+                raw=device.type != "cpu",
+                dali_device=self._dali_device(device),
+            )
         return self._loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
@@ -198,7 +203,12 @@ class LTDataModule(LightningDataModule):
         return self._loader.finish(batch)
 
     def _build(
-        self, rank: int, world_size: int, device: torch.device = torch.device("cpu")
+        self,
+        rank: int,
+        world_size: int,
+        *,
+        raw: bool = False,
+        dali_device: torch.device | None = None,
     ) -> Loader:
         sampler = build_sampler(
             self.cfg.sampler, self.targets, seed=self.seed, rank=rank, world_size=world_size
@@ -221,15 +231,15 @@ class LTDataModule(LightningDataModule):
             rank=rank,
             world_size=world_size,
             on_corrupt=self.cfg.on_corrupt,
-            raw=device.type != "cpu",
-            dali_device=self._dali_device(device),
+            raw=raw,
+            dali_device=dali_device,
         )
 
     def _dali_device(self, device: torch.device) -> torch.device:
         """``dali.device``, or the CPU where the training itself is on one."""
         if self.dali.device == "cpu":
             return torch.device("cpu")
-        if device.type == "cpu" and self.cfg.engine == "dali" and self.trainer is not None:
+        if device.type == "cpu" and self.cfg.engine == "dali":
             log.warning("dali.device=gpu, and training is on the CPU: DALI works there too.")
         return device
 

@@ -169,8 +169,7 @@ def replacements(
         path, reason = corrupt[0]
         return f"all {len(images)} images of a batch are corrupt, the first: {path} ({reason})."
     return [
-        slot if image is not None else valid[slot % len(valid)]
-        for slot, image in enumerate(images)
+        slot if image is not None else valid[slot % len(valid)] for slot, image in enumerate(images)
     ]
 
 
