@@ -97,6 +97,16 @@ def test_resolve_names_what_is_wrong(changes, text):
         resolve(config(**changes))
 
 
+def test_solo_learns_dali_format_is_an_engine():
+    cfg = resolve(config(data__format="dali", data__train_path="x"))
+    assert (cfg.data.format, cfg.data.engine) == ("image_folder", "dali")
+    assert resolve(cfg) == cfg
+    with pytest.raises(UserError, match=r"asks for the engine dali, and data.engine is workers"):
+        resolve(config(data__format="dali", data__engine="workers"))
+    with pytest.raises(UserError, match=r"dali.device: expected one of gpu, cpu; got 'tpu'"):
+        resolve(config(dali={"device": "tpu"}))
+
+
 def test_missing_sections_are_listed_with_a_way_out():
     with pytest.raises(UserError, match=r"has no max_epochs, optimizer. Start from one"):
         cfg = config()

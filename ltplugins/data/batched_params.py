@@ -86,8 +86,9 @@ def draw_params(
 ) -> ViewParams:
     """Draw the parameters of ``rows`` views of images of height x width pixels.
 
-    Height and width are of all images, or Float64[R]. The number of draws depends on ``rows`` only, never on the block, so that switching one step
-    off leaves the others' random numbers as they were.
+    Height and width are of all images, or Float64[R]. The number of draws depends on ``rows``
+    only, never on the block, so that switching one step off leaves the others' random numbers as
+    they were.
     """
 
     def chance(prob: float) -> Tensor:

@@ -8,13 +8,15 @@ tests/data/test_data_dali_views.py:
 - blur: a true Gaussian with mirrored borders, where PIL chains three box blurs and repeats them;
 - equalize: DALI's table, within a few levels of PIL's.
 
-Jitter has a random order for every sample and shifts the hue of HSV, as in the other engines. DALI's
-own ``color_twist`` has one order for all and turns a linear approximation of the hue, so the shift
-is written in its arithmetic here. A sample passes three slots of brightness, contrast or saturation
-before or after the shift; ``if`` on a sample's number splits and joins the batch in DALI.
+Jitter has a random order for every sample and shifts the hue of HSV, as in the other engines.
+DALI's own ``color_twist`` has one order for all and turns a linear approximation of the hue, so the
+shift is written in its arithmetic here. A sample passes three slots of brightness, contrast or
+saturation before or after the shift; ``if`` on a sample's number splits and joins the batch.
 
 Legend: V views, S crop size, C channels.
 """
+
+# ruff: noqa: SIM102 - an `if` on Python's values is another than one on a sample's number
 
 from collections.abc import Sequence
 from typing import Any

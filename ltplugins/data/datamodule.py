@@ -62,7 +62,8 @@ class LTDataModule(LightningDataModule):
 
     Args:
         cfg: solo-learn's config with ``data``, ``augmentations``, ``optimizer.batch_size`` and
-            ``seed``; also ``data.imbalance``, ``data.engine``, ``data.sampler``, ``data.ood``, ``dali``.
+            ``seed``; also ``data.imbalance``, ``data.engine``, ``data.sampler``, ``data.ood``,
+            and ``dali``.
 
     Raises:
         UserError: whatever does not fit, before any work starts.

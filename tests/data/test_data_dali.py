@@ -230,7 +230,7 @@ def test_what_only_pil_can_decode_is_left_to_pil(tmp_path, caplog):
     Image.open(source.paths[3]).save(tmp_path / "x.gif")
     (tmp_path / "x.gif").rename(source.paths[3])  # PIL looks at the bytes, not at the name
     batches = [epoch_of(loader_of(source, engine=e)) for e in ("dali", "workers")]
-    assert [seen(b) for b in batches][0] == seen(batches[1])
+    assert seen(batches[0]) == seen(batches[1])
     assert "DALI cannot decode training image 3" in caplog.text
     for found, expected in zip(*batches, strict=True):
         assert (found[1][0] - expected[1][0]).abs().mean() < 2 / 255
