@@ -124,7 +124,7 @@ class DaliDataset(ViewDataset):
         data, path = _read(self.source, i)
         if not self._sizes[position, 0]:
             try:
-                with Image.open(BytesIO(data)) as image:
+                with Image.open(BytesIO(data.tobytes())) as image:
                     self._sizes[position] = image.size[::-1]
             except DAMAGE as error:
                 raise CorruptImage(path, f"{type(error).__name__}: {error}") from error
