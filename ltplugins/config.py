@@ -261,6 +261,8 @@ def identity(cfg: DictConfig, world_size: int) -> dict[str, Any]:
     kept: dict[str, Any] = {str(k): v for k, v in plain.items() if k not in skip}
     kept["data"] = {k: v for k, v in kept["data"].items() if k != "num_workers"}
     kept.pop("devices", None)
+    if kept["data"].get("engine") != "dali":
+        kept.pop("dali", None)
     kept["world_size"] = world_size
     return kept
 

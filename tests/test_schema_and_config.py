@@ -138,6 +138,12 @@ def test_identity_ignores_only_what_cannot_change_the_numbers():
     cfg = resolve(config())
     same = resolve(config(output_dir="elsewhere", data__num_workers=7))
     assert differences(identity(cfg, 1), identity(same, 1)) == []
+    for engine, rows in (("batched", []), ("dali", ["dali.device: 'cpu' there, 'gpu' here"])):
+        pair = [
+            resolve(config(data__engine=engine, dali={"device": device}))
+            for device in ("cpu", "gpu")
+        ]
+        assert differences(*(identity(one, 1) for one in pair)) == rows
     other = resolve(config(method_kwargs__temperature=0.5, data__imbalance={"factor": 10.0}))
     rows = differences(identity(cfg, 1), identity(other, 2))
     assert rows == [

@@ -126,7 +126,9 @@ class DaliLoader(Loader):
                 yield batch
                 if iteration is not self._iteration:
                     raise RuntimeError("another iteration over this loader has begun")
-            raise_if_message(self._message)
+            if self._pipeline is not None:  # no batch failed: the feed has ended
+                raise_if_message(self._message)
+                assert number == stop, "DALI has ended an epoch early"
 
     def _run(self) -> Iterator[list[Any]]:
         """Batches until the feed's end, or until DALI failed on one and it was looked into."""

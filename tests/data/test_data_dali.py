@@ -95,7 +95,12 @@ def test_the_seed_is_the_runs(jpegs):
         epoch_of(loader_of(jpegs, blocks=[FLIPPED], seed=seed)) for seed in (3, 3, 4)
     )
     assert same(one, two)
-    assert not same(one, other)
+    views = []
+    for batches in (one, other):
+        back = torch.tensor(seen(batches)).argsort()
+        views.append(torch.cat([batch[1][0] for batch in batches])[back])
+    changed = (views[0] - views[1]).abs().amax((1, 2, 3)) > 0.1  # image by image
+    assert changed.float().mean() > 0.8
 
 
 @pytest.mark.parametrize(("batch_size", "last"), [(4, 3), (7, 1), (15, 15), (40, 15)])
