@@ -4,9 +4,9 @@
 It is imported only where DALI is. Steps, their order and their rounding to 8 bits after each are
 those of the ``workers`` engine (see transforms.py). Differences, on a CPU as measured by
 tests/data/test_data_dali_views.py:
-- bicubic resize: DALI's kernel differs from PIL's by a few levels of 255 at single pixels;
+- bicubic resize: repeats the border's pixel where PIL cuts the kernel; inside, a few levels of 255;
 - blur: a true Gaussian with mirrored borders, where PIL chains three box blurs and repeats them;
-- equalize: DALI's table, within a few levels of PIL's.
+- equalize: OpenCV's definition, where PIL's steps are whole numbers of pixels.
 
 Jitter has a random order for every sample and shifts the hue of HSV, as in the other engines.
 DALI's own ``color_twist`` has one order for all and turns a linear approximation of the hue, so the

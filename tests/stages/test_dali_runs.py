@@ -5,12 +5,17 @@ import json
 import logging
 
 import lightning.pytorch as pl
+import numpy as np
+import pytest
 import torch
 from dali_helpers import DALI_MARKS, write_jpegs
-from helpers import tiny_config
+from helpers import VIEW, tiny_config
 from run_helpers import assert_same_run, build, interrupted, load, quiet_trainer
 
 from ltplugins.data.dali import DaliLoader
+from ltplugins.data.engines import build_loader
+from ltplugins.data.samplers import build_sampler
+from ltplugins.data.sources import image_folder
 from ltplugins.stages.csv_logger import read_metrics
 from ltplugins.stages.pretrain import pretrain
 
@@ -93,3 +98,32 @@ def test_colt_draws_its_growing_subset_and_resumes(tmp_path):
     assert rest.drawn == whole.drawn[13:]
     for key, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_gives_the_views_of_the_cpu(tmp_path):
+    """Written without a GPU at hand: the first machine that has one decides."""
+    source = image_folder(write_jpegs(tmp_path))
+    batches = []
+    for device in ("cpu", "cuda:0"):
+        sampler = build_sampler("shuffle", source.targets)
+        options = {"batch_size": 4, "num_workers": 1, "seed": 0, "drop_last": False}
+        batches.append(
+            list(
+                build_loader(
+                    source,
+                    np.arange(len(source)),
+                    sampler,
+                    [VIEW],
+                    engine="dali",
+                    dali_device=torch.device(device),
+                    **options,
+                )
+            )
+        )
+    for found, expected in zip(*batches, strict=True):
+        assert torch.equal(found[0], expected[0])
+        for view, other in zip(found[1], expected[1], strict=True):
+            assert other.device.type == "cuda"
+            assert (view - other.cpu()).abs().mean() < 0.05
