@@ -12,12 +12,12 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.data.config import DataConfig
+from ltplugins.data.config import DaliConfig, DataConfig, parse_data_config
 from ltplugins.errors import UserError, nearest, unknown
 from ltplugins.host.builtin.config import (
     BackboneConfig,
@@ -61,14 +61,6 @@ class WandbSection:
 
 
 @dataclass
-class DaliSection:
-    """``dali``."""
-
-    device: Literal["gpu", "cpu"] = "gpu"
-    encode_indexes_into_labels: bool = False
-
-
-@dataclass
 class AutoUmapSection:
     """``auto_umap``: accepted so that solo-learn's files load; the report draws embeddings."""
 
@@ -88,7 +80,7 @@ _SECTIONS: dict[str, type] = {
     "knn_eval": KnnConfig,
     "momentum": MomentumConfig,
     "performance": PerformanceConfig,
-    "dali": DaliSection,
+    "dali": DaliConfig,
     "auto_umap": AutoUmapSection,
 }
 _REQUIRED_SECTIONS = ("backbone", "data", "optimizer")
@@ -140,7 +132,11 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> DictConfig:
         plain["optimizer"] = {"classifier_lr": 0.1, "weight_decay": 0.0, **plain["optimizer"]}
     for name, section in _SECTIONS.items():
         if name in plain or name in _REQUIRED_SECTIONS:
-            parsed: Any = parse(section, plain.get(name), name)
+            parsed: Any = (
+                parse_data_config(plain["data"] or {})
+                if name == "data"
+                else parse(section, plain.get(name), name)
+            )
             given = plain.get(name) or {}
             # Typed values replace the given ones; keys nobody gave stay absent where the host
             # has its own default for them.
@@ -265,6 +261,8 @@ def identity(cfg: DictConfig, world_size: int) -> dict[str, Any]:
     kept: dict[str, Any] = {str(k): v for k, v in plain.items() if k not in skip}
     kept["data"] = {k: v for k, v in kept["data"].items() if k != "num_workers"}
     kept.pop("devices", None)
+    if kept["data"].get("engine") != "dali":
+        kept.pop("dali", None)
     kept["world_size"] = world_size
     return kept
 

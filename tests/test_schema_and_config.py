@@ -97,6 +97,16 @@ def test_resolve_names_what_is_wrong(changes, text):
         resolve(config(**changes))
 
 
+def test_solo_learns_dali_format_is_an_engine():
+    cfg = resolve(config(data__format="dali", data__train_path="x"))
+    assert (cfg.data.format, cfg.data.engine) == ("image_folder", "dali")
+    assert resolve(cfg) == cfg
+    with pytest.raises(UserError, match=r"asks for the engine dali, and data.engine is workers"):
+        resolve(config(data__format="dali", data__engine="workers"))
+    with pytest.raises(UserError, match=r"dali.device: expected one of gpu, cpu; got 'tpu'"):
+        resolve(config(dali={"device": "tpu"}))
+
+
 def test_missing_sections_are_listed_with_a_way_out():
     with pytest.raises(UserError, match=r"has no max_epochs, optimizer. Start from one"):
         cfg = config()
@@ -128,6 +138,12 @@ def test_identity_ignores_only_what_cannot_change_the_numbers():
     cfg = resolve(config())
     same = resolve(config(output_dir="elsewhere", data__num_workers=7))
     assert differences(identity(cfg, 1), identity(same, 1)) == []
+    for engine, rows in (("batched", []), ("dali", ["dali.device: 'cpu' there, 'gpu' here"])):
+        pair = [
+            resolve(config(data__engine=engine, dali={"device": device}))
+            for device in ("cpu", "gpu")
+        ]
+        assert differences(*(identity(one, 1) for one in pair)) == rows
     other = resolve(config(method_kwargs__temperature=0.5, data__imbalance={"factor": 10.0}))
     rows = differences(identity(cfg, 1), identity(other, 2))
     assert rows == [

@@ -10,6 +10,7 @@ Legend: R rows = num_crops x B samples; row k * B + i is crop k of image i.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +24,16 @@ TRIES = 10
 # The blur's sigma takes one of this many evenly spaced values of its range, so that the matrices
 # are made once and not for every sample. Over [0.1, 2.0] the step is 0.03 pixels.
 SIGMA_LEVELS = 64
+
+
+class RowNumbers(Protocol):
+    """Uniform random numbers of rows that each have a stream of their own."""
+
+    def rand(self, rows: int, before: Sequence[int], after: Sequence[int]) -> Tensor:
+        """Float64[*before R *after] in [0, 1)."""
+
+
+Randomness = torch.Generator | RowNumbers
 
 
 @dataclass(frozen=True)
@@ -67,23 +78,31 @@ class ViewParams:
 
 
 def draw_params(
-    block: AugmentationBlock, rows: int, height: int, width: int, generator: torch.Generator
+    block: AugmentationBlock,
+    rows: int,
+    height: int | Tensor,
+    width: int | Tensor,
+    generator: Randomness,
 ) -> ViewParams:
     """Draw the parameters of ``rows`` views of images of height x width pixels.
 
-    The number of draws depends on ``rows`` only, never on the block, so that switching one step
-    off leaves the others' random numbers as they were.
+    Height and width are of all images, or Float64[R]. The number of draws depends on ``rows``
+    only, never on the block, so that switching one step off leaves the others' random numbers as
+    they were.
     """
 
     def chance(prob: float) -> Tensor:
-        return torch.rand(rows, generator=generator) < prob
+        return uniform(generator, rows) < prob
 
     crop = draw_crops(block.rrc, rows, height, width, generator)
     flip = chance(block.horizontal_flip.prob)
     jitter = _draw_jitter(block.color_jitter, rows, generator)
     grey = chance(block.grayscale.prob)
     blur = chance(block.gaussian_blur.prob)
-    sigma_level = torch.randint(SIGMA_LEVELS, (rows,), generator=generator)
+    if isinstance(generator, torch.Generator):
+        sigma_level = torch.randint(SIGMA_LEVELS, (rows,), generator=generator)
+    else:
+        sigma_level = (generator.rand(rows, (), ()) * SIGMA_LEVELS).long()
     return ViewParams(
         crop=crop if block.rrc.enabled else None,
         flip=flip,
@@ -96,6 +115,19 @@ def draw_params(
     )
 
 
+def uniform(
+    generator: Randomness,
+    rows: int,
+    before: Sequence[int] = (),
+    after: Sequence[int] = (),
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Float[*before R *after] in [0, 1), from one stream or from one a row."""
+    if isinstance(generator, torch.Generator):
+        return torch.rand(*before, rows, *after, generator=generator, dtype=dtype)
+    return generator.rand(rows, before, after).to(dtype)
+
+
 def sigma_values(sigma: Sequence[float]) -> Tensor:
     """Float[SIGMA_LEVELS], the middles of equal parts of the range."""
     low, high = sigma
@@ -103,11 +135,18 @@ def sigma_values(sigma: Sequence[float]) -> Tensor:
 
 
 def draw_crops(
-    rrc: RRCConfig, rows: int, height: int, width: int, generator: torch.Generator
+    rrc: RRCConfig,
+    rows: int,
+    height: int | Tensor,
+    width: int | Tensor,
+    generator: Randomness,
 ) -> CropParams:
     """Boxes as torchvision's RandomResizedCrop draws them: ten tries, else a central crop."""
-    u = torch.rand(2, TRIES, rows, generator=generator, dtype=torch.float64)
-    place = torch.rand(2, rows, generator=generator, dtype=torch.float64)
+    height, width = (
+        torch.as_tensor(side, dtype=torch.float64).expand(rows) for side in (height, width)
+    )
+    u = uniform(generator, rows, before=(2, TRIES), dtype=torch.float64)
+    place = uniform(generator, rows, before=(2,), dtype=torch.float64)
     low, high = rrc.crop_min_scale, rrc.crop_max_scale
     area = height * width * (low + (high - low) * u[0])
     ratio = (LOG_RATIO * (2.0 * u[1] - 1.0)).exp()
@@ -117,28 +156,26 @@ def draw_crops(
     first = valid.int().argmax(0, keepdim=True)  # the first try that fits
     found = valid.any(0)
     full_h, full_w = _central_size(height, width)
-    h = torch.where(found, h.gather(0, first)[0], float(full_h))
-    w = torch.where(found, w.gather(0, first)[0], float(full_w))
-    top = torch.where(found, (place[0] * (height - h + 1)).floor(), float((height - full_h) // 2))
-    left = torch.where(found, (place[1] * (width - w + 1)).floor(), float((width - full_w) // 2))
+    h = torch.where(found, h.gather(0, first)[0], full_h)
+    w = torch.where(found, w.gather(0, first)[0], full_w)
+    top = torch.where(found, (place[0] * (height - h + 1)).floor(), ((height - h) / 2).floor())
+    left = torch.where(found, (place[1] * (width - w + 1)).floor(), ((width - w) / 2).floor())
     return CropParams(top.float(), left.float(), h.float(), w.float())
 
 
-def _central_size(height: int, width: int) -> tuple[int, int]:
+def _central_size(height: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
     """Height and width of the largest central box whose ratio is in the range."""
-    ratio, limit = width / height, math.exp(LOG_RATIO)
-    if ratio < 1.0 / limit:
-        return round(width * limit), width
-    if ratio > limit:
-        return height, round(height * limit)
-    return height, width
+    limit = math.exp(LOG_RATIO)
+    return torch.minimum(height, (width * limit).round()), torch.minimum(
+        width, (height * limit).round()
+    )
 
 
-def _draw_jitter(cfg: JitterConfig, rows: int, generator: torch.Generator) -> JitterParams:
-    apply = torch.rand(rows, generator=generator) < cfg.prob
-    rank = torch.rand(rows, 4, generator=generator)
-    u = torch.rand(rows, 3, generator=generator)
+def _draw_jitter(cfg: JitterConfig, rows: int, generator: Randomness) -> JitterParams:
+    apply = uniform(generator, rows) < cfg.prob
+    rank = uniform(generator, rows, after=(4,))
+    u = uniform(generator, rows, after=(3,))
     strength = torch.tensor([cfg.brightness, cfg.contrast, cfg.saturation])
     low, high = (1.0 - strength).clamp(min=0.0), 1.0 + strength
-    hue = cfg.hue * (2.0 * torch.rand(rows, generator=generator) - 1.0)
+    hue = cfg.hue * (2.0 * uniform(generator, rows) - 1.0)
     return JitterParams(apply, rank, low + (high - low) * u, hue)

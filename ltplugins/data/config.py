@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The ``data`` block of a run's YAML: solo-learn 1.0.6's keys and ours, typed."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,10 +9,19 @@ from typing import Any, Literal
 from ltplugins.errors import UserError
 from ltplugins.schema import parse
 
-DALI_MESSAGE = (
-    "engine 'dali' is not available; the engines are workers and batched. "
-    "Set data.format to image_folder, file_list or arrays, and data.engine to workers or batched."
-)
+
+@dataclass(frozen=True)
+class DaliConfig:
+    """The ``dali`` block: solo-learn's keys.
+
+    Attributes:
+        device: where the engine ``dali`` decodes and augments.
+        encode_indexes_into_labels: solo-learn's loader gives true indexes only with it; the engine
+            here always does, so that it has no effect.
+    """
+
+    device: Literal["gpu", "cpu"] = "gpu"
+    encode_indexes_into_labels: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,8 +56,12 @@ class DataConfig:
 def parse_data_config(section: Mapping[str, Any] | DataConfig) -> DataConfig:
     """Check the ``data`` block.
 
+    solo-learn's ``format: dali`` is an image folder that the engine ``dali`` reads, and comes back
+    as these two.
+
     Raises:
-        UserError: an unknown key or a wrong type, a fraction outside (0, 1), or DALI asked for.
+        UserError: an unknown key or a wrong type, a fraction outside (0, 1), ``format: dali`` with
+            another engine.
     """
     cfg = section if isinstance(section, DataConfig) else parse(DataConfig, section, "data")
     if cfg.fraction > 0 and not cfg.fraction < 1:
@@ -55,6 +69,12 @@ def parse_data_config(section: Mapping[str, Any] | DataConfig) -> DataConfig:
             f"data.fraction: expected a share between 0 and 1 (or -1 for everything), "
             f"got {cfg.fraction}."
         )
-    if cfg.format == "dali" or cfg.engine == "dali":
-        raise UserError(DALI_MESSAGE)
-    return cfg
+    if cfg.format != "dali":
+        return cfg
+    engine = None if isinstance(section, DataConfig) else section.get("engine")
+    if engine not in (None, "dali"):
+        raise UserError(
+            f"data.format: dali asks for the engine dali, and data.engine is {engine}. "
+            f"Set data.engine: dali, or data.format: image_folder."
+        )
+    return dataclasses.replace(cfg, format="image_folder", engine="dali")

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ltplugins.data.augmentations import parse_augmentations
-from ltplugins.data.config import DataConfig, parse_data_config
+from ltplugins.data.config import DaliConfig, DataConfig, parse_data_config
 from ltplugins.data.engines import RawLoader, build_loader
 from ltplugins.data.imbalance import make_split
 from ltplugins.data.loader import Loader
@@ -25,6 +25,7 @@ from ltplugins.data.strength import Boost, StrengthTable
 from ltplugins.data.transforms import eval_transform
 from ltplugins.data.view_dataset import RawBatch
 from ltplugins.errors import UserError
+from ltplugins.schema import parse
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,8 @@ class LTDataModule(LightningDataModule):
 
     Args:
         cfg: solo-learn's config with ``data``, ``augmentations``, ``optimizer.batch_size`` and
-            ``seed``; also ``data.imbalance``, ``data.engine``, ``data.sampler``, ``data.ood``.
+            ``seed``; also ``data.imbalance``, ``data.engine``, ``data.sampler``, ``data.ood``,
+            and ``dali``.
 
     Raises:
         UserError: whatever does not fit, before any work starts.
@@ -71,6 +73,7 @@ class LTDataModule(LightningDataModule):
     def __init__(self, cfg: Mapping[str, Any]) -> None:
         super().__init__()
         self.cfg = parse_data_config(cfg["data"])
+        self.dali = parse(DaliConfig, cfg.get("dali"), "dali")
         self.blocks = parse_augmentations(cfg["augmentations"])
         self.batch_size = int(cfg["optimizer"]["batch_size"])
         self.seed = int(cfg.get("seed", 5))  # solo-learn's default
@@ -125,8 +128,13 @@ class LTDataModule(LightningDataModule):
             return self._loader  # asked again because its length has changed; its workers live on
         else:
             self._loader_of = trainer
-            on_device = trainer.strategy.root_device.type != "cpu"
-            self._loader = self._build(trainer.global_rank, trainer.world_size, raw=on_device)
+            device = trainer.strategy.root_device
+            self._loader = self._build(
+                trainer.global_rank,
+                trainer.world_size,
+                raw=device.type != "cpu",
+                dali_device=self._dali_device(device),
+            )
         if self._loader_state is not None:
             self._loader.load_state_dict(self._loader_state)
             self._loader_state = None
@@ -243,7 +251,14 @@ class LTDataModule(LightningDataModule):
         assert isinstance(self._loader, RawLoader)
         return self._loader.finish(batch)
 
-    def _build(self, rank: int, world_size: int, *, raw: bool = False) -> Loader:
+    def _build(
+        self,
+        rank: int,
+        world_size: int,
+        *,
+        raw: bool = False,
+        dali_device: torch.device | None = None,
+    ) -> Loader:
         sampler = build_sampler(
             self.cfg.sampler, self.targets, seed=self.seed, rank=rank, world_size=world_size
         )
@@ -267,7 +282,16 @@ class LTDataModule(LightningDataModule):
             on_corrupt=self.cfg.on_corrupt,
             raw=raw,
             strengths=self._strengths,
+            dali_device=dali_device,
         )
+
+    def _dali_device(self, device: torch.device) -> torch.device:
+        """``dali.device``, or the CPU where the training itself is on one."""
+        if self.dali.device == "cpu":
+            return torch.device("cpu")
+        if device.type == "cpu" and self.cfg.engine == "dali":
+            log.warning("dali.device=gpu, and training is on the CPU: DALI works there too.")
+        return device
 
 
 def _ood_source(cfg: DataConfig) -> Source | None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Engines turn positions into views: ``workers`` image by image, ``batched`` a batch at a time.
+"""Engines turn positions into views: ``workers`` image by image, ``batched`` a batch at a time,
+``dali`` in NVIDIA's library.
 
-Both give solo-learn's batch ``[indexes (B,), [views V x (B,3,S,S)], targets (B,)]`` with the same
+All give solo-learn's batch ``[indexes (B,), [views V x (B,3,S,S)], targets (B,)]`` with the same
 indexes in the same order, and both can be resumed inside an epoch.
 
 Legend: N training images, B batch of one rank, V views, S crop size.
@@ -15,16 +16,17 @@ import torch
 
 from ltplugins.data.augmentations import AugmentationBlock, parse_augmentations
 from ltplugins.data.batched import BatchedViews
-from ltplugins.data.config import DALI_MESSAGE
+from ltplugins.data.dali import DaliLoader, check_dali
+from ltplugins.data.dali_feed import DaliDataset
 from ltplugins.data.loader import Loader, WorkerPool
 from ltplugins.data.samplers import EpochSampler
 from ltplugins.data.source import Source
 from ltplugins.data.strength import StrengthTable
 from ltplugins.data.transforms import ViewTransform
 from ltplugins.data.view_dataset import BatchDataset, RawBatch, ViewDataset, batch_generator
-from ltplugins.errors import UserError, unknown
+from ltplugins.errors import unknown
 
-ENGINES = ("batched", "workers")
+ENGINES = ("batched", "dali", "workers")
 Batch = list[Any]
 
 
@@ -107,6 +109,7 @@ def build_loader(
     on_corrupt: str = "fail",
     raw: bool = False,
     strengths: StrengthTable | None = None,
+    dali_device: torch.device | None = None,
 ) -> Loader:
     """Build the training loader of one rank.
 
@@ -115,9 +118,9 @@ def build_loader(
         split_indices: Int[N], the training subset; true indexes are positions in it.
         sampler: over the subset, of the same rank and world size.
         blocks: the ``augmentations`` list.
-        engine: ``workers`` or ``batched``.
+        engine: ``workers``, ``batched`` or ``dali``.
         batch_size: B, of one rank.
-        num_workers: decoding processes; 0 = in this process.
+        num_workers: decoding processes, or DALI's threads; 0 = in this process, or one thread.
         seed: of the run.
         rank, world_size: of this process.
         drop_last: drop the last, short batch; without it the ranks' last batches may differ.
@@ -125,12 +128,12 @@ def build_loader(
         raw: ``batched`` only: yield :class:`RawBatch`, to be finished on the training device;
             without it the whole-batch augmentation runs on the CPU, in the worker processes.
         strengths: of the images, where a method boosts their views.
+        dali_device: ``dali`` only: where it works; None = CPU.
 
     Raises:
-        UserError: an unknown engine, fewer images than the batch, a bad augmentation.
+        UserError: an unknown engine, fewer images than the batch, a bad augmentation, DALI asked
+            for and not installed.
     """
-    if engine == "dali":
-        raise UserError(DALI_MESSAGE)
     if engine not in ENGINES:
         raise unknown("data.engine", engine, ENGINES)
     if (sampler.rank, sampler.world_size) != (rank, world_size):
@@ -146,6 +149,17 @@ def build_loader(
     }
     seeds: dict[str, Any] = {"seed": seed, "on_corrupt": on_corrupt, "strengths": strengths}
     boost = None if strengths is None else strengths.boost
+    if engine == "dali":
+        check_dali(blocks)
+        return DaliLoader(
+            DaliDataset(source, split_indices, **seeds),
+            sampler,
+            batch_size=batch_size,
+            drop_last=drop_last,
+            blocks=blocks,
+            num_threads=max(1, num_workers),
+            device=dali_device,
+        )
     if engine == "workers":
         transform = ViewTransform(blocks, source.record, boost=boost)
         return WorkersLoader(

@@ -6,7 +6,7 @@ Legend: N training images, B batch of one rank, W ranks.
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader
@@ -14,8 +14,6 @@ from torch.utils.data import DataLoader
 from ltplugins.data.samplers import EpochSampler
 from ltplugins.data.view_dataset import (
     Draw,
-    RawBatch,
-    ViewBatch,
     ViewDataset,
     identity,
     raise_if_message,
@@ -23,6 +21,13 @@ from ltplugins.data.view_dataset import (
 from ltplugins.errors import UserError
 
 log = logging.getLogger(__name__)
+
+
+class Delivered(Protocol):
+    """A batch that knows which files were replaced in it, and why."""
+
+    @property
+    def corrupt(self) -> list[tuple[str, str]]: ...
 
 
 class Loader:
@@ -96,7 +101,7 @@ class Loader:
             return 0
         return pending[1]
 
-    def count_corrupt(self, batch: ViewBatch | RawBatch) -> None:
+    def count_corrupt(self, batch: Delivered) -> None:
         for path, reason in batch.corrupt:
             if path not in self.corrupt:
                 log.warning("corrupt image replaced by another of its batch: %s (%s)", path, reason)

@@ -16,7 +16,7 @@ from ltplugins.errors import UserError
 
 # What PIL raises on a damaged file: OSError (truncated, unidentified), SyntaxError (broken PNG),
 # ValueError and DecompressionBombError (sizes that cannot be right).
-_DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class CorruptImage(Exception):
@@ -106,7 +106,7 @@ class FileSource(Source):
         try:
             with Image.open(self.paths[i]) as image:
                 return np.asarray(image.convert("RGB"))
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise CorruptImage(self.paths[i], f"{type(error).__name__}: {error}") from error
 
     def subset(self, indices: np.ndarray) -> "FileSource":

@@ -7,7 +7,7 @@ from nothing else: not from the worker that does it, nor from how many workers o
 Legend: B batch, V views.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -100,18 +100,12 @@ class ViewDataset(Dataset[ViewBatch]):
                 images.append(self.source.load(int(self.indices[draw.position])))
             except CorruptImage as error:
                 if self.on_corrupt == "fail":
-                    return _corrupt_message(error.path, error.reason)
+                    return corrupt_message(error.path, error.reason)
                 corrupt.append((error.path, error.reason))
                 images.append(None)
-        valid = [slot for slot, image in enumerate(images) if image is not None]
-        if not valid:
-            path, reason = corrupt[0]
-            return f"all {len(draws)} images of a batch are corrupt, the first: {path} ({reason})."
-        # A damaged slot takes the next valid one in turn: its index, its image, but other views.
-        taken = [
-            slot if image is not None else valid[slot % len(valid)]
-            for slot, image in enumerate(images)
-        ]
+        taken = replacements(images, corrupt)
+        if isinstance(taken, str):
+            return taken
         with _preserved_rng():
             per_image = [
                 self._views(images[slot], draws[own], draws[slot].position)
@@ -178,7 +172,23 @@ def identity(batch: Any) -> Any:
     return batch
 
 
-def _corrupt_message(path: str, reason: str) -> str:
+def replacements(
+    images: Sequence[np.ndarray | None], corrupt: list[tuple[str, str]]
+) -> list[int] | str:
+    """For every slot the one whose image it shows, or a message where no image is sound.
+
+    A damaged slot takes the next valid one in turn: its index, its image, but other views.
+    """
+    valid = [slot for slot, image in enumerate(images) if image is not None]
+    if not valid:
+        path, reason = corrupt[0]
+        return f"all {len(images)} images of a batch are corrupt, the first: {path} ({reason})."
+    return [
+        slot if image is not None else valid[slot % len(valid)] for slot, image in enumerate(images)
+    ]
+
+
+def corrupt_message(path: str, reason: str) -> str:
     return (
         f"corrupt image: {path} ({reason}). Replace or remove the file, "
         f"or set data.on_corrupt: skip to go on with the others."

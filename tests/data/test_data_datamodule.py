@@ -5,6 +5,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from dali_helpers import DALI
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -110,7 +111,6 @@ def test_raw_batches_are_augmented_after_the_transfer(arrays):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data": {"engine": "dali"}}, "'dali' is not available; the engines are workers"),
         ({"data": {"sampler": "balanced"}}, "unknown sampler 'balanced'"),
         ({"data": {"imbalance": {"kind": "exp", "factor": 0.01}}}, "Did you mean 100"),
         ({"optimizer": {"batch_size": 64}}, "fewer images than the batch: 40 training images"),
@@ -197,7 +197,7 @@ def fit(cfg, folder, stop_after=None, ckpt=None, counts_steps=False, **options):
     return module
 
 
-@pytest.mark.parametrize("engine", ["workers", "batched"])
+@pytest.mark.parametrize("engine", ["workers", "batched", DALI])
 @pytest.mark.parametrize("stop_after", [4, 13, 20])  # inside epoch 0, inside 1, at the end of 1
 @pytest.mark.parametrize("counts_steps", [False, True])
 def test_lightning_resumes_where_it_stopped(arrays, tmp_path, engine, stop_after, counts_steps):
@@ -211,8 +211,9 @@ def test_lightning_resumes_where_it_stopped(arrays, tmp_path, engine, stop_after
     assert second.seen == unbroken[stop_after:]
 
 
-def test_lightning_respects_batch_limits_and_validates(arrays, tmp_path):
-    cfg = config(arrays, val_path=arrays)
+@pytest.mark.parametrize("engine", ["workers", DALI])
+def test_lightning_respects_batch_limits_and_validates(arrays, tmp_path, engine):
+    cfg = config(arrays, engine=engine, val_path=arrays)
     module = fit(cfg, tmp_path, limit_train_batches=3, num_sanity_val_steps=0)
     assert [epoch for epoch, _, _ in module.seen] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert len({tuple(indexes) for _, indexes, _ in module.seen}) == 9

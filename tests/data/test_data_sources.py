@@ -253,9 +253,7 @@ def test_unknown_names_and_keys():
         build_source({"dataset": "cifar11"})
     with pytest.raises(UserError, match=r"unknown key 'data.train_pth'. Did you mean 'train_path'"):
         build(train_pth="x")
-    with pytest.raises(UserError, match=r"'dali' is not available; the engines are workers and"):
-        build(train_path="x", format="dali")
-    with pytest.raises(UserError, match=r"'dali' is not available"):
-        build(train_path="x", engine="dali")
+    with pytest.raises(UserError, match=r"asks for the engine dali, and data.engine is batched"):
+        build(train_path="x", format="dali", engine="batched")
     with pytest.raises(UserError, match=r"data.format: expected one of image_folder, .*got 'h5'"):
         build(train_path="x", format="h5")

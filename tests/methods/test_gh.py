@@ -159,12 +159,17 @@ def test_one_view_is_refused(tmp_path):
         build(cfg)
 
 
-def test_dummy_indexes_of_dali_are_refused(tmp_path):
+def test_dummy_indexes_of_the_hosts_dali_loader_are_refused(tmp_path):
+    """Under solo-learn's own main; our stages turn the format into an engine with true indexes."""
     from ltplugins.host import METHODS
 
-    cfg = resolve(tiny_config(tmp_path, data__format="dali"))
+    cfg = resolve(tiny_config(tmp_path))
+    OmegaConf.update(cfg, "data.format", "dali")
     with pytest.raises(UserError, match="encode_indexes_into_labels=true"):
         METHODS["gh_simclr"](cfg)
+    OmegaConf.update(cfg, "dali.encode_indexes_into_labels", True, force_add=True)
+    cfg.data.update(num_classes=3, num_samples=42)
+    assert METHODS["gh_simclr"](cfg).gh_memory.shape == (42, 5)
 
 
 @pytest.mark.parametrize(
