@@ -69,9 +69,7 @@ def jpeg_source(folder: Path, count: int) -> Source:
     return image_folder(folder)
 
 
-def make_loader(
-    source: Source, engine: str, args: argparse.Namespace, num_ops: int = 0
-) -> Loader:
+def make_loader(source: Source, engine: str, args: argparse.Namespace, num_ops: int = 0) -> Loader:
     """A loader over all images of the source, with RandAugment's operations on every view."""
     randaugment = {"prob": 1.0 if num_ops else 0.0, "num_ops": max(1, num_ops), "ops": "bcl"}
     return build_loader(

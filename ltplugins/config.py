@@ -93,13 +93,21 @@ _SCALARS: dict[str, Any] = {
     "output_dir": str | None,
     "resume_from_checkpoint": str | None,
     "debug_augmentations": bool,
+    "rank_timeout": int | None,  # seconds that a rank waits for the others; null: 30 minutes
 }
 # Sections with their own parsers elsewhere: by the method, the augmentations, the evaluation.
 _ELSEWHERE = ("method_kwargs", "augmentations", "eval")
 # In one of solo-learn's files, of an older scheme; nothing reads them there either.
 _NO_EFFECT = ("augmentations_cfg", "wandb_cfg")
 # What may differ between a run and its continuation without changing the numbers.
-_NOT_IDENTITY = ("output_dir", "wandb", "resume_from_checkpoint", "debug_augmentations", "eval")
+_NOT_IDENTITY = (
+    "output_dir",
+    "wandb",
+    "resume_from_checkpoint",
+    "debug_augmentations",
+    "eval",
+    "rank_timeout",
+)
 _TRAINER_NOT_IDENTITY = ("enable_progress_bar", "log_every_n_steps", "logger", "profiler")
 
 
@@ -260,7 +268,8 @@ def identity(cfg: DictConfig, world_size: int) -> dict[str, Any]:
     skip = {*_NOT_IDENTITY, *_TRAINER_NOT_IDENTITY, "checkpoint", "auto_resume", "auto_umap"}
     kept: dict[str, Any] = {str(k): v for k, v in plain.items() if k not in skip}
     kept["data"] = {k: v for k, v in kept["data"].items() if k != "num_workers"}
-    kept.pop("devices", None)
+    for key in ("devices", "num_nodes"):  # the world size says it
+        kept.pop(key, None)
     if kept["data"].get("engine") != "dali":
         kept.pop("dali", None)
     kept["world_size"] = world_size

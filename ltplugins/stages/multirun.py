@@ -28,6 +28,7 @@ from ltplugins.errors import UserError
 from ltplugins.files import write_text
 from ltplugins.stages.console import make_console
 from ltplugins.stages.launch import QUIET, guarded, set_up_logging
+from ltplugins.stages.ranks import PARENT
 from ltplugins.stages.run_folder import RunFolder
 from ltplugins.stages.sweep import Member, Sweep, plan, quote
 
@@ -124,7 +125,12 @@ def _train(sweep: Sweep, member: Member) -> None:
     with (
         open(_log(sweep, member), "w", encoding="utf-8") as f,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            command,
+            env={**os.environ, PARENT: str(os.getpid())},  # it does not outlive this process
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         ) as process,
     ):
         try:

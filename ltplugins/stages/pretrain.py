@@ -27,6 +27,7 @@ from ltplugins.methods.build import build_model
 from ltplugins.stages.callbacks import EpochSeed, RunCheckpoint, RunProgress, continue_metrics
 from ltplugins.stages.csv_logger import MetricsLogger
 from ltplugins.stages.launch import launch
+from ltplugins.stages.ranks import EndTogether, set_timeout, watch_parent, watch_ranks
 from ltplugins.stages.run_folder import RunFolder
 from ltplugins.stages.sweep import is_multirun
 
@@ -47,6 +48,7 @@ def pretrain(cfg: DictConfig) -> Path:
         from ltplugins.host.solo import apply_fixes
 
         apply_fixes()
+    watch_parent()
     ltplugins.register()
     cfg = resolve(cfg)
     check_method(cfg, METHODS)
@@ -107,13 +109,16 @@ def build_trainer(cfg: DictConfig, progress: RunProgress, logger: MetricsLogger)
     loggers: list[Any] = [logger]
     if OmegaConf.select(cfg, "wandb.enabled"):
         loggers += _wandb_logger(cfg)
-    callbacks = [EpochSeed(cfg.seed), LearningRateMonitor("epoch")]
+    callbacks = [EndTogether(), EpochSeed(cfg.seed), LearningRateMonitor("epoch")]
     if kwargs.pop("enable_progress_bar", True):
         callbacks.append(progress)
     # Our samplers shard themselves; our own callback saves.
     fixed = {"use_distributed_sampler": False, "enable_checkpointing": False, "logger": loggers}
     defaults = {"num_sanity_val_steps": 0, "enable_model_summary": False}
-    return pl.Trainer(**{**defaults, **kwargs, **fixed, "callbacks": callbacks})
+    trainer = pl.Trainer(**{**defaults, **kwargs, **fixed, "callbacks": callbacks})
+    watch_ranks(trainer)
+    set_timeout(trainer, OmegaConf.select(cfg, "rank_timeout"))
+    return trainer
 
 
 def _wandb_logger(cfg: DictConfig) -> list[Any]:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from ltplugins.data.samplers import (
+    SAMPLERS,
     ClassAwareSampler,
     PairedSampler,
     ShuffleSampler,
@@ -49,6 +50,31 @@ def test_ranks_share_one_global_order(name, world_size, size):
     # Batch 1 of all ranks together is batch 1 of one process with the joined batch.
     batch = np.sort(np.concatenate([s.positions()[2:4] for s in ranks]))
     assert batch.tolist() == np.sort(whole[2 * world_size : 4 * world_size]).tolist()
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("size", [30, 31, 32])
+def test_no_sampler_gives_a_place_twice_or_to_nobody(name, world_size, size):
+    """Whatever the sampler: the ranks' parts are one process's epoch, each place once."""
+
+    def build(rank, world):
+        sampler = build_sampler(name, np.arange(size) % 3, seed=1, rank=rank, world_size=world)
+        if name == "id_plus_ood":
+            sampler.set_ood(np.array([2, 7, 5]))
+        sampler.set_epoch(3)
+        return sampler
+
+    whole = build(0, 1)
+    order = whole.positions()
+    joined = np.full(len(order), -1)
+    for sampler in (build(rank, world_size) for rank in range(world_size)):
+        places = sampler.numbers()
+        assert len(sampler) == len(places)
+        assert (joined[places] == -1).all()
+        joined[places] = sampler.positions()
+    assert joined.tolist() == order.tolist()
+    assert len(order) == whole.total
 
 
 def test_pairs_hold_every_image_once_and_a_uniform_partner():

@@ -49,7 +49,7 @@ COLT = {"topk": 4, "warmup": 1, "interval": 2, "budget": 5, "num_clusters": 3}
 
 WRAPPERS = {
     "gh": Case(GH, between=lambda model: model._recompute_prior()),
-    "mv": Case({"lower": 0.02, "upper": 0.95}, views=3),
+    "mv": Case({"lower": 0.02, "upper": 0.99}, views=3),
     "colt": Case(COLT, {"data__ood": {"dataset": "emoji_pack"}}, ood=True),
 }
 METHODS = {

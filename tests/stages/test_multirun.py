@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import tiny_config
+from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from run_helpers import assert_same_run, interrupted
 
@@ -18,6 +19,13 @@ from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.run_folder import RunFolder
 
 EVAL = {"knn": {"k": 3, "bank": "probe"}, "linear": None, "groups": ["tercile"], "seeds": [0]}
+
+
+def has_plugin(name):
+    return bool(
+        importlib.util.find_spec("hydra_plugins")
+        and importlib.util.find_spec(f"hydra_plugins.{name}")
+    )
 
 
 @pytest.fixture
@@ -165,8 +173,7 @@ def test_by_the_command_line(files):
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    importlib.util.find_spec("hydra_plugins") is None
-    or importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None,
+    not has_plugin("hydra_joblib_launcher"),
     reason="hydra-joblib-launcher is not installed (extra: sweep)",
 )
 def test_joblib_launcher(files):
@@ -176,3 +183,17 @@ def test_joblib_launcher(files):
     assert done.returncode == 0, done.stderr
     assert "simclr (n=2)" in done.stdout
     assert "[simclr,seed=1] " in done.stderr
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_slurm"])
+def test_documented_launcher_lines_compose(launcher):
+    """The very lines of docs/launch.md."""
+    package = {"joblib": "hydra_joblib_launcher", "submitit_slurm": "hydra_submitit_launcher"}
+    if not has_plugin(package[launcher]):
+        pytest.skip(f"{package[launcher]} is not installed (extra: sweep)")
+    text = (Path(__file__).parents[2] / "docs/launch.md").read_text().replace("\\\n", " ")
+    line = next(x for x in text.splitlines() if f"... hydra/launcher={launcher}" in x)
+    with initialize_config_module("ltplugins.conf", version_base="1.2"):
+        cfg = compose("multirun", line.split()[1:], return_hydra_config=True)
+    options = cfg.hydra.launcher
+    assert options.n_jobs == 2 if launcher == "joblib" else options.partition == "gpu"
