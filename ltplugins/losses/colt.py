@@ -58,14 +58,24 @@ def tail_scores(z_1: Tensor, z_2: Tensor, *, temperature: float, topk: int | flo
     Raises:
         UserError: views of different shape, a ``topk`` that is neither.
     """
-    logits = _pair_logits(z_1, z_2, temperature)
+    z = _unit_views(z_1, z_2)
     batch = len(z_1)
     k = _number_of_negatives(topk, 2 * batch - 2)
-    p = torch.softmax(logits, dim=1)  # (2B, 2B), a row's own column is 0
-    p = (p[:batch] + p[batch:]) / 2  # (B, 2B)
-    # Both views of the image itself: one is the anchor, the other its positive.
-    own = torch.eye(batch, dtype=torch.bool, device=p.device).repeat(1, 2)
-    return p.masked_fill(own, 0.0).topk(k, dim=1).values.sum(dim=1)
+    # Some images at a time: their probabilities stay in a core's cache, and the (2B, 2B) logits of
+    # the joined batch of many ranks need not fit in memory.
+    scores = []
+    for start in range(0, batch, _IMAGES):
+        stop = min(start + _IMAGES, batch)
+        views = slice(start, stop), slice(batch + start, batch + stop)
+        first, second = (torch.softmax(_logits(z, rows, temperature), dim=1) for rows in views)
+        p = first + second
+        for rows in views:  # of the image itself: the anchor, and its positive
+            p[:, rows].fill_diagonal_(0.0)
+        scores.append(p.topk(k, dim=1).values.sum(dim=1) / 2)
+    return torch.cat(scores)
+
+
+_IMAGES = 256
 
 
 def _number_of_negatives(topk: int | float, available: int) -> int:
@@ -112,31 +122,37 @@ def distribution_supcon_loss(
         raise UserError(
             f"distribution_supcon_loss: {len(z_1)} images, is_ood has shape {tuple(is_ood.shape)}."
         )
-    logits = _pair_logits(z_1, z_2, temperature)
+    z = _unit_views(z_1, z_2)
+    logits = _logits(z, slice(0, len(z)), temperature)
     domain = is_ood.bool().repeat(2)
     same = domain[:, None] == domain[None, :]
     if denominator == "all":
-        log_normalizer = torch.logsumexp(logits, dim=1, keepdim=True)
+        log_p = logits.log_softmax(dim=1)
     else:
         # The pair itself and the other domain: for every pair another normaliser. The lowest
         # finite value in the place of -inf, so that a batch of one domain has a gradient of 0.
         lowest = torch.finfo(logits.dtype).min
         others = torch.logsumexp(logits.masked_fill(same, lowest), dim=1, keepdim=True)
-        log_normalizer = torch.logaddexp(logits, others)  # (2B, 2B)
+        log_p = logits - torch.logaddexp(logits, others)
     positive = same.clone().fill_diagonal_(False)
-    log_p = (logits - log_normalizer).masked_fill(~positive, 0.0)
-    loss = -(log_p.sum(dim=1) / positive.sum(dim=1).clamp(min=1)).mean()
+    log_p = log_p.masked_fill(~positive, 0.0).sum(dim=1)
+    loss = -(log_p / positive.sum(dim=1).clamp(min=1)).mean()
     return torch.where(domain.any() & ~domain.all(), loss, torch.zeros_like(loss))
 
 
-def _pair_logits(z_1: Tensor, z_2: Tensor, temperature: float) -> Tensor:
-    """Cosine / temperature of all 2B views, own column at the lowest finite value: Float[2B 2B]."""
+def _unit_views(z_1: Tensor, z_2: Tensor) -> Tensor:
+    """All 2B views, unit norm, at least float32: Float[2B D]."""
     if z_1.shape != z_2.shape:
         raise UserError(
             f"the two views differ in shape, {tuple(z_1.shape)} and {tuple(z_2.shape)}."
         )
-    with torch.autocast(z_1.device.type, enabled=False):
-        z = torch.cat([z_1, z_2])
-        z = F.normalize(z.float() if z.dtype in (torch.float16, torch.bfloat16) else z, dim=1)
-        logits = z @ z.T / temperature
-        return logits.fill_diagonal_(torch.finfo(logits.dtype).min)
+    z = torch.cat([z_1, z_2])
+    return F.normalize(z.float() if z.dtype in (torch.float16, torch.bfloat16) else z, dim=1)
+
+
+def _logits(z: Tensor, rows: slice, temperature: float) -> Tensor:
+    """Cosine / temperature of some views with all, own column at the lowest finite value."""
+    with torch.autocast(z.device.type, enabled=False):
+        logits = (z[rows] @ z.T).div_(temperature)
+    logits[:, rows].fill_diagonal_(torch.finfo(logits.dtype).min)
+    return logits

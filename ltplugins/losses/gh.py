@@ -9,7 +9,8 @@ Known differences from the official code:
 - The simplex ETF is built from an orthonormal basis of the zero-sum subspace, which is exact up to
   K = D + 1 (the official polar construction is exact up to K = D). Above that, directions that are
   only approximately uniform are optimised here; the official repository expects a file it lacks.
-- Sinkhorn keeps its potentials in log space, so neither fp16 nor a prior with zeros overflows.
+- Sinkhorn keeps its potentials in log space, so neither fp16 nor a prior with zeros overflows, and
+  leaves out iterations that can no longer change a label by 6e-5.
 - Memory rows start from their first observation, not from uninitialised values.
 
 Legend: B global batch, K directions, D embedding dim, N training images.
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from ltplugins.errors import UserError
 from ltplugins.losses.memory import update_memory
+from ltplugins.losses.sinkhorn import sinkhorn
 
 __all__ = [
     "geometric_logits",
@@ -31,7 +33,7 @@ __all__ = [
     "population_prior",
     "ramp_weight",
     "simplex_etf",
-    "sinkhorn",
+    "sinkhorn",  # step 4
     "update_memory",  # step 7
 ]
 
@@ -126,90 +128,6 @@ def geometric_logits(z: Tensor, etf: Tensor) -> Tensor:
     with torch.autocast(z.device.type, enabled=False):
         z = _at_least_float32(z)
         return F.normalize(z @ etf.to(z.dtype).T, dim=-1)
-
-
-# Pairs of scalings between two returns to log space. The scalings of so few stay far inside
-# float32's range, and a return costs about as much as four of them.
-_CHUNK = 25
-
-
-@torch.no_grad()
-def sinkhorn(
-    logits: Tensor,
-    prior: Tensor | None = None,
-    *,
-    epsilon: float = 0.05,
-    num_iters: int = 300,
-    tolerance: float | None = None,
-) -> Tensor:
-    """Soft assignments whose rows sum to one and whose column means tend to the prior (step 4).
-
-    Log-domain stabilised (Schmitzer 2019, https://arxiv.org/abs/1610.06519): the dual potentials
-    live in log space; between two updates of them the scalings are plain matrix-vector products
-    on a kernel that has absorbed the potentials. The row scaling comes last, so the rows are
-    exact and the columns are as close to the prior as the iterations have brought them.
-
-    Args:
-        logits: Float[B K]; on the global batch, or the marginal changes its meaning.
-        prior: Float[K], non-negative, rescaled to sum 1; zeros are allowed; uniform if ``None``.
-        epsilon: entropy weight; logits are divided by it.
-        num_iters: at most that many pairs of column and row scalings.
-        tolerance: stop once the L1 error of the column means is below it (looked at every 25
-            iterations; on a GPU each look waits for the device). ``None`` runs all iterations.
-
-    Returns:
-        q: Float[B K], at least float32, without gradient.
-
-    Raises:
-        UserError: a prior of the wrong shape, or (on CPU) negative or summing to zero.
-    """
-    with torch.autocast(logits.device.type, enabled=False):
-        scores = _at_least_float32(logits) / epsilon
-        batch, num_directions = scores.shape
-        log_prior = _log_prior(prior, num_directions, scores)
-        target = log_prior.exp()
-        if num_iters < 1:
-            return torch.softmax(scores + log_prior, dim=1)
-        # The first pair in log space: the kernel's columns then hold the prior, its rows 1/B.
-        log_cols = log_prior - torch.logsumexp(scores, dim=0)
-        log_rows = -torch.logsumexp(scores + log_cols, dim=1) - math.log(batch)
-        for start in range(1, num_iters, _CHUNK):
-            kernel = (scores + log_cols + log_rows[:, None]).exp()
-            if tolerance is not None and (kernel.sum(dim=0) - target).abs().sum() < tolerance:
-                break
-            cols, rows = _scalings(kernel, target, min(_CHUNK, num_iters - start))
-            log_cols = log_cols + cols.log()
-            log_rows = log_rows + rows.log()
-        return torch.softmax(scores + log_cols, dim=1)
-
-
-def _scalings(kernel: Tensor, target: Tensor, num_iters: int) -> tuple[Tensor, Tensor]:
-    """Sinkhorn's plain iteration on a kernel Float[B K]: column and row scalings.
-
-    The clamps matter only where a whole column or row has underflowed: its scaling then takes a
-    large finite step, which the next kernel has absorbed.
-    """
-    tiny = torch.finfo(kernel.dtype).tiny
-    transposed = kernel.T.contiguous()
-    rows = kernel.new_ones(kernel.shape[0])
-    cols = target
-    for _ in range(num_iters):
-        cols = target / (transposed @ rows).clamp_min_(tiny)
-        rows = (1.0 / kernel.shape[0]) / (kernel @ cols).clamp_min_(tiny)
-    return cols, rows
-
-
-def _log_prior(prior: Tensor | None, num_directions: int, like: Tensor) -> Tensor:
-    if prior is None:
-        return like.new_full((num_directions,), -math.log(num_directions))
-    if prior.shape != (num_directions,):
-        raise UserError(
-            f"sinkhorn: expected a prior of shape ({num_directions},), got {tuple(prior.shape)}."
-        )
-    if prior.device.type == "cpu" and (bool((prior < 0).any()) or not float(prior.sum()) > 0):
-        raise UserError("sinkhorn: the prior must be non-negative and must not sum to zero.")
-    prior = prior.to(like)
-    return (prior / prior.sum()).log()
 
 
 def gh_cross_entropy(assignments: Tensor, logits: Tensor, temperature: float) -> Tensor:

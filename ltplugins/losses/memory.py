@@ -5,6 +5,7 @@ Legend: B global batch, N training images.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -32,10 +33,14 @@ def update_memory(
     # Rows that must not count are pointed at a row that does and write what that one writes:
     # leaving them out would need their number, and that is known only to the device.
     first_id = indexes[is_id.int().argmax()].clamp(max=len(memory) - 1)
-    rows = torch.where(is_id, indexes, first_id)
-    same = ((rows[:, None] == rows[None, :]) & is_id[None, :]).to(values.dtype)
-    flat = values.reshape(len(values), -1)
-    mean = (same @ flat / same.sum(dim=1, keepdim=True).clamp(min=1)).view_as(values)
+    rows, order = torch.where(is_id, indexes, first_id).sort(stable=True)
+    counted = is_id[order].to(values.dtype)
+    flat = values.reshape(len(values), -1)[order] * counted[:, None]
+    # One image's values are neighbours now: they share a number below B, and a sum.
+    image = F.pad((rows[1:] != rows[:-1]).long(), (1, 0)).cumsum(dim=0)
+    total = torch.zeros_like(flat).index_add_(0, image, flat)
+    number = torch.zeros_like(counted).index_add_(0, image, counted)
+    mean = (total / number.clamp(min=1)[:, None])[image].view_as(values)
     shape = (-1, *[1] * (values.ndim - 1))
     old, known = memory[rows].to(values.dtype), filled[rows]
     new = torch.where(known.view(shape), momentum * old + (1 - momentum) * mean, mean)

@@ -93,6 +93,29 @@ def test_nt_xent_over_joined_candidates() -> None:
     torch.testing.assert_close(sum(halves) / 2, losses.nt_xent(z, PAIRS, 0.2))
 
 
+@pytest.mark.parametrize("ids", [PAIRS, LABELS, torch.arange(6)])
+def test_nt_xent_gradient(ids: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The closed form against differences, for anchors of one rank, four and two at a time."""
+    monkeypatch.setattr(losses, "_ANCHORS", 4)
+    everything = random_z().requires_grad_()
+    anchors = everything[2:].detach().clone().requires_grad_()
+
+    def loss(z: Tensor, all_z: Tensor) -> Tensor:
+        return losses.nt_xent(z, ids[2:], 0.3, all_z=all_z, all_ids=ids, offset=2)
+
+    torch.autograd.gradcheck(loss, (anchors, everything))
+
+
+@pytest.mark.parametrize("ids", [PAIRS, LABELS])
+def test_nt_xent_does_not_depend_on_the_number_at_a_time(
+    ids: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = losses.nt_xent(random_z(), ids, 0.2)
+    for anchors in (1, 4, 5):
+        monkeypatch.setattr(losses, "_ANCHORS", anchors)
+        torch.testing.assert_close(losses.nt_xent(random_z(), ids, 0.2), whole)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_nt_xent_is_finite_at_temperature_001(dtype: torch.dtype) -> None:
     z = random_z(8, 16).to(dtype).requires_grad_()

@@ -137,6 +137,14 @@ def test_supcon_equals_the_oracle(is_ood, denominator):
     assert got.item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
+def test_scores_do_not_depend_on_the_number_at_a_time(monkeypatch):
+    z_1, z_2 = random_views(0, 9)
+    whole = tail_scores(z_1, z_2, temperature=0.2, topk=3)
+    for images in (1, 4, 8):
+        monkeypatch.setattr("ltplugins.losses.colt._IMAGES", images)
+        torch.testing.assert_close(tail_scores(z_1, z_2, temperature=0.2, topk=3), whole)
+
+
 def test_oracles_reject_wrong_variants():
     z_1, z_2 = random_views(0, 6)
     right = oracle_scores(z_1, z_2, 0.2, 3)

@@ -17,6 +17,7 @@ from ltplugins.losses.gh import (
     sinkhorn,
     update_memory,
 )
+from ltplugins.losses.sinkhorn import _largest_change
 
 T1 = F.normalize(
     torch.tensor(
@@ -337,3 +338,28 @@ def test_population_prior():
 def test_bad_input_is_named(call, text):
     with pytest.raises(UserError, match=text):
         call()
+
+
+@pytest.mark.parametrize("peak", [0.0, 0.5, 1.0, 3.0])
+def test_iterations_left_out_change_nothing(peak):
+    """From labels that are settled at once to ones that are not after 300 iterations."""
+    g = torch.Generator().manual_seed(0)
+    nearest = torch.multinomial(100.0 ** -torch.linspace(0, 1, 8), 64, True, generator=g)
+    t = peak * F.one_hot(nearest, 8) + 0.3 * torch.randn(64, 8, generator=g, dtype=torch.float64)
+    t, prior = F.normalize(t), torch.arange(9.0, 1.0, -1.0, dtype=torch.float64)
+    every = log_space_sinkhorn(t, prior, 0.05, 300)
+    torch.testing.assert_close(sinkhorn(t, prior), every, atol=1e-9, rtol=0)
+    single = sinkhorn(t.float(), prior.float())
+    torch.testing.assert_close(single.double(), every, atol=6e-5, rtol=0)
+
+
+def test_the_bound_on_further_change_holds():
+    """Three steps before the end, what is still to come stays below what was promised."""
+    g = torch.Generator().manual_seed(1)
+    t = F.normalize(torch.randn(32, 8, generator=g, dtype=torch.float64))
+    prior = torch.rand(8, generator=g, dtype=torch.float64)
+    q = sinkhorn(t, prior, num_iters=3)
+    ratios = q.mean(dim=0) / (prior / prior.sum())
+    change = (sinkhorn(t, prior, num_iters=23) - q).abs().max()
+    assert change < _largest_change(ratios, 20)
+    assert change > _largest_change(ratios, 20) / 100  # and the bound says something
