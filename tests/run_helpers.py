@@ -86,10 +86,10 @@ def quiet_trainer(**kwargs):
     )
 
 
-def fit(model, data, **kwargs):
+def fit(model, data, ckpt_path=None, **kwargs):
     """Train quietly, 3 epochs unless told otherwise; return the trainer."""
     trainer = quiet_trainer(**{"max_epochs": None if "max_steps" in kwargs else 3, **kwargs})
-    trainer.fit(model, datamodule=data)
+    trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
     return trainer
 
 

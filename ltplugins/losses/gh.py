@@ -27,10 +27,12 @@ from ltplugins.losses.memory import update_memory
 from ltplugins.losses.sinkhorn import sinkhorn
 
 __all__ = [
+    "direction_counts",
     "geometric_logits",
     "gh_cross_entropy",
     "gh_loss",
     "population_prior",
+    "prior_from_counts",
     "ramp_weight",
     "simplex_etf",
     "sinkhorn",  # step 4
@@ -202,13 +204,25 @@ def population_prior(memory: Tensor, filled: Tensor, floor: float = 0.0) -> Tens
     Returns:
         Float[K], sums to 1; uniform while nothing has been observed.
     """
-    num_directions = memory.shape[1]
-    counts = torch.zeros(num_directions, dtype=torch.int64, device=memory.device)
-    counts.index_add_(0, memory.argmax(dim=1), filled.long())
-    counts = counts.float() + floor
-    total = counts.sum()
-    uniform = torch.full_like(counts, 1.0 / num_directions)
-    return torch.where(total > 0, counts / total.clamp(min=1e-12), uniform)
+    return prior_from_counts(direction_counts(memory, filled), floor)
+
+
+@torch.no_grad()
+def direction_counts(memory: Tensor, filled: Tensor) -> Tensor:
+    """Number of observed images whose row is largest on each direction: Int[K].
+
+    The counts of a memory's parts add up to those of the whole.
+    """
+    counts = torch.zeros(memory.shape[1], dtype=torch.int64, device=memory.device)
+    return counts.index_add_(0, memory.argmax(dim=1), filled.long())
+
+
+def prior_from_counts(counts: Tensor, floor: float = 0.0) -> Tensor:
+    """Shares of the counts after ``floor`` is added to each: Float[K]; uniform where all are 0."""
+    shares = counts.float() + floor
+    total = shares.sum()
+    uniform = torch.full_like(shares, 1.0 / len(shares))
+    return torch.where(total > 0, shares / total.clamp(min=1e-12), uniform)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

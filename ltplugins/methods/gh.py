@@ -34,13 +34,11 @@ from ltplugins.errors import UserError
 from ltplugins.losses.gh import (
     geometric_logits,
     gh_loss,
-    population_prior,
     ramp_weight,
     simplex_etf,
-    update_memory,
 )
+from ltplugins.methods.gh_memory import PopulationMemory
 from ltplugins.methods.schedule import to_epochs
-from ltplugins.methods.wrapper import Wrapper
 
 Duration = int | float | str
 
@@ -63,6 +61,7 @@ class GHConfig:
     memory_momentum_warmup: float = 0.9  # beta up to the end of warm-up
     memory_momentum: float = 0.999  # beta after it
     memory_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    memory_sharded: bool = False  # each rank keeps N / W rows; see gh_memory.py
     prior_interval: Duration = "2%"  # recompute the prior in every n-th epoch after warm-up
     prior_refresh: Literal["epoch", "step"] = "epoch"
     prior_floor: float = 0.0  # added to every count; 100 in the official ImageNet script
@@ -73,11 +72,12 @@ class GHConfig:
     stage_2_start_lr: float = 0.6
 
 
-class GHMixin(Wrapper):
+class GHMixin(PopulationMemory):
     """Adds ``weight * w(epoch) * L_GH`` to the loss of the base that follows in the MRO.
 
     Logs train_gh_loss, train_gh_weight and train_gh_prior_entropy (in nats; log K is uniform).
-    The buffers gh_etf, gh_memory, gh_memory_filled and gh_prior are in the checkpoint.
+    The buffers gh_etf, gh_memory, gh_memory_filled and gh_prior are in the checkpoint; the memory
+    itself is in ``gh_memory.py``.
     """
 
     wrapper_name = "gh"
@@ -85,10 +85,6 @@ class GHMixin(Wrapper):
     needs_indexes = True
     num_views = 2
     gh_etf: Tensor  # Float[K D]
-    gh_prior: Tensor  # Float[K], sums to 1
-    gh_prior_is_set: Tensor  # Bool[]
-    gh_memory: Tensor  # [N K] in memory_dtype
-    gh_memory_filled: Tensor  # Bool[N]
 
     def setup_wrapper(self, options: GHConfig) -> None:
         """Allocate directions, memory and prior. Called once the base is built."""
@@ -114,14 +110,6 @@ class GHMixin(Wrapper):
         interval = to_epochs(options.prior_interval, self.max_epochs, "gh.prior_interval")
         self.gh_prior_interval = max(1, round(interval))
 
-    def allocate_per_sample(self, num_samples: int) -> None:
-        """(Re)allocate the memory, empty, for N images (0: as soon as N is known)."""
-        dtype = getattr(torch, self.gh.memory_dtype)
-        memory = torch.zeros(num_samples, self.gh.num_directions, dtype=dtype)
-        self.register_buffer("gh_memory", memory.to(self.gh_etf.device))
-        filled = torch.zeros(num_samples, dtype=torch.bool)
-        self.register_buffer("gh_memory_filled", filled.to(self.gh_etf.device))
-
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
         """Base step, memory, and after the warm-up the GH term.
 
@@ -135,21 +123,15 @@ class GHMixin(Wrapper):
         indexes = gather_no_grad(batch[0])
         # Logits are of the weights before this step, as in the official code. Images of an OOD pool
         # (index N and more, under COLT) have no row, and the prior is not theirs: no part of GH.
-        update_memory(
-            self.gh_memory,
-            self.gh_memory_filled,
-            indexes,
-            logits_1.detach(),
-            self._memory_momentum(),
-        )
+        self.remember(indexes, logits_1.detach(), self._memory_momentum())
         if self.gh.prior_refresh == "step" and self._is_prior_epoch(self.current_epoch + 1):
-            self._recompute_prior()
+            self.recompute_prior()
 
         weight = self.gh.weight * ramp_weight(self.current_epoch + 1, self.gh_warmup, self.gh_ramp)
         if weight == 0:  # nothing is added, so the base's loss is reproduced bit for bit
             return base_loss
         if self.gh_with_ood:
-            is_id = indexes < len(self.gh_memory)
+            is_id = indexes < self.allocated_rows
             logits_1, logits_2 = logits_1[is_id], logits_2[is_id]
             if not len(logits_1):
                 return base_loss
@@ -173,13 +155,13 @@ class GHMixin(Wrapper):
         """
         super().on_train_epoch_start()
         if self.current_epoch > 0 and self._is_prior_epoch(self.current_epoch):
-            self._recompute_prior()
+            self.recompute_prior()
 
     def on_train_epoch_end(self) -> None:
         """Recompute the population prior where the schedule says so."""
         super().on_train_epoch_end()
         if self._is_prior_epoch(self.current_epoch + 1):
-            self._recompute_prior()
+            self.recompute_prior()
 
     def configure_optimizers(self) -> Any:
         """The base's optimiser and schedule, or with ``two_stage_lr`` the restart at E_w."""
@@ -220,11 +202,6 @@ class GHMixin(Wrapper):
             return False
         due = epoch == self.gh_warmup or epoch % self.gh_prior_interval == 0
         return due or not bool(self.gh_prior_is_set)
-
-    def _recompute_prior(self) -> None:
-        prior = population_prior(self.gh_memory, self.gh_memory_filled, self.gh.prior_floor)
-        self.gh_prior.copy_(prior)
-        self.gh_prior_is_set.fill_(True)
 
     def _log_term(self, term: Tensor, weight: float, batch_size: int) -> None:
         prior = self.gh_prior

@@ -56,6 +56,7 @@ class Wrapper(_Host):
                 f"augmentations give {self.num_large_crops}. "
                 f"Set num_crops: {num_views}."
             )
+        self.allocated_rows = self.num_samples or 0  # of the per-sample state, over all ranks
         self._views: list[dict[str, Any]] | None = None
         for wrapper, own in zip(self.wrappers(), options, strict=True):
             wrapper.setup_wrapper(self, own)
@@ -153,6 +154,7 @@ class Wrapper(_Host):
         self._ddp_params_and_buffers_to_ignore = sorted(ignored | set(names))
 
     def _allocate(self, num_samples: int) -> None:
+        self.allocated_rows = num_samples
         for wrapper in self.wrappers():
             wrapper.allocate_per_sample(self, num_samples)
 
@@ -164,10 +166,8 @@ class Wrapper(_Host):
         )
 
     def _per_sample_rows(self) -> int | None:
-        for name, buffer in self.named_buffers():
-            if self._is_per_sample(name):
-                return len(buffer)
-        return None
+        has_state = any(self._is_per_sample(name) for name, _ in self.named_buffers())
+        return self.allocated_rows if has_state else None
 
 
 def refuse_dummy_indexes(cfg: DictConfig, method: str) -> None:
