@@ -63,11 +63,14 @@ def tail_scores(z_1: Tensor, z_2: Tensor, temperature: float, k: int) -> Tensor:
 
 
 def nt_xent(z_1: Tensor, z_2: Tensor, temperature: float) -> Tensor:
-    """NT-Xent with the negatives cut out by masked_select."""
+    """NT-Xent with the negatives cut out by masked_select; the mask is made anew, as is usual."""
     batch = len(z_1)
     z = F.normalize(torch.cat([z_1, z_2]), dim=1)
     similarity = torch.exp(z @ z.T / temperature)
-    is_other = ~torch.eye(batch, dtype=torch.bool).repeat(2, 2)
+    is_other = torch.ones(batch, 2 * batch, dtype=torch.bool)
+    for i in range(batch):
+        is_other[i, i] = is_other[i, i + batch] = False
+    is_other = is_other.repeat(2, 1)
     negatives = similarity.masked_select(is_other).view(2 * batch, -1).sum(dim=1)
     positive = torch.exp((z[:batch] * z[batch:]).sum(dim=1) / temperature).repeat(2)
     return -torch.log(positive / (positive + negatives)).mean()
