@@ -19,6 +19,7 @@ import large
 import steps
 import terms
 import torch
+from threadpoolctl import threadpool_limits
 from timing import Row, medians, print_row
 
 import ltplugins
@@ -73,11 +74,14 @@ def step_rows(rounds: int) -> Iterator[Row]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1, help="of torch, but for the engines")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="but for the engines, which take all cores"
+    )
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, comma-separated")
     parser.add_argument("--rounds", type=int, default=11, help="of short rows; long ones take 3")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
+    threadpool_limits(args.threads)  # of k-means, for as long as this process lives
     torch.set_num_threads(args.threads)
     wanted = args.only.split(",")
     assert set(wanted) <= set(SECTIONS), SECTIONS

@@ -4,10 +4,10 @@
 Legend: M bank images, T test images, N training images, P images of the OOD pool, C clusters.
 """
 
-import multiprocessing
 import resource
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import references
 import torch
@@ -39,25 +39,33 @@ def fast_knn(bank: torch.Tensor, targets: torch.Tensor, queries: torch.Tensor) -
     )
 
 
-def _extra_megabytes(threads: int, answer: multiprocessing.Queue) -> None:  # type: ignore[type-arg]
-    torch.set_num_threads(threads)
-    bank, targets, queries = knn_data()
-    fast_knn(bank[:1000], targets[:1000], queries[:100])  # libraries take their own buffers here
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    fast_knn(bank, targets, queries)
-    answer.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+def extra_megabytes(work: Callable[[], object]) -> float:
+    """Peak of this process's resident memory during ``work``, beside what it held before."""
+    stop, peak = threading.Event(), [0]
+
+    def resident() -> int:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * resource.getpagesize()
+
+    def watch() -> None:
+        while not stop.wait(0.005):
+            peak[0] = max(peak[0], resident())
+
+    before = resident()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    work()
+    stop.set()
+    watcher.join()
+    return (peak[0] - before) / 2**20
 
 
 def knn_rows(rounds: int) -> Iterator[Row]:
-    """Peak memory in a process of its own; time against one full similarity matrix."""
-    context = multiprocessing.get_context("spawn")
-    answer = context.Queue()
-    child = context.Process(target=_extra_megabytes, args=(torch.get_num_threads(), answer))
-    child.start()
-    yield Row(f"kNN {M:,} x {T:,} x {DIM}: extra memory", answer.get(), 256, "MB")
-    child.join()
-
+    """Peak memory, and time against one full similarity matrix."""
     data = knn_data()
+    fast_knn(data[0][:1000], data[1][:1000], data[2][:100])  # libraries take their own buffers
+    megabytes = extra_megabytes(lambda: fast_knn(*data))
+    yield Row(f"kNN {M:,} x {T:,} x {DIM}: extra memory", megabytes, 256, "MB")
     same = fast_knn(*data) == references.knn(*data, CLASSES, NEIGHBOURS, TEMPERATURE)
     assert same.float().mean() > 0.9999  # but for equal votes
     contestants = {

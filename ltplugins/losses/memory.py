@@ -35,15 +35,17 @@ def update_memory(
     first_id = indexes[is_id.int().argmax()].clamp(max=len(memory) - 1)
     rows, order = torch.where(is_id, indexes, first_id).sort(stable=True)
     counted = is_id[order].to(values.dtype)
-    flat = values.reshape(len(values), -1)[order] * counted[:, None]
+    flat = values.reshape(len(values), -1)[order].mul_(counted[:, None])
     # One image's values are neighbours now: they share a number below B, and a sum.
     image = F.pad((rows[1:] != rows[:-1]).long(), (1, 0)).cumsum(dim=0)
     total = torch.zeros_like(flat).index_add_(0, image, flat)
     number = torch.zeros_like(counted).index_add_(0, image, counted)
-    mean = (total / number.clamp(min=1)[:, None])[image].view_as(values)
-    shape = (-1, *[1] * (values.ndim - 1))
+    mean = total.div_(number.clamp_(min=1)[:, None])[image].view_as(values)
     old, known = memory[rows].to(values.dtype), filled[rows]
-    new = torch.where(known.view(shape), momentum * old + (1 - momentum) * mean, mean)
-    new = torch.where(is_id.any(), new, old)  # not one training image in the batch
+    # Without one training image in the batch, the one row keeps what it holds.
+    any_id = is_id.any()
+    kept = torch.where(any_id, momentum, 1.0).to(values.dtype)
+    has_old = (known | ~any_id).view(-1, *[1] * (values.ndim - 1))
+    new = torch.where(has_old, torch.lerp(mean, old, kept), mean)
     memory.index_copy_(0, rows, new.to(memory.dtype))
-    filled.index_copy_(0, rows, known | is_id.any())
+    filled.index_copy_(0, rows, known | any_id)
