@@ -13,7 +13,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make lint    ruff, mypy, codespell"
 	@echo "make format  ruff format and fixes"
-	@echo "make bench   images/s of the engines, as ratios"
+	@echo "make bench   the table of speeds, as ratios with their bars"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"ltplugins needs Python 3.11 or newer, this is {v.major}.{v.minor}. Set PYTHON=...")'
@@ -44,7 +44,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.base
-	$(BIN)/python benchmarks/engines.py
+	$(BIN)/python benchmarks/all.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -131,7 +131,7 @@ class DaliDataset(ViewDataset):
         return data
 
 
-def _no_transform(image: np.ndarray) -> list[Tensor]:
+def _no_transform(image: np.ndarray, strength: float) -> list[Tensor]:
     raise NotImplementedError("DALI makes the views")
 
 

@@ -7,7 +7,7 @@ from nothing else: not from the worker that does it, nor from how many workers o
 Legend: B batch, V views.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -20,7 +20,6 @@ from ltplugins.data.batched import BatchedViews
 from ltplugins.data.seeding import mix_seed
 from ltplugins.data.source import CorruptImage, Source
 from ltplugins.data.strength import StrengthTable
-from ltplugins.data.transforms import ViewTransform
 from ltplugins.errors import UserError
 
 
@@ -68,7 +67,8 @@ class ViewDataset(Dataset[ViewBatch]):
     Args:
         source: of the images.
         indices: Int[N], the subset; true indexes are positions in it.
-        transform: uint8 [H, W, 3] to V tensors; draws from torch's global generator only.
+        transform: uint8 [H, W, 3] and a strength to V tensors; draws from torch's global
+            generator only.
         seed: of the run.
         on_corrupt: ``skip`` puts another image of the batch in the place of a damaged one.
         strengths: of the images, where a method boosts their views.
@@ -78,7 +78,7 @@ class ViewDataset(Dataset[ViewBatch]):
         self,
         source: Source,
         indices: np.ndarray,
-        transform: ViewTransform,
+        transform: Callable[[np.ndarray, float], list[Tensor]],
         *,
         seed: int,
         on_corrupt: str,

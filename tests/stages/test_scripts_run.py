@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dali_helpers import DALI_MARKS
 from helpers import backbone_name
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
@@ -137,10 +138,19 @@ def test_it_trains(path, tiny_data, tmp_path, monkeypatch):
     assert OmegaConf.load(out / "config.yaml").method == cfg.method
 
 
-@pytest.mark.parametrize("change", ["data.engine=workers", "precision=bf16-mixed"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "data.engine=workers",
+        "precision=bf16-mixed",
+        pytest.param("data.engine=dali", marks=DALI_MARKS),
+    ],
+)
 @pytest.mark.parametrize("path", EMBEDDED, ids=lambda p: p.stem)
 def test_every_method_trains_on_the_other_engines_and_in_bf16(path, change, tiny_data, tmp_path):
     """The files themselves name the engine ``batched`` and float32."""
+    if change.endswith("dali") and path.stem.startswith("bcl"):
+        pytest.skip("BCL refuses the engine dali; tests/data/test_data_strength.py")
     with initialize_config_dir(str(path.parent), version_base="1.2"):
         cfg = compose(path.stem)
     assert cfg.data.engine == "batched"
