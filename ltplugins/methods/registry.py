@@ -31,7 +31,7 @@ METHODS: dict[str, str] = {
 }
 
 # (outer, inner): gh_colt_<base> is GH over COLT over a base.
-COMPOSED = (("gh", "colt"), ("gh", "sdclr"), ("gh", "ts"))
+COMPOSED = (("gh", "colt"), ("gh", "sdclr"), ("gh", "ts"), ("bcl", "sdclr"))
 
 # Host entries that produce no embedding z to harmonise.
 _WITHOUT_Z = {"base", "linear", "mae"}

@@ -8,7 +8,6 @@ second, whose loss and gradients are compared.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any, Literal
 
 import torch
@@ -32,7 +31,9 @@ class Case:
         rows: how the sampler shares a batch: by images, by pairs of neighbours, or by halves.
         ood: some images are of the OOD pool.
         labelled: every image has a label.
+        prepare: called on the model before the first step, its networks exchanged.
         between: called on the model after the first step.
+        bases: that the wrapper takes.
     """
 
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -41,21 +42,44 @@ class Case:
     rows: Literal["images", "pairs", "halves"] = "images"
     ood: bool = False
     labelled: bool = False
+    prepare: Callable[[Any], None] = lambda model: None
     between: Callable[[Any], None] = lambda model: None
+    bases: tuple[str, ...] = tuple(NAMES)
+
+
+def prune(model: Any) -> None:
+    """SDCLR's mask of the linear backbone, which has no BatchNorm to copy."""
+    from ltplugins.methods.sdclr import SDCLRMixin
+
+    model.sdclr_norms = nn.Module()
+    model._allocate_masks()
+    SDCLRMixin.on_train_epoch_start(model)
 
 
 GH = {"num_directions": 3, "warmup": 0, "ramp": 0, "num_iters": 20}
 COLT = {"topk": 4, "warmup": 1, "interval": 2, "budget": 5, "num_clusters": 3}
 
 WRAPPERS = {
-    "gh": Case(GH, between=lambda model: model._recompute_prior()),
+    "gh": Case(GH, between=lambda model: model.recompute_prior()),
     "mv": Case({"lower": 0.02, "upper": 0.99}, views=3),
     "colt": Case(COLT, {"data__ood": {"dataset": "emoji_pack"}}, ood=True),
+    "ts": Case(bases=("simclr", "supcon", "mocov2plus")),
+    "sdclr": Case(prepare=prune),
+    "bcl": Case(),
 }
 METHODS = {
     "mttv": Case(config={"data__sampler": "paired"}, rows="pairs"),
+    "focal": Case(),
+    "iccl": Case(
+        {"curriculum": "constant"},
+        {"data__sampler": "two_branch"},
+        rows="halves",
+        labelled=True,
+    ),
+    # Room for both steps: which of a class's keys are overwritten depends on the ranks' order.
+    "gml": Case({"queue_size": 60, "class_counts": [5, 4, 4]}, views=3, labelled=True),
 }
-COMPOSED = ("gh_colt_simclr",)
+COMPOSED = ("gh_colt_simclr", "gh_ts_simclr", "gh_sdclr_simclr", "bcl_sdclr_simclr")
 
 
 class Trainer:
@@ -67,7 +91,7 @@ class Trainer:
 
 def names() -> list[str]:
     """Every method that is compared: the host's bases, each wrapper over each, and our own."""
-    wrapped = [f"{wrapper}_{base}" for wrapper, base in product(WRAPPERS, NAMES)]
+    wrapped = [f"{wrapper}_{base}" for wrapper, case in WRAPPERS.items() for base in case.bases]
     return [*NAMES, *wrapped, *COMPOSED, *METHODS]
 
 
@@ -108,7 +132,9 @@ def build(name: str) -> Any:
     _without_batch_norm(model)
     model._trainer = Trainer()
     model.log_dict = model.log = lambda *args, **kwargs: None
-    return model.double()
+    model = model.double()
+    case.prepare(model)
+    return model
 
 
 def _without_batch_norm(module: nn.Module) -> None:
