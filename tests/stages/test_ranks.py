@@ -23,7 +23,7 @@ from run_helpers import assert_same_run, load
 
 from ltplugins.stages import ranks
 
-EPOCHS = 40
+EPOCHS = 16
 CLI = [sys.executable, "-m", "ltplugins.cli", "pretrain"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 TORCHRUN += ["-m", "ltplugins.cli", "pretrain"]
@@ -53,7 +53,7 @@ def start(command: list[str], folder: Path, name: str, **env: str) -> Any:
     return process
 
 
-def finish(process: Any, seconds: float = 120) -> tuple[int, str]:
+def finish(process: Any, seconds: float = 240) -> tuple[int, str]:
     """Exit code and standard error; nothing of the run may live on."""
     try:
         errors = process.communicate(timeout=seconds)[1]
