@@ -19,6 +19,9 @@ import ltplugins
 from ltplugins.errors import UserError
 from ltplugins.host import HOST
 
+pytestmark = pytest.mark.skipif(
+    HOST.name != "builtin", reason="the ranks are forked with the stand-in's networks"
+)
 WORLD, IMAGES = 2, 21
 GH = {"num_directions": 5, "warmup": 0, "ramp": 0, "num_iters": 20}
 MEMORY = ("gh_memory", "gh_memory_filled")
@@ -137,11 +140,6 @@ def ranks(folder: Path) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 
-on_their_host = pytest.mark.skipif(
-    HOST.name != "builtin", reason="the ranks train the stand-in's networks"
-)
-
-
 def load(path: Path) -> dict[str, Any]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -204,7 +202,6 @@ def test_a_resumed_run_ends_as_the_unbroken_one(folder: Path) -> None:
     assert not torch.equal(first, one["state_dict"]["gh_memory"])
 
 
-@on_their_host
 @pytest.mark.parametrize("sharded", [False, True])
 def test_another_number_of_ranks_may_go_on(folder: Path, sharded: bool, tmp_path: Path) -> None:
     path = folder / "sharded/epoch=0.ckpt"
@@ -227,7 +224,6 @@ def test_shards_of_every_type_are_joined(ranks: list[dict[str, Any]]) -> None:
     assert ranks[1]["joined"]["torch.float16 13"] == 6
 
 
-@on_their_host
 def test_other_data_is_refused(folder: Path, tmp_path: Path) -> None:
     changes = {"method_kwargs__gh__memory_sharded": True}
     model, data = build(tiny_config(tmp_path, **changes))  # 42 images
