@@ -14,8 +14,11 @@ Legend: N training images, B batch of one rank, V views, S crop size.
 """
 
 import dataclasses
+import functools
+import gc
 import importlib.util
 import logging
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -64,6 +67,16 @@ def check_dali(blocks: Sequence[AugmentationBlock]) -> None:
                     f"augmentations[{i}].{field.name}: the engine dali cannot do it. "
                     f"Set data.engine: batched or workers, or {field.name}.prob: 0."
                 )
+
+
+@functools.cache
+def _leave_to_the_parent() -> None:
+    """Keep forked workers from freeing a pipeline of this process.
+
+    A pipeline that is garbage here is garbage in the child too, where its threads do not exist and
+    its destructor waits for them for ever. A frozen object is never collected.
+    """
+    os.register_at_fork(after_in_child=gc.freeze)
 
 
 class _Prepared(NamedTuple):
@@ -185,6 +198,7 @@ class DaliLoader(Loader):
     def _build(self) -> Any:
         from ltplugins.data.dali_pipeline import views_pipeline
 
+        _leave_to_the_parent()
         record = self.dataset.source.record
         on_cpu = self.device.type == "cpu"
         pipeline = views_pipeline(

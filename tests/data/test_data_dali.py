@@ -3,6 +3,9 @@
 test_data_engines.py, what its views look like in test_data_dali_views.py.
 """
 
+import gc
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -258,3 +261,22 @@ def test_damaged_jpegs_are_replaced_and_counted(tmp_path, damage, caplog):
         assert 2 not in seen(batches)
         assert seen(batches) == seen(epoch_of(expected, epoch))
     assert loader.corrupt == expected.corrupt == {str(path): 2}
+
+
+def test_a_forked_worker_does_not_free_the_parents_pipelines(tmp_path):
+    """Its destructor would wait for threads that a child does not have."""
+    source = image_folder(write_jpegs(tmp_path / "jpegs"))
+    gc.disable()  # the loader below is to be garbage that nobody has collected yet
+    try:
+        loader = loader_of(source)
+        loader.itself = loader
+        epoch_of(loader)
+        del loader
+        child = multiprocessing.get_context("fork").Process(target=gc.collect, daemon=True)
+        child.start()
+        child.join(timeout=20)
+        ended = child.exitcode
+        child.kill()
+    finally:
+        gc.enable()
+    assert ended == 0
