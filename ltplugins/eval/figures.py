@@ -32,8 +32,9 @@ def draw_groups(sections: Sequence[Section]) -> Figure:
             for place, metric in zip(places, shown, strict=True):
                 cell = row.cells[metric]
                 if cell.mean is None:
-                    gap: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8}
-                    axis.text(place, 1, "n/a", color=THEME["muted"], **gap)
+                    if len(section.rows) <= 4:  # more would print over one another
+                        gap: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8}
+                        axis.text(place, 1, "n/a", color=THEME["muted"], **gap)
                     continue
                 axis.bar(place, 100 * cell.mean, width * 0.92, color=series(i))
                 spread = 100 * (cell.std or 0.0)
