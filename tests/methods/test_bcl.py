@@ -11,8 +11,7 @@ import ltplugins
 from ltplugins.config import resolve
 from ltplugins.data.strength import Boost
 from ltplugins.errors import UserError
-from ltplugins.host import HOST
-from ltplugins.host import METHODS
+from ltplugins.host import HOST, METHODS
 from ltplugins.losses.bcl import boost_strengths, image_losses
 from ltplugins.methods.bcl import BCLConfig
 from ltplugins.stages.pretrain import pretrain
