@@ -108,22 +108,24 @@ def balance(cfg: DictConfig) -> Path:
     return out
 
 
-def classifier_scores(run: TrainedRun, class_counts: Any, rule: str) -> dict[str, Any]:
-    """Top-1 of a run's own classifier on the test images: overall, many, medium, few.
+def classifier_scores(run: TrainedRun, class_counts: Any) -> dict[str, dict[str, Any]]:
+    """Top-1 of a run's own classifier on the test images, by rule: overall, many, medium, few.
 
     Args:
         run: features are cached in its ``path``.
         class_counts: Int[C] of the training.
-        rule: ``tercile`` or ``threshold``.
     """
     extract = FeatureExtractor(run, find_device("auto"), 256)
     feats, targets = extract("test")
     assert extract.classifier is not None
     with torch.no_grad():
         preds = extract.classifier(feats).argmax(dim=1)
-    groups = shot_groups(class_counts, rule)
-    scores = group_accuracy(preds, targets, groups, len(class_counts)).as_dict()
-    return {key: scores[key] for key in ("overall", "many", "medium", "few")}
+    scores = {}
+    for rule in ("tercile", "threshold"):
+        groups = shot_groups(class_counts, rule)
+        numbers = group_accuracy(preds, targets, groups, len(class_counts)).as_dict()
+        scores[rule] = {key: numbers[key] for key in ("overall", "many", "medium", "few")}
+    return scores
 
 
 def _open_first(path: str) -> TrainedRun:
@@ -203,9 +205,9 @@ def _compare(first: TrainedRun, out: Path, class_counts: Any) -> dict[str, Any] 
         return None
     # Its features are cached in the new folder: the first one is only read.
     runs = {"before": dataclasses.replace(first, path=out), "after": open_run(out)}
+    by_run = {when: classifier_scores(run, class_counts) for when, run in runs.items()}
     scores: dict[str, Any] = {
-        rule: {when: classifier_scores(run, class_counts, rule) for when, run in runs.items()}
-        for rule in ("tercile", "threshold")
+        rule: {when: by_run[when][rule] for when in runs} for rule in ("tercile", "threshold")
     }
     for when, numbers in scores["tercile"].items():
         shown = ", ".join(
