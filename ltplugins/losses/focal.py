@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltplugins.errors import UserError
+from ltplugins.losses.precision import at_least_float32
 
 
 class FocalTerms(NamedTuple):
@@ -84,7 +85,7 @@ def focal_terms(
     Arguments as of :func:`focal_nt_xent`.
     """
     with torch.autocast(z.device.type, enabled=False):
-        z, all_z = _at_least_float32(z), _at_least_float32(all_z)
+        z, all_z = at_least_float32(z), at_least_float32(all_z)
         logits = F.normalize(z, dim=1) @ F.normalize(all_z, dim=1).T / temperature  # (N, M)
         itself = F.one_hot(torch.arange(len(z), device=z.device) + offset, len(all_z)).bool()
         same = ids[:, None] == all_ids[None, :]
@@ -120,7 +121,3 @@ def check_focal(temperature: float, gamma: float) -> None:
         raise UserError(f"temperature: expected a number above 0, got {temperature}.")
     if not gamma >= 0:
         raise UserError(f"gamma: expected 0 or more, got {gamma}. 0 is the plain NT-Xent.")
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ltplugins.errors import UserError
 from ltplugins.losses.memory import update_memory
+from ltplugins.losses.precision import at_least_float32
 from ltplugins.losses.sinkhorn import sinkhorn
 
 __all__ = [
@@ -128,7 +129,7 @@ def geometric_logits(z: Tensor, etf: Tensor) -> Tensor:
             f"{etf.shape[-1]}; build them with simplex_etf(K, {z.shape[-1]})."
         )
     with torch.autocast(z.device.type, enabled=False):
-        z = _at_least_float32(z)
+        z = at_least_float32(z)
         return F.normalize(z @ etf.to(z.dtype).T, dim=-1)
 
 
@@ -173,7 +174,7 @@ def gh_loss(
         for t in (logits_1, logits_2)
     )
     with torch.autocast(logits_1.device.type, enabled=False):
-        logits_1, logits_2 = _at_least_float32(logits_1), _at_least_float32(logits_2)
+        logits_1, logits_2 = at_least_float32(logits_1), at_least_float32(logits_2)
         return gh_cross_entropy(q_1, logits_2, temperature) + gh_cross_entropy(
             q_2, logits_1, temperature
         )
@@ -223,7 +224,3 @@ def prior_from_counts(counts: Tensor, floor: float = 0.0) -> Tensor:
     total = shares.sum()
     uniform = torch.full_like(shares, 1.0 / len(shares))
     return torch.where(total > 0, shares / total.clamp(min=1e-12), uniform)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

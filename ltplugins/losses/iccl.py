@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltplugins.errors import UserError, unknown
+from ltplugins.losses.precision import at_least_float32
 
 Curriculum = Literal["parabolic-style", "linear-style", "constant"]
 # Below this norm a mean of unit vectors has no direction to speak of.
@@ -75,7 +76,7 @@ def centroid_loss(
     if not temperature > 0:
         raise UserError(f"temperature: expected a number above 0, got {temperature}.")
     with torch.autocast(z.device.type, enabled=False):
-        z = F.normalize(_at_least_float32(z), dim=1)
+        z = F.normalize(at_least_float32(z), dim=1)
         logits = z @ centroids.detach().to(z.dtype).T / temperature  # (N, C)
         if filled is not None:
             # The lowest finite value stands for -inf, so that a row without centroid is no NaN.
@@ -103,7 +104,7 @@ def mixup_cross_entropy(
         lam: Float[N].
     """
     with torch.autocast(logits.device.type, enabled=False):
-        logits = _at_least_float32(logits)
+        logits = at_least_float32(logits)
         lam = lam.to(logits.dtype)
         loss_a = F.cross_entropy(logits, targets_a, reduction="none")
         loss_b = F.cross_entropy(logits, targets_b, reduction="none")
@@ -193,8 +194,8 @@ def distillation_loss(student: Tensor, teacher: Tensor, *, temperature: float) -
     if not temperature > 0:
         raise UserError(f"temperature: expected a number above 0, got {temperature}.")
     with torch.autocast(student.device.type, enabled=False):
-        log_q = (_at_least_float32(student) / temperature).log_softmax(dim=1)
-        log_p = (_at_least_float32(teacher.detach()) / temperature).log_softmax(dim=1)
+        log_q = (at_least_float32(student) / temperature).log_softmax(dim=1)
+        log_p = (at_least_float32(teacher.detach()) / temperature).log_softmax(dim=1)
         kl = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
         return temperature**2 * kl
 
@@ -217,7 +218,7 @@ def balance_loss(
         temperature: T.
     """
     with torch.autocast(logits.device.type, enabled=False):
-        class_loss = F.cross_entropy(_at_least_float32(logits), targets)
+        class_loss = F.cross_entropy(at_least_float32(logits), targets)
     if weight == 0 or teacher is None:
         return class_loss
     distilled = distillation_loss(logits, teacher, temperature=temperature)
@@ -236,7 +237,3 @@ def _check_rows(
             f"centroid_loss: expected z (N, D) with N >= 1, centroids (C, D), targets and lam "
             f"(N,); got {', '.join(wrong)} for z {tuple(z.shape)}."
         )
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltplugins.errors import UserError, unknown
+from ltplugins.losses.precision import at_least_float32
 
 Reduction = Literal["log_mean", "mean_log"]
 
@@ -52,7 +53,7 @@ def fuse(first: Tensor, second: Tensor, *, concat: bool = False) -> Tensor:
     Returns:
         Float[N D], or Float[N 2D] with ``concat``; at least float32.
     """
-    first, second = _at_least_float32(first), _at_least_float32(second)
+    first, second = at_least_float32(first), at_least_float32(second)
     return torch.cat([first, second], dim=1) if concat else first + second
 
 
@@ -128,7 +129,7 @@ def filtered_log_probs(
     """
     check_filter(temperature, lower, upper)
     with torch.autocast(anchors.device.type, enabled=False):
-        anchors, candidates = _at_least_float32(anchors), _at_least_float32(candidates)
+        anchors, candidates = at_least_float32(anchors), at_least_float32(candidates)
         similarity = F.normalize(anchors, dim=1) @ F.normalize(candidates, dim=1).T  # (A, M)
         dropped = ~in_band(similarity, lower, upper)
         if not filter_positives:
@@ -192,7 +193,3 @@ def check_filter(temperature: float, lower: float, upper: float) -> None:
             f"lower and upper: expected 0 <= lower < upper, got {lower} and {upper}. "
             f"lower=0 and upper=1 keep every similarity."
         )
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
