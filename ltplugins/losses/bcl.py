@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ltplugins.errors import UserError
 from ltplugins.losses.memory import update_memory
+from ltplugins.losses.precision import at_least_float32
 
 __all__ = ["boost_strengths", "image_losses", "update_memory"]
 
@@ -55,7 +56,7 @@ def image_losses(z_1: Tensor, z_2: Tensor, indexes: Tensor, *, temperature: floa
         )
     with torch.autocast(z_1.device.type, enabled=False):
         z = torch.cat([z_1, z_2])
-        z = F.normalize(z.float() if z.dtype in (torch.float16, torch.bfloat16) else z, dim=1)
+        z = F.normalize(at_least_float32(z), dim=1)
         logits = z @ z.T / temperature  # (2B, 2B)
         # -inf for the anchor itself: every row keeps its positive, and nothing has a gradient.
         logits.fill_diagonal_(-torch.inf)

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from ltplugins.errors import UserError, unknown
 from ltplugins.losses.colt_selection import allocate_budget, budget_weights, select_ood
+from ltplugins.losses.precision import at_least_float32
 
 __all__ = [
     "allocate_budget",
@@ -147,7 +148,7 @@ def _unit_views(z_1: Tensor, z_2: Tensor) -> Tensor:
             f"the two views differ in shape, {tuple(z_1.shape)} and {tuple(z_2.shape)}."
         )
     z = torch.cat([z_1, z_2])
-    return F.normalize(z.float() if z.dtype in (torch.float16, torch.bfloat16) else z, dim=1)
+    return F.normalize(at_least_float32(z), dim=1)
 
 
 def _logits(z: Tensor, rows: slice, temperature: float) -> Tensor:

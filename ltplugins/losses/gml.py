@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltplugins.losses.precision import at_least_float32
+
 
 class ContrastiveTerms(NamedTuple):
     """The two scalars of :func:`contrastive_terms`: for the features, and for the temperature."""
@@ -223,8 +225,3 @@ def gml_loss(
         + distill_weight * distillation
     )
     return GMLTerms(total, con, temperature, supervised, distillation)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half-precision tensors in float32, others as they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

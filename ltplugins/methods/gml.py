@@ -41,10 +41,10 @@ from ltplugins.errors import UserError
 from ltplugins.losses.gml import (
     ContrastiveTerms,
     GMLTerms,
-    at_least_float32,
     contrastive_terms,
     gml_loss,
 )
+from ltplugins.losses.precision import at_least_float32
 from ltplugins.methods.class_prior import ClassPrior
 from ltplugins.methods.gml_config import GMLConfig, check_options
 from ltplugins.methods.gml_heads import CosineClassifier, projector

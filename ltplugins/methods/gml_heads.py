@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltplugins.losses.gml import at_least_float32
+from ltplugins.losses.precision import at_least_float32
 
 
 class CosineClassifier(nn.Module):
