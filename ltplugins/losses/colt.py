@@ -154,6 +154,6 @@ def _unit_views(z_1: Tensor, z_2: Tensor) -> Tensor:
 def _logits(z: Tensor, rows: slice, temperature: float) -> Tensor:
     """Cosine / temperature of some views with all, own column at the lowest finite value."""
     with torch.autocast(z.device.type, enabled=False):
-        logits = (z[rows] @ z.T).div_(temperature)
+        logits = (z[rows] / temperature) @ z.T
     logits[:, rows].fill_diagonal_(torch.finfo(logits.dtype).min)
     return logits

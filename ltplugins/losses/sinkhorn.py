@@ -16,8 +16,10 @@ from torch import Tensor
 
 from ltplugins.errors import UserError
 
-_LOOK_EVERY = 25  # pairs of scalings; a look costs about as much as three of them
+_LOOK_EVERY = 10  # pairs of scalings; a look costs about as much as one of them
 _LARGEST_SCALING = 1e8  # beyond it the scalings return to log space; float32 ends at 1e38
+_NEGLIGIBLE = 512  # of q, in units of the precision: 6e-5 in float32
+_RELAXED_PAIRS = 40  # at most; then the problem converges too slowly to be worth it
 
 
 @torch.no_grad()
@@ -33,7 +35,7 @@ def sinkhorn(
 
     The row scaling comes last, so the rows are exact and the columns are as close to the prior as
     the iterations have brought them. Iterations that could no longer change q are left out: see
-    :func:`_largest_change`.
+    :func:`_step`.
 
     Args:
         logits: Float[B K]; on the global batch, or the marginal changes its meaning.
@@ -41,7 +43,7 @@ def sinkhorn(
         epsilon: entropy weight; logits are divided by it.
         num_iters: as many pairs of column and row scalings as q is to be that of.
         tolerance: stop already where the L1 error of the column means is below it (looked at every
-            25 pairs; on a GPU each look waits for the device).
+            10 pairs; on a GPU each look waits for the device).
 
     Returns:
         q: Float[B K], at least float32, without gradient.
@@ -69,46 +71,77 @@ def _column_potentials(
 ) -> Tensor:
     """Sinkhorn's log column scalings Float[K], up to a constant, for a prior without zeros."""
     batch, target = len(scores), log_prior.exp() * len(scores)  # q's rows sum to 1, its columns so
-    negligible = 512 * torch.finfo(scores.dtype).eps  # 6e-5 in float32
+    negligible = _NEGLIGIBLE * torch.finfo(scores.dtype).eps
     # The first pair in log space: the kernel's columns then hold the prior, its rows 1.
     log_cols = log_prior - torch.logsumexp(scores, dim=0)
-    log_rows = -torch.logsumexp(scores + log_cols, dim=1)
-    kernel = _kernel(scores, log_cols, log_rows)
-    cols, rows = torch.ones_like(log_cols), torch.ones_like(log_rows)
+    kernel = _kernel(scores, log_cols)
+    cols, rows = torch.ones_like(log_cols), kernel.new_ones(batch)
+    may_relax = True
     for start in range(1, num_iters, _LOOK_EVERY):
         pairs = min(_LOOK_EVERY, num_iters - start)
         for _ in range(pairs):
             cols = target / (kernel.T @ rows)
             rows = (kernel @ cols).reciprocal_()
+        left = num_iters - start - pairs
         sums = cols * (kernel.T @ rows)
-        if _largest_change(sums / target, num_iters - start - pairs) < negligible:
+        step = _step(sums / target)
+        if step * left / 4 < negligible:
             break
         if tolerance is not None and (sums - target).abs().sum() < tolerance * batch:
             break
+        if may_relax and step < 0.5 and left > 4 * _RELAXED_PAIRS:
+            may_relax = False
+            relaxed = _over_relaxed(kernel, target, cols, rows, left, negligible)
+            if relaxed is not None:
+                return log_cols + relaxed.log()
         if cols.max() > _LARGEST_SCALING * cols.min():
-            log_cols, log_rows = log_cols + cols.log(), log_rows + rows.log()
-            kernel = _kernel(scores, log_cols, log_rows)
+            log_cols = log_cols + cols.log()
+            kernel = _kernel(scores, log_cols)
             cols, rows = torch.ones_like(cols), torch.ones_like(rows)
     return log_cols + cols.log()
 
 
-def _kernel(scores: Tensor, log_cols: Tensor, log_rows: Tensor) -> Tensor:
-    """Float[B K] that has absorbed the potentials.
+def _over_relaxed(
+    kernel: Tensor, target: Tensor, cols: Tensor, rows: Tensor, left: int, negligible: float
+) -> Tensor | None:
+    """Where the ``left`` pairs would arrive, in fewer: Float[K]; ``None`` if they would not arrive.
 
-    Where a whole column or row underflows, its scaling then takes a large finite step.
+    Each scaling is moved by omega times its step (Thibault et al. 2021,
+    https://arxiv.org/abs/1711.01851). Omega is Young's optimum for the slowest problem that
+    ``left`` plain pairs still solve, to 1e-5: those pairs contract an error by lambda each, these
+    by omega - 1 (300 pairs: 0.96 and 0.67). A slower problem shows by not being solved here.
     """
-    kernel = (scores + log_cols + log_rows[:, None]).exp_()
+    contraction = 1e-5 ** (1 / left)
+    omega = 2 / (1 + math.sqrt(1 - contraction))
+    for _ in range(0, _RELAXED_PAIRS, _LOOK_EVERY):
+        for _ in range(_LOOK_EVERY):
+            cols = cols * (target / (kernel.T @ rows)).div_(cols).pow_(omega)
+            rows = rows / (kernel @ cols).mul_(rows).pow_(omega)
+        rows = (kernel @ cols).reciprocal_()
+        # The steps that plain pairs would add from here on: a geometric series.
+        if _step(cols * (kernel.T @ rows) / target) / (1 - contraction) / 4 < negligible:
+            return cols
+    return None
+
+
+def _kernel(scores: Tensor, log_cols: Tensor) -> Tensor:
+    """Float[B K] that has absorbed the columns' potentials and the rows' scalings to sum 1.
+
+    Where a whole column underflows, its scaling then takes a large finite step.
+    """
+    kernel = torch.softmax(scores + log_cols, dim=1)
     return kernel.clamp_min_(torch.finfo(kernel.dtype).tiny)
 
 
-def _largest_change(ratios: Tensor, num_iters: int) -> Tensor:
-    """Bound on how much ``num_iters`` more pairs of scalings can change an entry of q.
+def _step(ratios: Tensor) -> Tensor:
+    """How far a pair of scalings moves the columns', by the range of their logs.
 
     A pair divides each column's scaling by its ratio, column mean / prior. No later pair moves the
-    scalings further, by the range of their logs (Hilbert's projective metric, in which Sinkhorn
-    never expands); and moving a softmax's logits by a range of r moves no share by more than r / 4.
+    scalings further, in this measure (Hilbert's projective metric, in which Sinkhorn never
+    expands); and moving a softmax's logits by a range of r moves no share by more than r / 4.
     """
-    return (ratios.max() / ratios.min()).log() * num_iters / 4
+    smallest, largest = torch.aminmax(ratios)
+    return (largest / smallest).log()
 
 
 def _log_prior(prior: Tensor | None, num_directions: int, like: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltplugins.host.builtin import losses
+from ltplugins.host.builtin import losses, nt_xent
 from ltplugins.host.builtin.byol import embedding_std
 
 
@@ -45,6 +45,54 @@ def test_nt_xent_equals_the_oracle(ids: Tensor, temperature: float) -> None:
     z = random_z()
     expected = nt_xent_oracle(z, ids, temperature)
     assert losses.nt_xent(z, ids, temperature).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("labels", ["two views", "few classes", "many alone"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_nt_xent_of_symmetric_blocks_equals_anchors_in_turn(
+    labels: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several blocks, the last not full; value and gradient of the two forms."""
+    n = 600
+    g = torch.Generator().manual_seed(1)
+    ids = {
+        "two views": torch.arange(n // 2).repeat(2),
+        "few classes": torch.randint(7, (n,), generator=g),
+        "many alone": torch.cat([torch.arange(n - 10), torch.arange(10)]),
+    }[labels]
+    z = random_z(n, 16).to(dtype)
+
+    def value_and_gradient(symmetric: bool) -> tuple[Tensor, Tensor]:
+        leaf = z.clone().requires_grad_()
+        monkeypatch.setattr(nt_xent, "_MOST_VIEWS", n if symmetric else n - 1)
+        loss = losses.nt_xent(leaf, ids, 0.1)
+        form = "_SymmetricNTXentBackward" if symmetric else "_NTXentBackward"
+        assert type(loss.grad_fn.next_functions[0][0]).__name__ == form  # type: ignore[union-attr]
+        (3 * loss).backward()
+        assert leaf.grad is not None
+        return loss.detach(), leaf.grad
+
+    tolerance = {"rtol": 1e-10, "atol": 1e-13} if dtype == torch.float64 else {}
+    for mine, other in zip(value_and_gradient(True), value_and_gradient(False), strict=True):
+        torch.testing.assert_close(mine, other, **tolerance)  # type: ignore[arg-type]
+
+
+def test_nt_xent_gradient_is_that_of_its_value() -> None:
+    for ids in (PAIRS, LABELS):
+        z = random_z().requires_grad_()
+        assert torch.autograd.gradcheck(lambda x, i=ids: losses.nt_xent(x, i, 0.3), (z,))
+
+
+@pytest.mark.parametrize("temperature", [0.03, 0.01])
+def test_nt_xent_of_opposite_views_at_a_low_temperature(temperature: float) -> None:
+    """Where exp((cos - 1) / T) of all but one pair underflows float32: no infinity, no NaN."""
+    z = torch.tensor([[1.0, 0.0], [-1.0, 0.01], [0.0, 1.0], [0.01, -1.0]])
+    ids = torch.tensor([0, 0, 1, 1])
+    loss = losses.nt_xent(z.requires_grad_(), ids, temperature)
+    loss.backward()
+    assert loss.item() == pytest.approx(nt_xent_oracle(z.double(), ids, temperature), rel=1e-4)
+    assert z.grad is not None
+    assert torch.isfinite(z.grad).all()
 
 
 def no_temperature(z: Tensor, ids: Tensor, temperature: float) -> Tensor:
@@ -96,7 +144,7 @@ def test_nt_xent_over_joined_candidates() -> None:
 @pytest.mark.parametrize("ids", [PAIRS, LABELS, torch.arange(6)])
 def test_nt_xent_gradient(ids: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     """The closed form against differences, for anchors of one rank, four and two at a time."""
-    monkeypatch.setattr(losses, "_ANCHORS", 4)
+    monkeypatch.setattr(nt_xent, "_ANCHORS", 4)
     everything = random_z().requires_grad_()
     anchors = everything[2:].detach().clone().requires_grad_()
 
@@ -112,7 +160,7 @@ def test_nt_xent_does_not_depend_on_the_number_at_a_time(
 ) -> None:
     whole = losses.nt_xent(random_z(), ids, 0.2)
     for anchors in (1, 4, 5):
-        monkeypatch.setattr(losses, "_ANCHORS", anchors)
+        monkeypatch.setattr(nt_xent, "_ANCHORS", anchors)
         torch.testing.assert_close(losses.nt_xent(random_z(), ids, 0.2), whole)
 
 

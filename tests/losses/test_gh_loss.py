@@ -17,7 +17,7 @@ from ltplugins.losses.gh import (
     sinkhorn,
     update_memory,
 )
-from ltplugins.losses.sinkhorn import _largest_change
+from ltplugins.losses import sinkhorn as sinkhorn_module
 
 T1 = F.normalize(
     torch.tensor(
@@ -361,5 +361,62 @@ def test_the_bound_on_further_change_holds():
     q = sinkhorn(t, prior, num_iters=3)
     ratios = q.mean(dim=0) / (prior / prior.sum())
     change = (sinkhorn(t, prior, num_iters=23) - q).abs().max()
-    assert change < _largest_change(ratios, 20)
-    assert change > _largest_change(ratios, 20) / 100  # and the bound says something
+    bound = sinkhorn_module._step(ratios) * 20 / 4
+    assert change < bound
+    assert change > bound / 100  # and the bound says something
+
+
+def crowded_logits(seed, batch=512, directions=100, noise=0.1):
+    """As GH makes them after some epochs: each image near one direction, directions long-tailed."""
+    g = torch.Generator().manual_seed(seed)
+    shares = 100.0 ** -torch.linspace(0, 1, directions)
+    nearest = F.one_hot(torch.multinomial(shares, batch, True, generator=g), directions)
+    t = 0.6 * nearest + noise * torch.randn(batch, directions, generator=g)
+    return F.normalize(t, dim=1), shares
+
+
+@pytest.fixture
+def relaxations(monkeypatch):
+    """Calls of the over-relaxed iteration: whether each was taken."""
+    taken, original = [], sinkhorn_module._over_relaxed
+
+    def spy(*args):
+        cols = original(*args)
+        taken.append(cols is not None)
+        return cols
+
+    monkeypatch.setattr(sinkhorn_module, "_over_relaxed", spy)
+    return taken
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_over_relaxation_arrives_where_every_iteration_would(seed, relaxations):
+    t, prior = crowded_logits(seed)
+    q = sinkhorn(t, prior)
+    assert relaxations == [True]
+    expected = log_space_sinkhorn(t, prior, 0.05, 300)
+    torch.testing.assert_close(q.double(), expected, atol=6e-5, rtol=0)
+    early = log_space_sinkhorn(t, prior, 0.05, 40)  # as many pairs as were spent are not enough
+    assert (early - expected).abs().max() > 3e-4
+
+
+def test_over_relaxation_is_given_up_where_iterations_would_not_arrive(relaxations):
+    """A problem too slow for 300 iterations keeps the labels of 300, not those of the limit."""
+    g = torch.Generator().manual_seed(0)
+    nearest = F.one_hot(torch.arange(64) % 8, 8)
+    t = F.normalize(nearest + 0.05 * torch.randn(64, 8, generator=g), dim=1)
+    prior = torch.linspace(0.9, 1.1, 8)  # some images must move between two far directions
+    q = sinkhorn(t, prior)
+    assert relaxations == [False]
+    expected, limit = (log_space_sinkhorn(t, prior, 0.05, n) for n in (300, 10_000))
+    assert (expected - limit).abs().max() > 1e-2
+    torch.testing.assert_close(q.double(), expected, atol=6e-5, rtol=0)
+
+
+def test_fewer_iterations_are_not_relaxed(relaxations):
+    t, prior = crowded_logits(0)
+    expected = log_space_sinkhorn(t, prior, 0.05, 60)
+    torch.testing.assert_close(
+        sinkhorn(t, prior, num_iters=60).double(), expected, atol=6e-5, rtol=0
+    )
+    assert relaxations == []

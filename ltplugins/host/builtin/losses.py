@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltplugins.host.builtin.nt_xent import nt_xent_of_units
+
 LossFn = TypeVar("LossFn", bound=Callable[..., Tensor])
 
 
@@ -56,85 +58,16 @@ def nt_xent(
         all_ids: (M,) their ids.
         offset: row of ``all_z`` where the anchors begin.
     """
-    all_z, all_ids = (z, ids) if all_z is None or all_ids is None else (all_z, all_ids)
-    total, has_positive = _NTXent.apply(
-        F.normalize(z, dim=-1), F.normalize(all_z, dim=-1), ids, all_ids, temperature, offset
+    alone = all_z is None or all_ids is None or all_z is z  # gathered in a single process
+    total, has_positive = nt_xent_of_units(
+        F.normalize(z, dim=-1),
+        None if alone else F.normalize(all_z, dim=-1),
+        ids,
+        ids if alone else all_ids,
+        temperature,
+        offset,
     )
     return total / has_positive.clamp(min=1)
-
-
-class _NTXent(torch.autograd.Function):
-    """Sum of the anchors' losses and number of anchors that have a positive, of unit vectors.
-
-    Loss and gradient are worked together, some anchors at a time, so that the (N, M) logits are
-    never held: autograd would keep several arrays of their size for the backward pass, and most of
-    the time would go into moving these. The gradient by the logits is in closed form
-    softmax over all candidates - softmax over the positives.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        z: Tensor,
-        all_z: Tensor,
-        ids: Tensor,
-        all_ids: Tensor,
-        temperature: float,
-        offset: int,
-    ) -> tuple[Tensor, Tensor]:
-        total, has_positive = z.new_zeros(()), ids.new_zeros(())
-        grad_z, grad_all_z = torch.empty_like(z), torch.zeros_like(all_z)
-        for start in range(0, len(z), _ANCHORS):
-            rows = slice(start, start + _ANCHORS)
-            logits = (z[rows] @ all_z.T).div_(temperature)
-            losses, has, grad = _anchor_losses(
-                logits, ids[rows, None] == all_ids, slice(start + offset, None)
-            )
-            total += losses.sum()
-            has_positive += has.sum()
-            grad_z[rows] = grad @ all_z
-            grad_all_z.addmm_(grad.T, z[rows])
-        ctx.save_for_backward(grad_z / temperature, grad_all_z / temperature)
-        ctx.mark_non_differentiable(has_positive)
-        return total, has_positive
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-        grad_z, grad_all_z = ctx.saved_tensors
-        return grad * grad_z, grad * grad_all_z, None, None, None, None
-
-
-_ANCHORS = 256  # at a time; 256 x 1024 logits stay in a core's cache
-
-
-def _anchor_losses(
-    logits: Tensor, positive: Tensor, itself: slice
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses (n,), which anchors have a positive Bool(n,), d loss / d logits (n, M).
-
-    Args:
-        logits: (n, M), changed.
-        positive: Bool(n, M), candidates with the anchor's id, the anchor among them; changed.
-        itself: where the candidates that are the anchors begin.
-    """
-    # The lowest finite value stands in for -inf: its exponential is the same 0, and a batch of one
-    # view, where nothing is left, still subtracts to 0 and not to NaN.
-    lowest = torch.finfo(logits.dtype).min
-    logits[:, itself].fill_diagonal_(lowest)
-    positive[:, itself].fill_diagonal_(False)
-    has_positive = positive.any(dim=1)
-    # A row of -inf alone has no softmax. An anchor without a positive is given all candidates as
-    # positives: its two terms then cancel exactly.
-    positive |= ~has_positive[:, None]
-    among_positives = torch.where(positive, logits, lowest)
-    share, share_of_positives = logits.softmax(dim=1), among_positives.softmax(dim=1)
-    losses = _log_sum_exp(logits, share) - _log_sum_exp(among_positives, share_of_positives)
-    return losses, has_positive, share - share_of_positives
-
-
-def _log_sum_exp(logits: Tensor, softmax: Tensor) -> Tensor:
-    """Of each row, from its softmax: the largest logit less the log of its share."""
-    return logits.amax(dim=1) - softmax.amax(dim=1).log()
 
 
 @full_precision

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""NT-Xent with its gradient in closed form, in two ways of holding little in memory.
+
+Autograd would keep several (N, M) arrays for the backward pass, and most of the time would go into
+moving these. The gradient by the logits is softmax over all candidates - softmax over the positives.
+
+Legend: N local anchors, M candidates of all ranks, D dim.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_ANCHORS = 256  # at a time; 256 x 1024 logits stay in a core's cache
+_MOST_VIEWS = 4096  # of the symmetric form: 34 MB of float32
+_LOWEST_EXPONENT = -80  # exp(-87) is the smallest normal float32
+
+
+def nt_xent_of_units(
+    z: Tensor, all_z: Tensor | None, ids: Tensor, all_ids: Tensor, temperature: float, offset: int
+) -> tuple[Tensor, Tensor]:
+    """Sum of the anchors' losses, and Int() how many of them have a positive.
+
+    Args:
+        z: Float[N D] anchors, unit norm.
+        all_z: Float[M D] candidates, unit norm; ``None`` where they are the anchors.
+        ids, all_ids: Int[N], Int[M]; equal ids are positives of each other.
+        temperature: above 0.
+        offset: row of ``all_z`` where the anchors begin.
+    """
+    # On a GPU the pairs' places would be waited for; at a very low temperature the similarities of
+    # a view with all others may lie below what exp can hold, when 1 / temperature is the maximum.
+    symmetric = z.device.type == "cpu" and len(z) <= _MOST_VIEWS
+    if all_z is None and symmetric and -2 / temperature > _LOWEST_EXPONENT:
+        return _SymmetricNTXent.apply(z, ids, temperature)
+    all_z = z if all_z is None else all_z
+    return _NTXent.apply(z, all_z, ids, all_ids, temperature, offset)
+
+
+class _NTXent(torch.autograd.Function):
+    """Some anchors at a time, so that the (N, M) logits are never held."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        all_z: Tensor,
+        ids: Tensor,
+        all_ids: Tensor,
+        temperature: float,
+        offset: int,
+    ) -> tuple[Tensor, Tensor]:
+        total, has_positive = z.new_zeros(()), ids.new_zeros(())
+        grad_z, grad_all_z = torch.empty_like(z), torch.zeros_like(all_z)
+        for start in range(0, len(z), _ANCHORS):
+            rows = slice(start, start + _ANCHORS)
+            logits = (z[rows] @ all_z.T).div_(temperature)
+            losses, has, grad = _anchor_losses(
+                logits, ids[rows, None] == all_ids, slice(start + offset, None)
+            )
+            total += losses.sum()
+            has_positive += has.sum()
+            grad_z[rows] = grad @ all_z
+            grad_all_z.addmm_(grad.T, z[rows])
+        ctx.save_for_backward(grad_z / temperature, grad_all_z / temperature)
+        ctx.mark_non_differentiable(has_positive)
+        return total, has_positive
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        grad_z, grad_all_z = ctx.saved_tensors
+        return grad * grad_z, grad * grad_all_z, None, None, None, None
+
+
+def _anchor_losses(
+    logits: Tensor, positive: Tensor, itself: slice
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Losses (n,), which anchors have a positive Bool(n,), d loss / d logits (n, M).
+
+    Args:
+        logits: (n, M), changed.
+        positive: Bool(n, M), candidates with the anchor's id, the anchor among them; changed.
+        itself: where the candidates that are the anchors begin.
+    """
+    # The lowest finite value stands in for -inf: its exponential is the same 0, and a batch of one
+    # view, where nothing is left, still subtracts to 0 and not to NaN.
+    lowest = torch.finfo(logits.dtype).min
+    logits[:, itself].fill_diagonal_(lowest)
+    positive[:, itself].fill_diagonal_(False)
+    has_positive = positive.any(dim=1)
+    # A row of -inf alone has no softmax. An anchor without a positive is given all candidates as
+    # positives: its two terms then cancel exactly.
+    positive |= ~has_positive[:, None]
+    among_positives = torch.where(positive, logits, lowest)
+    share, share_of_positives = logits.softmax(dim=1), among_positives.softmax(dim=1)
+    losses = _log_sum_exp(logits, share) - _log_sum_exp(among_positives, share_of_positives)
+    return losses, has_positive, share - share_of_positives
+
+
+def _log_sum_exp(logits: Tensor, softmax: Tensor) -> Tensor:
+    """Of each row, from its softmax: the largest logit less the log of its share."""
+    return logits.amax(dim=1) - softmax.amax(dim=1).log()
+
+
+class _SymmetricNTXent(torch.autograd.Function):
+    """Anchors that are the candidates: similarities are symmetric, so one half of them is worked.
+
+    With e_ij = exp((z_i.z_j - 1) / tau), Z_i its sum over all j but i and P_i that over i's
+    positives, the loss of i is log(Z_i / P_i), and what pulls z_i and z_j together is
+    e_ij (1/Z_i + 1/Z_j - [positive] (1/P_i + 1/P_j)), symmetric as well: one product with z is the
+    gradient by the anchors and by the candidates.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        of_all, of_positives = z.new_zeros(2, len(z)).unbind()
+        blocks = []
+        for start in range(0, len(z), _ANCHORS):  # columns from the block's own on
+            size = min(_ANCHORS, len(z) - start)
+            rows, later = slice(start, start + size), slice(start + size, None)
+            shift = z.new_tensor(-1 / temperature)
+            e = torch.addmm(shift, z[rows], z[start:].T, alpha=1 / temperature).exp_()
+            e[:, :size].fill_diagonal_(0.0)
+            of_all[rows] += e.sum(dim=1)
+            of_all[later] += e[:, size:].sum(dim=0)
+            is_positive = ids[rows, None] == ids[start:]
+            is_positive[:, :size].fill_diagonal_(False)
+            i, j = is_positive.nonzero(as_tuple=True)
+            pairs = e[i, j]
+            of_positives.index_add_(0, i + start, pairs)
+            mirrored = j >= size  # the block on the diagonal holds both orders of a pair
+            of_positives.index_add_(0, j[mirrored] + start, pairs[mirrored])
+            blocks.append((rows, later, e, i, j, pairs))
+        has_positive = of_positives > 0
+        total = torch.where(has_positive, of_all.log() - of_positives.log(), 0.0).sum()
+        weight = torch.where(has_positive, of_all.reciprocal(), 0.0)
+        pull = torch.where(has_positive, of_positives.reciprocal(), 0.0)
+        grad = torch.zeros_like(z)
+        for rows, later, e, i, j, pairs in blocks:
+            start, size = rows.start, len(e)
+            e *= weight[rows, None] + weight[start:]
+            e.index_put_((i, j), pairs * -(pull[i + start] + pull[j + start]), accumulate=True)
+            grad[rows].addmm_(e, z[start:])
+            grad[later].addmm_(e[:, size:].T, z[rows])
+        ctx.save_for_backward(grad / temperature)
+        count = has_positive.sum()
+        ctx.mark_non_differentiable(count)
+        return total, count
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
+        (grad_z,) = ctx.saved_tensors
+        return grad * grad_z, None, None
