@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ltplugins.errors import UserError
+from ltplugins.losses import sinkhorn as sinkhorn_module
 from ltplugins.losses.gh import (
     geometric_logits,
     gh_loss,
@@ -17,7 +18,6 @@ from ltplugins.losses.gh import (
     sinkhorn,
     update_memory,
 )
-from ltplugins.losses import sinkhorn as sinkhorn_module
 
 T1 = F.normalize(
     torch.tensor(

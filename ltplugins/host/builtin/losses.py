@@ -58,15 +58,12 @@ def nt_xent(
         all_ids: (M,) their ids.
         offset: row of ``all_z`` where the anchors begin.
     """
-    alone = all_z is None or all_ids is None or all_z is z  # gathered in a single process
-    total, has_positive = nt_xent_of_units(
-        F.normalize(z, dim=-1),
-        None if alone else F.normalize(all_z, dim=-1),
-        ids,
-        ids if alone else all_ids,
-        temperature,
-        offset,
-    )
+    if all_z is None or all_ids is None:
+        all_z, all_ids = z, ids
+    unit = F.normalize(z, dim=-1)
+    # Gathered in a single process, the candidates are the anchors.
+    all_units = None if all_z is z else F.normalize(all_z, dim=-1)
+    total, has_positive = nt_xent_of_units(unit, all_units, ids, all_ids, temperature, offset)
     return total / has_positive.clamp(min=1)
 
 

@@ -2,7 +2,8 @@
 """NT-Xent with its gradient in closed form, in two ways of holding little in memory.
 
 Autograd would keep several (N, M) arrays for the backward pass, and most of the time would go into
-moving these. The gradient by the logits is softmax over all candidates - softmax over the positives.
+moving these. The gradient by the logits is the softmax over all candidates less that over the
+positives.
 
 Legend: N local anchors, M candidates of all ranks, D dim.
 """
