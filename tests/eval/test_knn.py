@@ -122,33 +122,51 @@ def test_tiles_do_not_change_the_result(max_bytes: int) -> None:
     assert torch.equal(preds, whole.argmax(dim=1))
 
 
-def test_tile_arithmetic_keeps_the_bound() -> None:
-    rows, columns = plan_tiles(10_000, 60_000, 512, 100, 20)
+@pytest.mark.parametrize(
+    ("bank", "dim", "k"), [(60_000, 512, 20), (115_846, 2048, 200), (1_281_167, 2048, 20)]
+)
+def test_tile_arithmetic_keeps_the_bound(bank: int, dim: int, k: int) -> None:
+    rows, columns, chunk = plan_tiles(10_000, bank, dim, 100, k)
     assert rows > 100  # not so small that the matrix product starves
-    assert columns > 1_000
-    tile = 3 * columns * 512 * 4
-    block = rows * 4 * (2 * columns + 3 * 512 + 12 * 20 + 4 * 100)
-    assert tile + block <= 256 * 2**20
-    assert plan_tiles(3, 5, 4, 2, 1) == (3, 5)
-    assert plan_tiles(3, 5, 4, 2, 1, max_bytes=1) == (1, 1)
+    assert columns > 10_000  # nor the search for the k best
+    candidates = 3 * 18 * k
+    block = rows * 4 * (columns * 17 // 16 + 3 * dim + candidates + 4 * 100)
+    assert block + 4 * chunk * dim * 4 <= 256 * 2**20
+
+
+def test_small_tiles() -> None:
+    assert plan_tiles(3, 5, 4, 2, 1) == (3, 5, 5)
+    assert plan_tiles(3, 5, 4, 2, 1, max_bytes=1) == (1, 1, 1)
 
 
 def test_tiles_keep_to_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     original = knn._nearest
 
-    def spy(query: Tensor, bank: Tensor, k: int, columns: int, distance: knn.Distance) -> tuple:
-        sizes.append((len(query), columns))
-        return original(query, bank, k, columns, distance)
+    def spy(query: Tensor, bank: Tensor, norms: Tensor, k: int, tile: Tensor, chunk: int) -> tuple:
+        sizes.append((len(query), tile.shape[1], chunk))
+        return original(query, bank, norms, k, tile, chunk)
 
     monkeypatch.setattr(knn, "_nearest", spy)
     bank, labels = blobs(90, 0)
     test, _ = blobs(40, 1)
-    planned = plan_tiles(40, 90, DIM, NUM_CLASSES, 3, 4_000)
-    knn_predict(bank, labels, test, num_classes=NUM_CLASSES, k=3, temperature=0.07, max_bytes=4_000)
+    planned = plan_tiles(40, 90, DIM, NUM_CLASSES, 3, 20_000)
+    rule = {"num_classes": NUM_CLASSES, "k": 3, "temperature": 0.07}
+    knn_predict(bank, labels, test, max_bytes=20_000, **rule)
     assert len(sizes) > 1
     assert max(sizes) == planned
-    assert planned[0] < 40 and planned[1] < 90
+    assert planned[0] < 40 and planned[1] <= 90
+
+
+@pytest.mark.parametrize("columns", [1, 5, 63, 64, 65, 1000, 1009])
+@pytest.mark.parametrize("k", [1, 4, 15])
+def test_the_best_of_groups_are_the_best_of_all(columns: int, k: int) -> None:
+    scores = torch.randn(20, columns, generator=torch.Generator().manual_seed(0))
+    values, places = knn._top_k(scores, k)
+    assert torch.equal(values, scores.topk(min(k, columns), dim=1).values)
+    assert torch.equal(scores.gather(1, places), values)
+    scores[3, columns // 2] = torch.nan  # must come out, to be refused
+    assert knn._top_k(scores, k)[0][3].isnan().any()
 
 
 def test_low_temperature_and_half_precision_stay_finite() -> None:
