@@ -10,7 +10,7 @@ Known differences from the official code:
   K = D + 1 (the official polar construction is exact up to K = D). Above that, directions that are
   only approximately uniform are optimised here; the official repository expects a file it lacks.
 - Sinkhorn keeps its potentials in log space, so neither fp16 nor a prior with zeros overflows, and
-  leaves out iterations that can no longer change a label by 6e-5.
+  leaves out iterations that can no longer change a label by 6e-5, or takes fewer, longer ones.
 - Memory rows start from their first observation, not from uninitialised values.
 
 Legend: B global batch, K directions, D embedding dim, N training images.
