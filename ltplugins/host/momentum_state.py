@@ -1,13 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""The EMA factor in the checkpoint, one form for every host."""
+"""The EMA factor and the twins' last update in the checkpoint, one form for every host."""
 
 from typing import Any
 
 KEY = "momentum_tau"
 
 
-def save_tau(model: Any, checkpoint: dict[str, Any]) -> None:
-    """Store the current EMA factor of ``model.momentum_updater``."""
+def save_momentum(model: Any, checkpoint: dict[str, Any]) -> None:
+    """Store the EMA factor of ``model.momentum_updater``, with all updates made.
+
+    Within an epoch, callbacks save at the end of a batch before the model's own hook updates the
+    twins; such a checkpoint would lack the update of its last step for good. It is made here then,
+    and the hook sees that it is done.
+    """
+    step = model.trainer.global_step
+    if step > model.last_step:
+        for pair in model.momentum_pairs:
+            model.momentum_updater.update(*pair)
+        model.momentum_updater.update_tau(step, model.trainer.estimated_stepping_batches)
+        model.last_step = step
+        # What was collected before this hook may be the values of before the update.
+        state = checkpoint["state_dict"]
+        state.update({n: p.detach() for n, p in model.named_parameters() if n in state})
     checkpoint[KEY] = float(model.momentum_updater.cur_tau)
 
 

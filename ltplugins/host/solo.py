@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ltplugins.host.momentum_state import load_tau, save_tau
+from ltplugins.host.momentum_state import load_tau, save_momentum
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _save_momentum_state(cls: Any) -> None:
 
     def on_save_checkpoint(self: Any, checkpoint: dict[str, Any]) -> None:
         save(self, checkpoint)
-        save_tau(self, checkpoint)
+        save_momentum(self, checkpoint)
 
     def on_load_checkpoint(self: Any, checkpoint: dict[str, Any]) -> None:
         load(self, checkpoint)

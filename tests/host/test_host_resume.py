@@ -70,6 +70,59 @@ def test_resumed_run_equals_unbroken(host: str, method: str, tmp_path: Path) -> 
         assert torch.equal(p, q), name
 
 
+class SaveWithinEpoch(pl.Callback):
+    """Saves as ModelCheckpoint(every_n_train_steps=1) does: before the model's own hook."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, trainer: Any, model: Any, out: Any, batch: Any, i: int) -> None:
+        if i == 0 and not self.path.exists():
+            trainer.save_checkpoint(self.path)
+
+    def on_train_batch_start(self, trainer: Any, model: Any, batch: Any, i: int) -> None:
+        if i == 1 and not hasattr(self, "state"):
+            self.state = {name: p.clone() for name, p in model.state_dict().items()}
+            self.tau = model.momentum_updater.cur_tau
+
+
+@pytest.mark.parametrize("method", ["byol", "mocov2plus"])
+@pytest.mark.parametrize("host", HOSTS)
+def test_checkpoint_within_an_epoch_holds_its_last_update(
+    host: str, method: str, tmp_path: Path
+) -> None:
+    """The twins' update of the step that was saved is in the file, and is made once."""
+    if host == "solo":
+        from ltplugins.host.solo import make_resumable
+
+        make_resumable()
+    changes = {"scheduler__warmup_epochs": 0, "momentum__base_tau": 0.5, "max_epochs": 1}
+    cfg = make_cfg(method, **changes) if host == "solo" else tiny_cfg(method, **changes)
+    states = []
+    for saves in (True, False):
+        torch.manual_seed(0)
+        model = host_methods(host)[method](cfg)
+        watch = SaveWithinEpoch(tmp_path / "step.ckpt" if saves else tmp_path)
+        trainer = pl.Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[watch],
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer.fit(model, loader())
+        states.append(watch)
+    saved = torch.load(tmp_path / "step.ckpt", weights_only=False)
+    assert saved["momentum_tau"] == states[1].tau != 0.5
+    for name, p in states[1].state.items():
+        assert torch.equal(states[0].state[name], p), name
+        assert torch.equal(saved["state_dict"][name], p), name
+
+
 def test_tau_follows_a_cosine_to_its_end() -> None:
     updater = MomentumUpdater(0.9, 1.0)
     values = []

@@ -17,7 +17,7 @@ from ltplugins.errors import UserError
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.backbones import build_backbone
 from ltplugins.host.builtin.base import BaseMethod, class_metrics, per_view
-from ltplugins.host.momentum_state import load_tau, save_tau
+from ltplugins.host.momentum_state import load_tau, save_momentum
 from ltplugins.host.stem import configure_stem
 
 
@@ -146,7 +146,7 @@ class BaseMomentumMethod(BaseMethod):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        save_tau(self, checkpoint)
+        save_momentum(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
