@@ -29,8 +29,9 @@ SECTIONS = ("terms", "steps", "engines", "large")
 
 def engine_row(rounds: int) -> Row:
     """Engines share the work with their processes, so wall time and all cores."""
-    args = argparse.Namespace(workers=2, batches=8, batch_size=256, size=32, grey=False)
-    loaders = {engine: engines.make_loader(engine, args) for engine in ("workers", "batched")}
+    args = argparse.Namespace(workers=2, batch_size=256, size=32)
+    source = engines.array_source(9 * args.batch_size, args.size, grey=False)
+    loaders = {name: engines.make_loader(source, name, args) for name in ("workers", "batched")}
     threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)
     speeds: dict[str, list[float]] = {engine: [] for engine in loaders}
