@@ -23,15 +23,21 @@ from threadpoolctl import threadpool_limits
 from timing import Row, medians, print_row
 
 import ltplugins
+from ltplugins.data.loader import Loader
 
 SECTIONS = ("terms", "steps", "engines", "large")
 
 
+def engine_loaders(batches: int, batch_size: int = 256) -> dict[str, Loader]:
+    """``workers`` and ``batched`` with two workers each, 32 px in memory."""
+    args = argparse.Namespace(workers=2, batch_size=batch_size, size=32)
+    source = engines.array_source((batches + 1) * batch_size, args.size, grey=False)
+    return {name: engines.make_loader(source, name, args) for name in ("workers", "batched")}
+
+
 def engine_row(rounds: int) -> Row:
     """Engines share the work with their processes, so wall time and all cores."""
-    args = argparse.Namespace(workers=2, batch_size=256, size=32)
-    source = engines.array_source(9 * args.batch_size, args.size, grey=False)
-    loaders = {name: engines.make_loader(source, name, args) for name in ("workers", "batched")}
+    loaders = engine_loaders(batches=8)
     threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)
     speeds: dict[str, list[float]] = {engine: [] for engine in loaders}

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="no checkout: benchm
 def path(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("references", "timing", "scale"):
+    for name in ("references", "timing", "scale", "all", "engines", "large", "steps", "terms"):
         sys.modules.pop(name, None)
 
 
@@ -88,3 +88,13 @@ def test_scale_lines_count_bytes():
     assert memory["GH memory, float32, MB"] == pytest.approx(0.401)
     assert memory["GH memory, float16, MB"] == pytest.approx(0.201)
     assert scale.sampler_lines(1000)["order of an epoch, paired, MB"] == pytest.approx(0.016)
+
+
+def test_the_engines_of_the_table_are_read():
+    import engines
+    from all import engine_loaders
+
+    loaders = engine_loaders(batches=1, batch_size=4)
+    assert [*loaders] == ["workers", "batched"]
+    for loader in loaders.values():
+        assert engines.images_per_second(loader) > 0
