@@ -1,21 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""What grows with the number of images: time and bytes at 10^4, 10^5, 10^6 generated indices.
+"""What grows with images (10^4, 10^5, 10^6 generated indices), classes, weights and the batch.
 
     python benchmarks/scale.py [largest N]
 
 One torch thread; processor seconds, medians, but for COLT's selection, which is made once.
-docs/scale.md holds a table of it and what follows from it.
+docs/scale.md holds the tables and what follows from them.
 """
 
+import os
 import sys
 import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scale_methods import (
+    batch_lines,
+    bcl_lines,
+    gml_lines,
+    iccl_lines,
+    sdclr_lines,
+    stateless,
+)
 from threadpoolctl import threadpool_limits
-from timing import medians
+from timing import milliseconds, print_table
 
 from ltplugins.data.samplers import build_sampler
 from ltplugins.losses.colt import allocate_budget
@@ -25,10 +33,6 @@ from ltplugins.methods.colt import COLTConfig
 from ltplugins.methods.colt_subset import clusters_and_means
 
 B, K, CLASSES, DIM, POOL = 512, 100, 1000, 128, 300_000
-
-
-def milliseconds(work: Callable[[], object], rounds: int = 3) -> float:
-    return 1000 * medians({"work": work}, rounds)["work"]
 
 
 def memory_lines(n: int) -> dict[str, float]:
@@ -59,7 +63,7 @@ def sampler_lines(n: int) -> dict[str, float]:
     shares = 100.0 ** -np.linspace(0, 1, CLASSES)
     targets = np.random.default_rng(0).choice(CLASSES, n, p=shares / shares.sum())
     found = {}
-    for name in ("shuffle", "paired", "class_aware"):
+    for name in ("shuffle", "paired", "class_aware", "two_branch"):
         sampler = build_sampler(name, targets, world_size=2)
         found[f"order of an epoch, {name}, ms"] = milliseconds(sampler.positions)
         rng = np.random.default_rng(0)
@@ -86,17 +90,29 @@ def selection_lines(n: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the table in Markdown."""
+    """Print the tables in Markdown."""
     torch.set_num_threads(1)
     threadpool_limits(1)
     torch.manual_seed(0)
+    print_load()
     largest = int(sys.argv[1]) if len(sys.argv) > 1 else 10**6
-    sizes = [n for n in (10**4, 10**5, 10**6) if n <= largest]
-    columns = [memory_lines(n) | sampler_lines(n) | selection_lines(n) for n in sizes]
-    print("| | " + " | ".join(f"N = {n:,}" for n in sizes) + " |")
-    print("|---|" + "---|" * len(sizes))
-    for name in columns[0]:
-        print(f"| {name} | " + " | ".join(f"{column[name]:,.3g}" for column in columns) + " |")
+    print_table(
+        {
+            f"N = {n:,}": memory_lines(n) | bcl_lines(n) | sampler_lines(n) | selection_lines(n)
+            for n in (10**4, 10**5, 10**6)
+            if n <= largest
+        }
+    )
+    classes = (10, 100, 1000, 8142)
+    print_table({f"C = {c:,}": iccl_lines(c) | gml_lines(c) for c in classes})
+    print_table({name: sdclr_lines(name) for name in ("resnet18", "resnet50")})
+    print_table({f"B = {b:,}": batch_lines(b) for b in (256, 512, 1024)})
+    print(f"no state beside SimCLR's: {', '.join(stateless())}\n")
+    print_load()
+
+
+def print_load() -> None:
+    print("load of the last 1, 5, 15 minutes:", *(f"{x:.2f}" for x in os.getloadavg()), "\n")
 
 
 if __name__ == "__main__":

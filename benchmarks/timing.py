@@ -50,6 +50,10 @@ def medians(
     return {name: statistics.median(times[1:]) for name, times in seconds.items()}
 
 
+def milliseconds(work: Callable[[], object], rounds: int = 3) -> float:
+    return 1000 * medians({"work": work}, rounds)["work"]
+
+
 def ratio(
     what: str, fast: Callable[[], object], slow: Callable[[], object], bar: float, rounds: int
 ) -> Row:
@@ -66,3 +70,12 @@ def print_row(row: Row) -> None:
         f"{'pass' if row.passes else 'FAIL'}  {row.details}",
         flush=True,
     )
+
+
+def print_table(columns: Mapping[str, Mapping[str, float]]) -> None:
+    """In Markdown: a column each, and a row for each name that they all have."""
+    print("| | " + " | ".join(columns) + " |")
+    print("|---|" + "---|" * len(columns))
+    for name in next(iter(columns.values())):
+        print(f"| {name} | " + " | ".join(f"{c[name]:,.3g}" for c in columns.values()) + " |")
+    print(flush=True)

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="no checkout: benchm
 def path(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("references", "timing", "scale", "all", "engines", "large", "steps", "terms"):
+    ours = ("references", "timing", "scale", "scale_methods")
+    for name in (*ours, "all", "engines", "large", "steps", "terms"):
         sys.modules.pop(name, None)
 
 
@@ -87,7 +88,29 @@ def test_scale_lines_count_bytes():
     memory = scale.memory_lines(1000)
     assert memory["GH memory, float32, MB"] == pytest.approx(0.401)
     assert memory["GH memory, float16, MB"] == pytest.approx(0.201)
-    assert scale.sampler_lines(1000)["order of an epoch, paired, MB"] == pytest.approx(0.016)
+    orders = scale.sampler_lines(1000)
+    for name in ("paired", "two_branch"):
+        assert orders[f"order of an epoch, {name}, MB"] == pytest.approx(0.016)
+
+
+def test_scale_of_methods_is_what_the_documentation_says():
+    """The formulas of docs/scale.md against the buffers that the methods register."""
+    import scale_methods
+
+    n, classes, slots = 1000, 7, 64
+    bcl = scale_methods.build("bcl_simclr", images=n)
+    assert scale_methods.state_bytes(bcl, "bcl_") == 9 * n + 8
+    iccl = scale_methods.build("iccl", classes=classes)
+    assert scale_methods.state_bytes(iccl, "iccl_") == classes * (4 * 128 + 8)
+    overrides = ("augmentations=small_grey_gml", f"method_kwargs.queue_size={slots}")
+    gml = scale_methods.build("gml", *overrides, classes=classes)
+    expected = slots * (4 * gml.features_dim + 17) + 24 * classes
+    assert scale_methods.state_bytes(gml, "class_counts", "gml_queue.") == expected
+    sdclr = scale_methods.build("sdclr_simclr")
+    weights = [sdclr.get_parameter(name) for name, _ in sdclr.sdclr_masks.named_buffers()]
+    mask = scale_methods.state_bytes(sdclr, "sdclr_masks.")
+    assert mask == sum(weight.numel() for weight in weights) > 0
+    assert scale_methods.stateless() == ["ts_simclr", "focal"]
 
 
 def test_the_engines_of_the_table_are_read():
