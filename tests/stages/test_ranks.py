@@ -1,89 +1,44 @@
 # SPDX-License-Identifier: MIT
-"""Runs of two processes by the command line: a rank that dies ends them all, every launcher agrees.
+"""Runs of two processes by the command line: a rank that dies or hangs ends them all, every
+launcher agrees.
 
 Each broken run is continued under another launcher than the one that began it, and ends as the
 unbroken run of ``devices=2``: torchrun, SLURM (its environment variables) and Lightning's own.
 """
 
+import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers import tiny_config
+from launch_helpers import CLI, changed_cli, finish, members, one_line, start
 from omegaconf import OmegaConf
 from run_helpers import assert_same_run, load
 
 from ltplugins.stages import ranks
 
 EPOCHS = 16
-CLI = [sys.executable, "-m", "ltplugins.cli", "pretrain"]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 TORCHRUN += ["-m", "ltplugins.cli", "pretrain"]
-# A run in which one rank raises; Lightning starts the other rank with the same script.
-RAISES = """
-import os
+# One rank goes wrong in the second epoch.
+GOES_WRONG = """
+import os, signal, time
 from ltplugins.stages.callbacks import EpochSeed
 start = EpochSeed.on_train_epoch_start
 def on_train_epoch_start(self, trainer, module):
-    if trainer.current_epoch == 1 and trainer.global_rank == int(os.environ["RAISE"]):
-        raise KeyError("a defect")
+    if trainer.current_epoch == 1 and trainer.global_rank == int(os.environ["WRONG_RANK"]):
+        {what}
     start(self, trainer, module)
 EpochSeed.on_train_epoch_start = on_train_epoch_start
-from ltplugins.cli import main
-main()
 """
-
-
-def start(command: list[str], folder: Path, name: str, **env: str) -> Any:
-    """Start the run of ``tiny.yaml`` into ``name``; its processes carry a mark."""
-    where = ["--config-path", str(folder), "--config-name", "tiny", f"output_dir={folder / name}"]
-    mark = uuid.uuid4().hex
-    more = {"LTPLUGINS_HOST": "builtin", "OMP_NUM_THREADS": "1", "TEST_MARK": mark}
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    process: Any = subprocess.Popen([*command, *where], env={**os.environ, **more, **env}, **pipes)
-    process.mark = mark
-    return process
-
-
-def finish(process: Any, seconds: float = 240) -> tuple[int, str]:
-    """Exit code and standard error; nothing of the run may live on."""
-    try:
-        errors = process.communicate(timeout=seconds)[1]
-    except subprocess.TimeoutExpired:
-        for pid in members(process):
-            os.kill(pid, signal.SIGKILL)
-        pytest.fail(f"still running after {seconds} s: {process.communicate()[1][-2000:]}")
-    deadline = time.monotonic() + 10
-    while members(process) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    orphans = members(process)
-    for pid in orphans:
-        os.kill(pid, signal.SIGKILL)
-    assert not orphans, f"{len(orphans)} processes outlived the run"
-    return process.returncode, errors
-
-
-def members(process: Any, rank: int | None = None) -> list[int]:
-    """The processes of a run that still live, by a mark in their environment (of one rank)."""
-    wanted = {f"TEST_MARK={process.mark}".encode()}
-    if rank is not None:
-        wanted.add(f"LOCAL_RANK={rank}".encode())
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if wanted <= set(path.read_bytes().split(b"\0")):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
 
 
 def wait_for_epoch(process: Any, folder: Path) -> None:
@@ -105,14 +60,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code, errors = finish(start(CLI, folder, "whole"))
     assert code == 0, errors[-3000:]
     return folder
-
-
-def one_line(errors: str, *texts: str) -> None:
-    """The error is told once, on one line, with the way out."""
-    lines = [line for line in errors.splitlines() if "the same command continues it" in line]
-    assert len(lines) == 1, errors[-3000:]
-    for text in texts:
-        assert text in lines[0]
 
 
 @pytest.mark.slow
@@ -160,6 +107,7 @@ def free_port() -> int:
 def test_the_first_rank_killed_and_slurm_continues(runs: Path) -> None:
     process = start(CLI, runs, "zero")
     wait_for_epoch(process, runs / "zero")
+    os.kill(members(process, rank=1)[0], signal.SIGSTOP)  # even then it does not live on
     os.kill(process.pid, signal.SIGKILL)
     code, errors = finish(process, 20)
     assert code == -signal.SIGKILL
@@ -175,15 +123,31 @@ def test_the_first_rank_killed_and_slurm_continues(runs: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_raises_ends_the_run(rank: int, runs: Path) -> None:
-    script = runs / "raises.py"
-    script.write_text(RAISES)
-    command = [sys.executable, str(script), "pretrain"]
-    process = start(command, runs, f"raises{rank}", RAISE=str(rank))
+    what = 'raise KeyError("a defect")'
+    command = changed_cli(runs / "raises.py", GOES_WRONG.format(what=what))
+    process = start(command, runs, f"raises{rank}", WRONG_RANK=str(rank))
     code, errors = finish(process, 60)
     assert code == 1
     assert "KeyError: 'a defect'" in errors
     one_line(errors, f"error: rank {rank} ended with ")
     assert (runs / f"raises{rank}/checkpoints/last.ckpt").exists()
+
+
+# Continued by whoever ends the run, it goes on hanging.
+HANGS = "os.kill(os.getpid(), signal.SIGSTOP); time.sleep(1000)"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_hangs_is_waited_for_and_ended(rank: int, runs: Path) -> None:
+    command = changed_cli(runs / "hangs.py", GOES_WRONG.format(what=HANGS))
+    name = f"hangs{rank}"
+    process = start(command, runs, name, "rank_timeout=10", WRONG_RANK=str(rank))
+    code, errors = finish(process, 60)
+    assert code == 1, errors[-3000:]
+    one_line(errors, f"error: rank {rank} did not answer rank {1 - rank} within 10 s.")
+    assert "Traceback" not in errors
+    assert load(runs / name / "checkpoints/last.ckpt")["epoch"] == 0
 
 
 @pytest.mark.slow
@@ -194,6 +158,20 @@ def test_a_rank_killed_under_torchrun_ends_the_run(runs: Path) -> None:
     code, errors = finish(process, 60)
     assert code == 1
     assert "SIGKILL" in errors
+
+
+def test_a_first_rank_that_cannot_watch_is_killed(capfd: pytest.CaptureFixture[str]) -> None:
+    """What its started ranks leave behind does it; one that ends by itself is let be."""
+    for command, code in (["sleep", "100"], -signal.SIGKILL), (["true"], 0):
+        stuck = subprocess.Popen(command)
+        ending = multiprocessing.get_context("fork").Process(
+            target=ranks.leave_to_parent, args=(stuck.pid, "stuck")
+        )
+        ending.start()
+        assert stuck.wait(20) == code
+        ending.join()
+        assert ending.exitcode == ranks.UNANSWERED
+    assert capfd.readouterr().err == "error: stuck\n"
 
 
 class Process:
@@ -212,16 +190,20 @@ class Process:
 def test_the_watch_names_the_rank_and_ends_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     ended: list[int] = []
     others = {1: Process(), 2: Process(3), 3: Process(-11)}
-    ranks.RankWatch(others, ended.append).run()  # type: ignore[arg-type]
+    ranks.RankWatch(others, ended.append, str).run()  # type: ignore[arg-type]
     assert ended == [1]
     assert others[1].signals == [signal.SIGKILL]
     said = capsys.readouterr().err
     assert "rank 2 ended with exit code 3, rank 3 was ended by SIGSEGV." in said
-    ranks.RankWatch({1: Process(0)}, ended.append).run()  # type: ignore[arg-type]
-    quiet = ranks.RankWatch({1: Process(-9)}, ended.append)  # type: ignore[arg-type]
+    ranks.RankWatch({1: Process(0)}, ended.append, str).run()  # type: ignore[arg-type]
+    hung = {1: Process(ranks.UNANSWERED), 2: Process()}
+    ranks.RankWatch(hung, ended.append, "rank {} waited".format).run()  # type: ignore[arg-type]
+    assert ended == [1, 1]
+    assert "rank 1 waited. The run has ended" in capsys.readouterr().err
+    quiet = ranks.RankWatch({1: Process(-9)}, ended.append, str)  # type: ignore[arg-type]
     quiet.kill(signal.SIGKILL)  # on purpose: no news
     quiet.run()
-    assert ended == [1]
+    assert ended == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -232,7 +214,10 @@ def test_the_watch_names_the_rank_and_ends_the_others(capsys: pytest.CaptureFixt
         (RuntimeError("NCCL communicator was aborted"), True),
         (RuntimeError("shapes do not fit"), False),
         (KeyError("gloo"), False),
+        (RuntimeError("Application timeout caused pair closure"), True),
+        (RuntimeError("DataLoader timed out after 5 seconds"), False),
     ],
 )
 def test_echoes_of_another_ranks_end(error: Exception, echo: bool) -> None:
     assert ranks.is_echo(error) == echo
+    assert ranks.is_timeout(error) == (echo and "timeout" in str(error))

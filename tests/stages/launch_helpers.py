@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""Start runs of several processes as a user does, and see that nothing of them lives on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CLI = [sys.executable, "-m", "ltplugins.cli", "pretrain"]
+# Lightning starts the other ranks with the same script, so that all of them have the change.
+CHANGED = "{change}\nfrom ltplugins.cli import main\nmain()\n"
+
+
+def changed_cli(path: Path, change: str) -> list[str]:
+    """The command line of a script that runs ``change`` first and then is ``ltplugins``."""
+    path.write_text(CHANGED.format(change=change))
+    return [sys.executable, str(path), "pretrain"]
+
+
+def start(command: list[str], folder: Path, name: str, *overrides: str, **env: str) -> Any:
+    """Start the run of ``tiny.yaml`` into ``name``; its processes carry a mark."""
+    where = ["--config-path", str(folder), "--config-name", "tiny", f"output_dir={folder / name}"]
+    mark = uuid.uuid4().hex
+    more = {"LTPLUGINS_HOST": "builtin", "OMP_NUM_THREADS": "1", "TEST_MARK": mark}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process: Any = subprocess.Popen(
+        [*command, *where, *overrides], env={**os.environ, **more, **env}, **pipes
+    )
+    process.mark = mark
+    return process
+
+
+def finish(process: Any, seconds: float = 240) -> tuple[int, str]:
+    """Exit code and standard error; nothing of the run may live on."""
+    try:
+        errors = process.communicate(timeout=seconds)[1]
+    except subprocess.TimeoutExpired:
+        for pid in members(process):
+            os.kill(pid, signal.SIGKILL)
+        pytest.fail(f"still running after {seconds} s: {process.communicate()[1][-2000:]}")
+    deadline = time.monotonic() + 10
+    while members(process) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    orphans = members(process)
+    for pid in orphans:
+        os.kill(pid, signal.SIGKILL)
+    assert not orphans, f"{len(orphans)} processes outlived the run"
+    return process.returncode, errors
+
+
+def members(process: Any, rank: int | None = None) -> list[int]:
+    """The processes of a run that still live, by a mark in their environment (of one rank)."""
+    wanted = {f"TEST_MARK={process.mark}".encode()}
+    if rank is not None:
+        wanted.add(f"LOCAL_RANK={rank}".encode())
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if wanted <= set(path.read_bytes().split(b"\0")):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def one_line(errors: str, *texts: str) -> None:
+    """The error is told once, on one line, with the way out."""
+    lines = [line for line in errors.splitlines() if "the same command continues it" in line]
+    assert len(lines) == 1, errors[-3000:]
+    for text in texts:
+        assert text in lines[0]
