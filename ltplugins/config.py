@@ -97,6 +97,13 @@ _SCALARS: dict[str, Any] = {
 }
 # Sections with their own parsers elsewhere: by the method, the augmentations, the evaluation.
 _ELSEWHERE = ("method_kwargs", "augmentations", "eval")
+# Of Lightning's, those whose processes are whole copies of the method, started anew.
+STRATEGIES = (
+    "auto",
+    "ddp",
+    "ddp_find_unused_parameters_true",
+    "ddp_find_unused_parameters_false",
+)
 # In one of solo-learn's files, of an older scheme; nothing reads them there either.
 _NO_EFFECT = ("augmentations_cfg", "wandb_cfg")
 # What may differ between a run and its continuation without changing the numbers.
@@ -198,6 +205,11 @@ def _check_top_level(plain: dict[str, Any]) -> None:
         plain[key] = getattr(parse(scalars, {key: value}, "config"), key)
     if plain["max_epochs"] < 1:
         raise UserError(f"max_epochs: expected 1 or more, got {plain['max_epochs']}.")
+    if (seconds := plain.get("rank_timeout")) is not None and seconds < 1:
+        raise UserError(f"rank_timeout: expected seconds, 1 or more, or null; got {seconds}.")
+    if plain.get("strategy") is not None and plain["strategy"] not in STRATEGIES:
+        # Per-sample memories, queues and twins are read and written whole: no sharded strategy.
+        raise unknown("strategy", plain["strategy"], STRATEGIES)
 
 
 def _check_augmentations(plain: dict[str, Any]) -> None:

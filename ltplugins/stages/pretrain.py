@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 import ltplugins
@@ -115,7 +116,10 @@ def build_trainer(cfg: DictConfig, progress: RunProgress, logger: MetricsLogger)
     # Our samplers shard themselves; our own callback saves.
     fixed = {"use_distributed_sampler": False, "enable_checkpointing": False, "logger": loggers}
     defaults = {"num_sanity_val_steps": 0, "enable_model_summary": False}
-    trainer = pl.Trainer(**{**defaults, **kwargs, **fixed, "callbacks": callbacks})
+    try:
+        trainer = pl.Trainer(**{**defaults, **kwargs, **fixed, "callbacks": callbacks})
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(f"Lightning's Trainer does not take its arguments: {error}") from error
     watch_ranks(trainer)
     set_timeout(trainer, OmegaConf.select(cfg, "rank_timeout"))
     return trainer
