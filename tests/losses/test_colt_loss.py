@@ -137,6 +137,16 @@ def test_supcon_equals_the_oracle(is_ood, denominator):
     assert got.item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
+@pytest.mark.parametrize("temperature", [0.03, 0.02])
+def test_scores_at_low_temperatures_in_float32(temperature):
+    """Either side of the temperature below which exp((cos - 1) / T) would underflow."""
+    g = torch.Generator().manual_seed(0)
+    z_1, z_2 = torch.randn(2, 9, 4, generator=g, dtype=torch.float64)
+    found = tail_scores(z_1.float(), z_2.float(), temperature=temperature, topk=3)
+    expected = oracle_scores(z_1, z_2, temperature, 3)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-4)
+
+
 def test_scores_do_not_depend_on_the_number_at_a_time(monkeypatch):
     z_1, z_2 = random_views(0, 9)
     whole = tail_scores(z_1, z_2, temperature=0.2, topk=3)

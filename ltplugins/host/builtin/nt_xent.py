@@ -120,7 +120,7 @@ class _SymmetricNTXent(torch.autograd.Function):
         for start in range(0, len(z), _ANCHORS):  # columns from the block's own on
             size = min(_ANCHORS, len(z) - start)
             rows, later = slice(start, start + size), slice(start + size, None)
-            shift = z.new_tensor(-1 / temperature)
+            shift = z.new_full((), -1 / temperature)
             e = torch.addmm(shift, z[rows], z[start:].T, alpha=1 / temperature).exp_()
             e[:, :size].fill_diagonal_(0.0)
             of_all[rows] += e.sum(dim=1)
