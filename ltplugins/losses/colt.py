@@ -68,8 +68,8 @@ def tail_scores(z_1: Tensor, z_2: Tensor, *, temperature: float, topk: int | flo
     for start in range(0, batch, _IMAGES):
         stop = min(start + _IMAGES, batch)
         views = slice(start, stop), slice(batch + start, batch + stop)
-        first, second = (_shares(z, rows, temperature) for rows in views)
-        p = first.add_(second)
+        (p, scale), (second, its_scale) = (_weights(z, rows, temperature) for rows in views)
+        p.mul_(scale).addcmul_(second, its_scale)
         for rows in views:  # of the image itself: the anchor, and its positive
             p[:, rows].fill_diagonal_(0.0)
         scores.append(p.topk(k, dim=1).values.sum(dim=1) / 2)
@@ -79,16 +79,20 @@ def tail_scores(z_1: Tensor, z_2: Tensor, *, temperature: float, topk: int | flo
 _IMAGES = 256
 
 
-def _shares(z: Tensor, rows: slice, temperature: float) -> Tensor:
-    """Softmax of some views' cosine / temperature with all, 0 for the view itself."""
+def _weights(z: Tensor, rows: slice, temperature: float) -> tuple[Tensor, Tensor]:
+    """Some views' exp(cosine / temperature) with all, 0 for the view itself, up to a factor a row.
+
+    And Float[n 1] that makes them a softmax.
+    """
     if 2 / temperature > 80:  # float32's exp ends at -87
-        return torch.softmax(_logits(z, rows, temperature), dim=1)
+        shares = torch.softmax(_logits(z, rows, temperature), dim=1)
+        return shares, shares.new_ones(len(shares), 1)
     # No cosine is above 1, so the maximum need not be looked for.
     with torch.autocast(z.device.type, enabled=False):
         shift = z.new_full((), -1 / temperature)
         weights = torch.addmm(shift, z[rows] / temperature, z.T).exp_()
     weights[:, rows].fill_diagonal_(0.0)
-    return weights.mul_(weights.sum(dim=1, keepdim=True).reciprocal_())
+    return weights, weights.sum(dim=1, keepdim=True).reciprocal_()
 
 
 def _number_of_negatives(topk: int | float, available: int) -> int:
