@@ -77,6 +77,15 @@ def test_nt_xent_of_symmetric_blocks_equals_anchors_in_turn(
         torch.testing.assert_close(mine, other, **tolerance)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nt_xent_of_one_process_takes_the_symmetric_form(dtype: torch.dtype) -> None:
+    """Gathered by a single process, the candidates are the anchors, in half precision too."""
+    z = random_z().to(dtype).requires_grad_()
+    loss = losses.nt_xent(z, PAIRS, 0.2, all_z=z, all_ids=PAIRS)
+    form = loss.grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+    assert type(form).__name__ == "_SymmetricNTXentBackward"
+
+
 def test_nt_xent_gradient_is_that_of_its_value() -> None:
     for ids in (PAIRS, LABELS):
         z = random_z().requires_grad_()

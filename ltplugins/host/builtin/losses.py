@@ -23,9 +23,14 @@ def full_precision(loss: LossFn) -> LossFn:
 
     @functools.wraps(loss)
     def wrapper(first: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        known: dict[int, Any] = {}  # the same tensor given twice stays the same
+
+        def widen(value: Any) -> Any:
+            return known.setdefault(id(value), _widen(value))
+
         with torch.autocast(first.device.type, enabled=False):
-            widened = [_widen(value) for value in (first, *args)]
-            return loss(*widened, **{key: _widen(value) for key, value in kwargs.items()})
+            widened = [widen(value) for value in (first, *args)]
+            return loss(*widened, **{key: widen(value) for key, value in kwargs.items()})
 
     return wrapper  # type: ignore[return-value]
 
