@@ -6,6 +6,18 @@ from typing import Any
 KEY = "momentum_tau"
 
 
+def update_twins(model: Any) -> bool:
+    """Move the twins and the factor if the optimizer has taken a step since; whether it had."""
+    step = model.trainer.global_step
+    if step <= model.last_step:
+        return False
+    for pair in model.momentum_pairs:
+        model.momentum_updater.update(*pair)
+    model.momentum_updater.update_tau(step, model.trainer.estimated_stepping_batches)
+    model.last_step = step
+    return True
+
+
 def save_momentum(model: Any, checkpoint: dict[str, Any]) -> None:
     """Store the EMA factor of ``model.momentum_updater``, with all updates made.
 
@@ -13,12 +25,7 @@ def save_momentum(model: Any, checkpoint: dict[str, Any]) -> None:
     twins; such a checkpoint would lack the update of its last step for good. It is made here then,
     and the hook sees that it is done.
     """
-    step = model.trainer.global_step
-    if step > model.last_step:
-        for pair in model.momentum_pairs:
-            model.momentum_updater.update(*pair)
-        model.momentum_updater.update_tau(step, model.trainer.estimated_stepping_batches)
-        model.last_step = step
+    if update_twins(model):
         # What was collected before this hook may be the values of before the update.
         state = checkpoint["state_dict"]
         state.update({n: p.detach() for n, p in model.named_parameters() if n in state})

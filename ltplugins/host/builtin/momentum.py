@@ -17,7 +17,7 @@ from ltplugins.errors import UserError
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.backbones import build_backbone
 from ltplugins.host.builtin.base import BaseMethod, class_metrics, per_view
-from ltplugins.host.momentum_state import load_tau, save_momentum
+from ltplugins.host.momentum_state import load_tau, save_momentum, update_twins
 from ltplugins.host.stem import configure_stem
 
 
@@ -135,14 +135,10 @@ class BaseMomentumMethod(BaseMethod):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Update the twins and the factor if the optimizer took a step."""
-        step = self.trainer.global_step
-        if step > self.last_step:
-            for online, twin in self.momentum_pairs:
-                self.momentum_updater.update(online, twin)
+        tau = self.momentum_updater.cur_tau
+        if update_twins(self):
             # The same on every rank, so there is nothing to average.
-            self.log("tau", self.momentum_updater.cur_tau, sync_dist=False, batch_size=1)
-            self.momentum_updater.update_tau(step, self.trainer.estimated_stepping_batches)
-        self.last_step = step
+            self.log("tau", tau, sync_dist=False, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
