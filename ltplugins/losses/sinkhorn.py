@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ltplugins.errors import UserError
+from ltplugins.losses.precision import at_least_float32
 
 _LOOK_EVERY = 10  # pairs of scalings; a look costs about as much as one of them
 _LARGEST_SCALING = 1e8  # beyond it the scalings return to log space; float32 ends at 1e38
@@ -51,9 +52,8 @@ def sinkhorn(
     Raises:
         UserError: a prior of the wrong shape, or (on CPU) negative or summing to zero.
     """
-    half = logits.dtype in (torch.float16, torch.bfloat16)
     with torch.autocast(logits.device.type, enabled=False):
-        scores = (logits.float() if half else logits) / epsilon
+        scores = at_least_float32(logits) / epsilon
         log_prior = _log_prior(prior, scores.shape[1], scores)
         if num_iters < 1:
             return torch.softmax(scores + log_prior, dim=1)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltplugins.host.builtin.nt_xent import nt_xent_of_units
+from ltplugins.losses.precision import at_least_float32
 
 LossFn = TypeVar("LossFn", bound=Callable[..., Tensor])
 
@@ -36,8 +37,7 @@ def full_precision(loss: LossFn) -> LossFn:
 
 
 def _widen(value: Any) -> Any:
-    half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
-    return value.float() if half else value
+    return at_least_float32(value) if isinstance(value, Tensor) else value
 
 
 @full_precision
