@@ -71,19 +71,19 @@ def build(cfg):
 
 
 def quiet_trainer(**kwargs):
-    """A CPU Trainer that writes and prints nothing."""
-    return pl.Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        **kwargs,
-    )
+    """A CPU Trainer that writes and prints nothing; one process, no validation, unless told."""
+    quiet = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 0,
+    }
+    return pl.Trainer(**{**quiet, **kwargs})
 
 
 def fit(model, data, ckpt_path=None, **kwargs):

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from host_helpers import HOSTS, host_methods, loader, make_cfg, tiny_cfg
+from run_helpers import quiet_trainer
 
 from ltplugins.errors import UserError
 from ltplugins.host.builtin.momentum import MomentumUpdater
@@ -37,15 +38,7 @@ def run(host: str, method: str, path: Path, resume: bool) -> tuple[Any, SaveAfte
     torch.manual_seed(1 if resume else 0)
     model = host_methods(host)[method](cfg)
     watch = SaveAfterFirstEpoch(path)
-    trainer = pl.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[watch],
-    )
+    trainer = quiet_trainer(max_epochs=2, callbacks=[watch])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(model, loader(), ckpt_path=str(path) if resume else None)
@@ -103,15 +96,7 @@ def test_checkpoint_within_an_epoch_holds_its_last_update(
         torch.manual_seed(0)
         model = host_methods(host)[method](cfg)
         watch = SaveWithinEpoch(tmp_path / "step.ckpt" if saves else tmp_path)
-        trainer = pl.Trainer(
-            max_epochs=1,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[watch],
-        )
+        trainer = quiet_trainer(max_epochs=1, callbacks=[watch])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             trainer.fit(model, loader())

@@ -22,6 +22,7 @@ from helpers import tiny_config
 from host_helpers import SIZE, loader, make_batch, tiny_cfg
 from omegaconf import OmegaConf
 from rank_helpers import run_ranks
+from run_helpers import quiet_trainer
 from torch import nn
 
 WORLD, PER_RANK, IMAGES = 2, 4, 20
@@ -84,17 +85,13 @@ def ddp_ignores(rank: int, folder: Path) -> dict[str, Any]:
             seen["mark"] = module.gh_memory[IMAGES - 1].mean().item()
             seen["etf"] = module.gh_etf.norm().item()
 
-    trainer = pl.Trainer(
-        accelerator="cpu",
+    trainer = quiet_trainer(
         devices=WORLD,
         strategy="ddp",
         max_steps=1,
         callbacks=[Look()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         default_root_dir=folder,
+        use_distributed_sampler=True,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from host_helpers import NAMES, SOLO_HEADS, make_cfg, needs_solo
+from run_helpers import quiet_trainer
 from torch import Tensor
 
 import ltplugins
@@ -65,16 +66,7 @@ def two_steps(cfg: Any, small: int = 0) -> tuple[Any, Watch]:
     ltplugins.register()
     torch.manual_seed(0)
     model, watch = METHODS[cfg.method](cfg), Watch()
-    trainer = pl.Trainer(
-        max_epochs=1,
-        limit_train_batches=2,
-        accelerator="cpu",
-        callbacks=[watch],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(max_epochs=1, limit_train_batches=2, callbacks=[watch])
     loader = torch.utils.data.DataLoader(Views(small=small), batch_size=BATCH, shuffle=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ import torch
 from helpers import tiny_config, write_arrays
 from host_helpers import SIZE, make_batch, tiny_cfg
 from rank_helpers import join_ranks, run_ranks
-from run_helpers import build, fit
+from run_helpers import build, fit, quiet_trainer
 from torch import nn
 
 import ltplugins
@@ -70,18 +70,8 @@ def train(folder: Path, name: str, epochs: int = 3, resume: str | None = None, *
 
     changes = {f"method_kwargs__gh__{key}": value for key, value in gh.items()}
     model, data = build(tiny_config(folder, max_epochs=3, optimizer__batch_size=4, **changes))
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=WORLD,
-        strategy="ddp",
-        max_epochs=epochs,
-        callbacks=[EpochSeed(0)],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        limit_val_batches=0,
+    trainer = quiet_trainer(
+        devices=WORLD, strategy="ddp", max_epochs=epochs, callbacks=[EpochSeed(0)]
     )
     (folder / name).mkdir(exist_ok=True)
     trainer.callbacks.append(RunCheckpoint(folder / name, {}, 1, keep_prev=True))

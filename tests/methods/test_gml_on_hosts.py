@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import VIEW
 from host_helpers import needs_solo
+from run_helpers import quiet_trainer
 from test_gml import gml_config
 
 import ltplugins
@@ -52,16 +53,7 @@ def two_steps(cfg: Any, labelled: bool = True) -> tuple[Any, pl.Trainer]:
     cfg.data.num_classes = 5  # solo-learn's top-5 accuracy wants at least five
     torch.manual_seed(0)
     model = METHODS["gml"](cfg)
-    trainer = pl.Trainer(
-        max_epochs=1,
-        limit_train_batches=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    trainer = quiet_trainer(max_epochs=1, limit_train_batches=2, limit_val_batches=1.0)
     loaders = [
         torch.utils.data.DataLoader(Views(labelled, train), batch_size=BATCH, shuffle=train)
         for train in (True, False)

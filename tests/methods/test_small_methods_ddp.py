@@ -11,7 +11,7 @@ from helpers import tiny_config
 from host_helpers import loader
 from linear_helpers import linear_networks, linear_noise, loss_and_gradients
 from rank_helpers import join_ranks, run_ranks
-from run_helpers import build
+from run_helpers import build, quiet_trainer
 
 from ltplugins.methods.sdclr import SDCLRConfig, SDCLRMixin
 
@@ -63,17 +63,13 @@ def under_lightning(name, folder):
     cfg = method_config(name, folder)
     cfg.data.num_classes = 3
     model, _ = build(cfg)
-    trainer = pl.Trainer(
-        accelerator="cpu",
+    trainer = quiet_trainer(
         devices=WORLD,
         strategy="ddp",
         max_steps=2,
         callbacks=[Look()],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         default_root_dir=folder,
+        use_distributed_sampler=True,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -4,10 +4,10 @@
 import warnings
 from typing import Any
 
-import lightning.pytorch as pl
 import pytest
 import torch
 from host_helpers import NAMES, SOLO_HEADS, make_cfg, needs_solo
+from run_helpers import quiet_trainer
 
 import ltplugins
 from ltplugins.errors import UserError
@@ -57,15 +57,7 @@ def build(cfg: Any) -> Any:
 def two_steps(cfg: Any, small: int = 0) -> tuple[Any, dict[str, float]]:
     """Build the method, train it for two steps; it and the epoch's metrics."""
     model = build(cfg)
-    trainer = pl.Trainer(
-        max_epochs=1,
-        limit_train_batches=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(max_epochs=1, limit_train_batches=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(model, torch.utils.data.DataLoader(Views(small), batch_size=BATCH))

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from host_helpers import NAMES, SOLO_HEADS, make_cfg, needs_solo
+from run_helpers import quiet_trainer
 
 import ltplugins
 
@@ -39,15 +40,7 @@ def two_steps(cfg: Any, views: int = 2) -> tuple[Any, pl.Trainer]:
     ltplugins.register()
     torch.manual_seed(0)
     model = METHODS[cfg.method](cfg)
-    trainer = pl.Trainer(
-        max_epochs=1,
-        limit_train_batches=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(max_epochs=1, limit_train_batches=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(model, torch.utils.data.DataLoader(Views(views), batch_size=BATCH))
