@@ -37,14 +37,14 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/codespell ltplugins scripts tests benchmarks *.md
+	$(BIN)/codespell ltplugins scripts tests *.md docs
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/.base
-	$(BIN)/python benchmarks/all.py
+	$(BIN)/python scripts/bench/all.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info

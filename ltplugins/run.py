@@ -10,7 +10,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 from ltplugins.host.detect import ENV
 
 # Run with -m this module is called __main__, and only our own loggers are shown.

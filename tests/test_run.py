@@ -11,16 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_config, write_folder
-from host_helpers import needs_solo
-from solo_yaml import solo_root
 
-from ltplugins.config import resolve
-from ltplugins.data.record import RECORDS
-from ltplugins.errors import UserError
-from ltplugins.stages.loading import TrainedRun, load_backbone
-
-ROOT = Path(__file__).parents[1]
+from ltplugins.config.resolve import resolve
+from ltplugins.core.errors import UserError
+from ltplugins.data.sources.records import RECORDS
+from ltplugins.runs.loading import TrainedRun, load_backbone
+from tests.kit.hosts import needs_solo
+from tests.kit.solo_yaml import solo_root
+from tests.kit.tiny import tiny_config, write_folder
 
 
 def run(module: str, *arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:

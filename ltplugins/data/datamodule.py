@@ -11,21 +11,21 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ltplugins.data.augmentations import parse_augmentations
-from ltplugins.data.config import DaliConfig, DataConfig, parse_data_config
-from ltplugins.data.engines import RawLoader, build_loader
+from ltplugins.core.errors import UserError
+from ltplugins.core.schema import parse
+from ltplugins.data.augment.pil import eval_transform
+from ltplugins.data.augment.plain import stream_images
+from ltplugins.data.augment.schema import parse_augmentations
+from ltplugins.data.augment.strength import Boost, StrengthTable
+from ltplugins.data.engines.build import RawLoader, build_loader
+from ltplugins.data.engines.draws import RawBatch
+from ltplugins.data.engines.loader import Loader
 from ltplugins.data.imbalance import make_split
-from ltplugins.data.loader import Loader
-from ltplugins.data.ood import JoinedSource, build_ood_source
-from ltplugins.data.pool import stream_images
 from ltplugins.data.samplers import IdPlusOodSampler, build_sampler
-from ltplugins.data.source import CorruptImage, Source
-from ltplugins.data.sources import build_source, has_test_part
-from ltplugins.data.strength import Boost, StrengthTable
-from ltplugins.data.transforms import eval_transform
-from ltplugins.data.view_dataset import RawBatch
-from ltplugins.errors import UserError
-from ltplugins.schema import parse
+from ltplugins.data.schema import DaliConfig, DataConfig, parse_data_config
+from ltplugins.data.sources.base import CorruptImage, Source
+from ltplugins.data.sources.build import build_source, has_test_part
+from ltplugins.data.sources.joined import JoinedSource, build_ood_source
 
 log = logging.getLogger(__name__)
 

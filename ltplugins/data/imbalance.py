@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ltplugins.core.errors import UserError
+from ltplugins.core.schema import parse
 from ltplugins.data.index_file import read_index_file
-from ltplugins.errors import UserError
-from ltplugins.schema import parse
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 
 
 def read_index_file(file: str | None, size: int) -> np.ndarray:

@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 import numpy as np
 from torch.utils.data import Sampler
 
-from ltplugins.data.seeding import mix_seed
-from ltplugins.errors import UserError, unknown
-from ltplugins.schema import parse
+from ltplugins.core.errors import UserError, unknown
+from ltplugins.core.schema import parse
+from ltplugins.core.seeding import mix_seed
 
 
 class EpochSampler(Sampler[int]):

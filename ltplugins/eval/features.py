@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ltplugins.errors import UserError
-from ltplugins.files import atomic_path
+from ltplugins.core.errors import UserError
+from ltplugins.core.files import atomic_path
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from ltplugins.errors import UserError, unknown
-from ltplugins.eval.linear_torch import fit_softmax
+from ltplugins.core.errors import UserError, unknown
+from ltplugins.eval.logistic import fit_softmax
 
 log = logging.getLogger(__name__)
 

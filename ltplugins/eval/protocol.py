@@ -14,8 +14,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ltplugins.errors import UserError
-from ltplugins.eval.groups import (
+from ltplugins.core.errors import UserError
+from ltplugins.eval.linear import C_GRID, Engine, ProbeResult, linear_probe
+from ltplugins.metrics.groups import (
     RULES,
     GroupAccuracy,
     class_hits,
@@ -23,8 +24,7 @@ from ltplugins.eval.groups import (
     group_accuracy,
     shot_groups,
 )
-from ltplugins.eval.knn import knn_predict
-from ltplugins.eval.linear import C_GRID, Engine, ProbeResult, linear_probe
+from ltplugins.metrics.knn import knn_predict
 
 RESULTS_VERSION = 1
 Bank = Literal["probe", "train"]

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import ltplugins
-from ltplugins.errors import UserError, unknown
+from ltplugins.core.errors import UserError, unknown
 
 logger = logging.getLogger(__name__)
 

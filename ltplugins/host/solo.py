@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ltplugins.host.momentum_state import load_tau, save_momentum
+from ltplugins.host.twins import load_tau, save_momentum
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def apply_fixes() -> list[str]:
     Raises:
         ImportError: there is no solo-learn to repair.
     """
-    from ltplugins.eval.online_knn import OnlineKNN
+    from ltplugins.metrics.online_knn import OnlineKNN
 
     base = importlib.import_module("solo.methods.base")
     base.WeightedKNNClassifier = OnlineKNN  # type: ignore[attr-defined]

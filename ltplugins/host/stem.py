@@ -20,7 +20,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 
 
 def configure_stem(model: nn.Module, cfg: DictConfig) -> bool:
@@ -92,7 +92,7 @@ def is_small(backbone: Any) -> bool:
 
 def record_wants_small_stem(dataset: str | None) -> bool:
     """True if the record of data set ``dataset`` is one of small images; False if it has none."""
-    from ltplugins.data.record import RECORDS
+    from ltplugins.data.sources.records import RECORDS
 
     return dataset in RECORDS and RECORDS[dataset].small_stem
 

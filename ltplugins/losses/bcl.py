@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltplugins.errors import UserError
-from ltplugins.losses.memory import update_memory
-from ltplugins.losses.precision import at_least_float32
+from ltplugins.core.errors import UserError
+from ltplugins.core.precision import at_least_float32
+from ltplugins.losses.terms.memory import update_memory
 
 __all__ = ["boost_strengths", "image_losses", "update_memory"]
 

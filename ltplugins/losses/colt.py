@@ -26,9 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltplugins.errors import UserError, unknown
-from ltplugins.losses.colt_selection import allocate_budget, budget_weights, select_ood
-from ltplugins.losses.precision import at_least_float32
+from ltplugins.core.errors import UserError, unknown
+from ltplugins.core.precision import at_least_float32
+from ltplugins.losses.terms.ood_selection import allocate_budget, budget_weights, select_ood
 
 __all__ = [
     "allocate_budget",

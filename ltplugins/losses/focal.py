@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltplugins.errors import UserError
-from ltplugins.losses.precision import at_least_float32
+from ltplugins.core.errors import UserError
+from ltplugins.core.precision import at_least_float32
 
 
 class FocalTerms(NamedTuple):

@@ -22,10 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltplugins.errors import UserError
-from ltplugins.losses.memory import update_memory
-from ltplugins.losses.precision import at_least_float32
-from ltplugins.losses.sinkhorn import sinkhorn
+from ltplugins.core.errors import UserError
+from ltplugins.core.precision import at_least_float32
+from ltplugins.losses.terms.memory import update_memory
+from ltplugins.losses.terms.sinkhorn import sinkhorn
 
 __all__ = [
     "direction_counts",

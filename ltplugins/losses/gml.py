@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltplugins.losses.precision import at_least_float32
+from ltplugins.core.precision import at_least_float32
 
 
 class ContrastiveTerms(NamedTuple):

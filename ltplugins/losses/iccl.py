@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltplugins.errors import UserError, unknown
-from ltplugins.losses.precision import at_least_float32
+from ltplugins.core.errors import UserError, unknown
+from ltplugins.core.precision import at_least_float32
 
 Curriculum = Literal["parabolic-style", "linear-style", "constant"]
 # Below this norm a mean of unit vectors has no direction to speak of.

@@ -28,9 +28,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ltplugins.data.strength import Boost
-from ltplugins.distributed import gather_no_grad
-from ltplugins.errors import UserError
+from ltplugins.core.distributed import gather_no_grad
+from ltplugins.core.errors import UserError
+from ltplugins.data.augment.strength import Boost
 from ltplugins.losses.bcl import boost_strengths, image_losses, update_memory
 from ltplugins.methods.wrapper import Wrapper
 

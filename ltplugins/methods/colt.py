@@ -34,13 +34,13 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ltplugins.distributed import gather, gather_no_grad
-from ltplugins.errors import UserError
+from ltplugins.core.distributed import gather, gather_no_grad
+from ltplugins.core.errors import UserError
 from ltplugins.losses.colt import distribution_supcon_loss, tail_scores
-from ltplugins.losses.memory import update_memory
-from ltplugins.methods.colt_subset import choose_subset
-from ltplugins.methods.growing import steps_until, tell_true_total
-from ltplugins.methods.schedule import to_epochs, to_images
+from ltplugins.losses.terms.memory import update_memory
+from ltplugins.methods.parts.durations import to_epochs, to_images
+from ltplugins.methods.parts.growing import steps_until, tell_true_total
+from ltplugins.methods.parts.ood_subset import choose_subset
 from ltplugins.methods.wrapper import Wrapper
 
 log = logging.getLogger(__name__)

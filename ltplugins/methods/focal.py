@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltplugins.distributed import gather_no_grad, gather_with_offset, world_size
+from ltplugins.core.distributed import gather_no_grad, gather_with_offset, world_size
 from ltplugins.losses.focal import check_focal, focal_loss, focal_terms, focal_weight
 from ltplugins.methods.method import Method
 

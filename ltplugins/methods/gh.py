@@ -29,16 +29,16 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ltplugins.distributed import gather, gather_no_grad
-from ltplugins.errors import UserError
+from ltplugins.core.distributed import gather, gather_no_grad
+from ltplugins.core.errors import UserError
 from ltplugins.losses.gh import (
     geometric_logits,
     gh_loss,
     ramp_weight,
     simplex_etf,
 )
-from ltplugins.methods.gh_memory import PopulationMemory
-from ltplugins.methods.schedule import to_epochs
+from ltplugins.methods.parts.durations import to_epochs
+from ltplugins.methods.parts.population_memory import PopulationMemory
 
 Duration = int | float | str
 

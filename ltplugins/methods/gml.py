@@ -36,20 +36,20 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from ltplugins.distributed import gather_no_grad, world_size
-from ltplugins.errors import UserError
+from ltplugins.core.distributed import gather_no_grad, world_size
+from ltplugins.core.errors import UserError
+from ltplugins.core.precision import at_least_float32
 from ltplugins.losses.gml import (
     ContrastiveTerms,
     GMLTerms,
     contrastive_terms,
     gml_loss,
 )
-from ltplugins.losses.precision import at_least_float32
-from ltplugins.methods.class_prior import ClassPrior
-from ltplugins.methods.gml_config import GMLConfig, check_options
-from ltplugins.methods.gml_heads import CosineClassifier, projector
-from ltplugins.methods.gml_queue import ClassQueue
-from ltplugins.methods.teacher import Teacher, require_same_teacher
+from ltplugins.methods.parts.class_prior import ClassPrior
+from ltplugins.methods.parts.class_queue import ClassQueue
+from ltplugins.methods.parts.cosine_head import CosineClassifier, projector
+from ltplugins.methods.parts.gml_options import GMLConfig, check_options
+from ltplugins.methods.parts.teacher import Teacher, require_same_teacher
 
 
 class GMLMixin(ClassPrior):

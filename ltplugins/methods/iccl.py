@@ -33,9 +33,9 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from ltplugins.data.seeding import mix_seed
-from ltplugins.distributed import gather_no_grad, rank, world_size
-from ltplugins.errors import UserError
+from ltplugins.core.distributed import gather_no_grad, rank, world_size
+from ltplugins.core.errors import UserError
+from ltplugins.core.seeding import mix_seed
 from ltplugins.losses.iccl import (
     Curriculum,
     centroid_loss,

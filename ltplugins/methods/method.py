@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
+from ltplugins.core.schema import parse
 from ltplugins.methods.wrapper import refuse_dummy_indexes
-from ltplugins.schema import parse
 
 if TYPE_CHECKING:
     from ltplugins.host.builtin import BaseMomentumMethod as _Host

@@ -32,9 +32,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from ltplugins.data.augmentations import AugmentationBlock, parse_augmentations
-from ltplugins.distributed import gather, gather_no_grad, gather_with_offset, over_ranks
-from ltplugins.errors import UserError
+from ltplugins.core.distributed import gather, gather_no_grad, gather_with_offset, over_ranks
+from ltplugins.core.errors import UserError
+from ltplugins.data.augment.schema import AugmentationBlock, parse_augmentations
 from ltplugins.losses.mttv import (
     FilteredProbs,
     check_filter,

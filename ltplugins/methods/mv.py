@@ -30,7 +30,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 from ltplugins.losses.mttv import check_filter
 from ltplugins.losses.mv import detach_rows, positive_in_band
 from ltplugins.methods.wrapper import Wrapper

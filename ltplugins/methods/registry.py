@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 
 # name -> mixin class. A mixin collects what base_training_step returned and adds its term.
 WRAPPERS: dict[str, str] = {

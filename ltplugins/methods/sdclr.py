@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 from ltplugins.losses.sdclr import magnitude_masks, sparsity
 from ltplugins.methods.wrapper import Wrapper
 

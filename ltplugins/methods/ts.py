@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 from ltplugins.losses.ts import cosine_temperature
-from ltplugins.methods.schedule import to_epochs
+from ltplugins.methods.parts.durations import to_epochs
 from ltplugins.methods.wrapper import Wrapper
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ltplugins.errors import UserError
-from ltplugins.schema import parse
+from ltplugins.core.errors import UserError
+from ltplugins.core.schema import parse
 
 # Where a host method's z is not its projector's output: the key that holds its dimension.
 _DIM_KEYS = {"dino": "num_prototypes"}

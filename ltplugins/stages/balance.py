@@ -20,22 +20,22 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 import ltplugins
+from ltplugins.core.console import make_console
+from ltplugins.core.errors import UserError
+from ltplugins.core.schema import parse
 from ltplugins.data.datamodule import LTDataModule
-from ltplugins.data.source import content_hash
-from ltplugins.data.sources import has_test_part
-from ltplugins.errors import UserError
+from ltplugins.data.sources.base import content_hash
+from ltplugins.data.sources.build import has_test_part
 from ltplugins.eval.features import state_hash
-from ltplugins.eval.groups import group_accuracy, shot_groups
-from ltplugins.methods.balancing import BalanceConfig, ClassifierBalancer, check_balance
-from ltplugins.schema import parse
-from ltplugins.stages.callbacks import RunCheckpoint, RunProgress
-from ltplugins.stages.console import make_console
-from ltplugins.stages.csv_logger import MetricsLogger
+from ltplugins.metrics.groups import group_accuracy, shot_groups
+from ltplugins.runs.folder import RunFolder
+from ltplugins.runs.loading import TrainedRun, load_trained, open_run
+from ltplugins.runs.metrics import MetricsLogger
 from ltplugins.stages.evaluate import FeatureExtractor, check_split, find_device, quote_run
 from ltplugins.stages.launch import launch
-from ltplugins.stages.loading import TrainedRun, load_trained, open_run
 from ltplugins.stages.pretrain import build_trainer, checkpoint_to_resume, describe_split
-from ltplugins.stages.run_folder import RunFolder
+from ltplugins.training.balancer import BalanceConfig, ClassifierBalancer, check_balance
+from ltplugins.training.callbacks import RunCheckpoint, RunProgress
 
 log = logging.getLogger(__name__)
 

@@ -11,21 +11,21 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
-from ltplugins.data.augmentations import parse_augmentations
+from ltplugins.core.console import make_console
+from ltplugins.core.errors import UserError
+from ltplugins.core.files import write_json
+from ltplugins.core.schema import parse
+from ltplugins.data.augment.pil import eval_transform
+from ltplugins.data.augment.schema import parse_augmentations
 from ltplugins.data.datamodule import EvalDataset
 from ltplugins.data.imbalance import make_split
-from ltplugins.data.source import Source, content_hash
-from ltplugins.data.sources import build_source, has_test_part
-from ltplugins.data.transforms import eval_transform
-from ltplugins.errors import UserError
+from ltplugins.data.sources.base import Source, content_hash
+from ltplugins.data.sources.build import build_source, has_test_part
 from ltplugins.eval.features import cached_features, extract_features, feature_key
 from ltplugins.eval.protocol import EvalConfig, Features, evaluate_features
-from ltplugins.eval.summary import RunResult, results_table
-from ltplugins.files import write_json
-from ltplugins.schema import parse
-from ltplugins.stages.console import make_console
+from ltplugins.report.table import RunResult, results_table
+from ltplugins.runs.loading import TrainedRun, load_trained, open_run
 from ltplugins.stages.launch import launch
-from ltplugins.stages.loading import TrainedRun, load_trained, open_run
 
 log = logging.getLogger(__name__)
 

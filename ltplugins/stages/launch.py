@@ -12,8 +12,8 @@ import hydra
 from omegaconf import DictConfig
 from rich.logging import RichHandler
 
-from ltplugins.errors import UserError
-from ltplugins.stages.console import make_console
+from ltplugins.core.console import make_console
+from ltplugins.core.errors import UserError
 
 # A run has its own folder with config and metrics; Hydra must not make a second one.
 QUIET = (

@@ -23,14 +23,14 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.config import differences, identity
-from ltplugins.errors import UserError
-from ltplugins.files import write_text
-from ltplugins.stages.console import make_console
+from ltplugins.config.resolve import differences, identity
+from ltplugins.core.console import make_console
+from ltplugins.core.errors import UserError
+from ltplugins.core.files import write_text
+from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.launch import QUIET, guarded, set_up_logging
-from ltplugins.stages.ranks import PARENT
-from ltplugins.stages.run_folder import RunFolder
 from ltplugins.stages.sweep import Member, Sweep, plan, quote
+from ltplugins.training.faults.ranks import PARENT
 
 log = logging.getLogger(__name__)
 CHILD = [sys.executable, "-m", "ltplugins.cli", "pretrain"]
@@ -161,8 +161,8 @@ def _reason(code: int, output: str) -> str:
 
 def _evaluate(sweep: Sweep, member: Member) -> None:
     """Evaluate with the member's ``eval`` block, unless that is done already."""
+    from ltplugins.core.schema import parse
     from ltplugins.eval.protocol import EvalConfig
-    from ltplugins.schema import parse
     from ltplugins.stages.evaluate import evaluate
 
     run = RunFolder.existing(sweep.folder / member.name)

@@ -15,22 +15,22 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 import ltplugins
-from ltplugins.config import (
+from ltplugins.config.resolve import (
     check_method,
     identity,
     resolve,
     trainer_arguments,
 )
+from ltplugins.core.errors import UserError
 from ltplugins.data.datamodule import LTDataModule
-from ltplugins.data.source import content_hash
-from ltplugins.errors import UserError
-from ltplugins.methods.build import build_model
-from ltplugins.stages.callbacks import EpochSeed, RunCheckpoint, RunProgress, continue_metrics
-from ltplugins.stages.csv_logger import MetricsLogger
+from ltplugins.data.sources.base import content_hash
+from ltplugins.host.build import build_model
+from ltplugins.runs.folder import RunFolder
+from ltplugins.runs.metrics import MetricsLogger
 from ltplugins.stages.launch import launch
-from ltplugins.stages.ranks import EndTogether, set_timeout, watch_parent, watch_ranks
-from ltplugins.stages.run_folder import RunFolder
 from ltplugins.stages.sweep import is_multirun
+from ltplugins.training.callbacks import EpochSeed, RunCheckpoint, RunProgress, continue_metrics
+from ltplugins.training.faults.ranks import EndTogether, set_timeout, watch_parent, watch_ranks
 
 log = logging.getLogger(__name__)
 

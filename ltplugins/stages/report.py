@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from ltplugins.errors import UserError
-from ltplugins.eval.embed import embed_2d, pick_points
+from ltplugins.core.console import make_console
+from ltplugins.core.errors import UserError
 from ltplugins.eval.features import cached_features
-from ltplugins.eval.report import write_report
-from ltplugins.eval.summary import RunResult, group_runs, results_table
-from ltplugins.stages.console import make_console
-from ltplugins.stages.csv_logger import read_metrics
-from ltplugins.stages.run_folder import RunFolder
+from ltplugins.report.embed import embed_2d, pick_points
+from ltplugins.report.pages.write import write_report
+from ltplugins.report.table import RunResult, group_runs, results_table
+from ltplugins.runs.folder import RunFolder
+from ltplugins.runs.metrics import read_metrics
 
 # What a reader wants to see of the training; the rest stays in metrics.csv.
 _CURVES = (

@@ -20,8 +20,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ltplugins.config import resolve
-from ltplugins.errors import UserError
+from ltplugins.config.resolve import resolve
+from ltplugins.core.errors import UserError
 
 # Repetitions of one experiment: their runs are averaged. Any other swept key makes rows of its own.
 REPETITIONS = ("seed", "data.imbalance.class_order", "data.imbalance.split_seed")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 from ltplugins.eval.features import cached_features, extract_features, feature_key, weights_hash
 
 

@@ -9,10 +9,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 from ltplugins.eval import linear
 from ltplugins.eval.linear import draw_shots, linear_probe, split_validation
-from ltplugins.eval.linear_torch import fit_softmax
+from ltplugins.eval.logistic import fit_softmax
 
 NUM_CLASSES, DIM = 4, 12
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
+from ltplugins.core.schema import parse
 from ltplugins.eval.protocol import (
     EvalConfig,
     Features,
@@ -19,7 +20,6 @@ from ltplugins.eval.protocol import (
     evaluate_features,
     mean_std,
 )
-from ltplugins.schema import parse
 
 COUNTS = [500, 50, 5]
 DISTANCE = 1.6

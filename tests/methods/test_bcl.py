@@ -4,17 +4,17 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import KWARGS, tiny_config
-from run_helpers import assert_same_run, build, fit, interrupted, quiet_trainer
 
 import ltplugins
-from ltplugins.config import resolve
-from ltplugins.data.strength import Boost
-from ltplugins.errors import UserError
+from ltplugins.config.resolve import resolve
+from ltplugins.core.errors import UserError
+from ltplugins.data.augment.strength import Boost
 from ltplugins.host import HOST, METHODS
 from ltplugins.losses.bcl import boost_strengths, image_losses
 from ltplugins.methods.bcl import BCLConfig
 from ltplugins.stages.pretrain import pretrain
+from tests.kit.runs import assert_same_run, build, fit, interrupted, quiet_trainer
+from tests.kit.tiny import KWARGS, tiny_config
 
 ltplugins.register()
 IMAGES, BATCHES = 42, 5

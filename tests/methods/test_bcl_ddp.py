@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from host_helpers import SIZE
-from rank_helpers import join_ranks, run_ranks
 from torch import nn
+
+from tests.kit.hosts import SIZE
+from tests.kit.ranks import join_ranks, run_ranks
 
 WORLD, IMAGES = 2, 13
 WHOLE = slice(0, 8)
@@ -43,8 +44,8 @@ def make() -> Any:
     from ltplugins.host import METHODS
 
     ltplugins.register()
-    from helpers import BCL
-    from host_helpers import make_cfg
+    from tests.kit.hosts import make_cfg
+    from tests.kit.tiny import BCL
 
     cfg = make_cfg("simclr", scheduler__warmup_epochs=0, data__num_samples=IMAGES)
     cfg.method = "bcl_simclr"

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_config
-from host_helpers import NAMES, SOLO_HEADS, make_cfg, needs_solo
 from omegaconf import OmegaConf
-from run_helpers import build
-from test_bcl import Watch, watched
+
+from tests.kit.hosts import NAMES, SOLO_HEADS, make_cfg, needs_solo
+from tests.kit.runs import build
+from tests.kit.tiny import tiny_config
+from tests.methods.test_bcl import Watch, watched
 
 pytestmark = needs_solo
 LOW = {"vibcreg": 1e-5}  # explodes at the others' rate, with and without BCL

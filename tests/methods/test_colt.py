@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import KWARGS, tiny_config
-from run_helpers import build, quiet_trainer
 
 import ltplugins
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 from ltplugins.losses.colt import tail_scores
 from ltplugins.methods.colt import COLTConfig
-from ltplugins.methods.colt_subset import choose_subset, clusters_and_means
-from ltplugins.methods.growing import steps_until
+from ltplugins.methods.parts.growing import steps_until
+from ltplugins.methods.parts.ood_subset import choose_subset, clusters_and_means
+from tests.kit.runs import build, quiet_trainer
+from tests.kit.tiny import KWARGS, tiny_config
 
 ltplugins.register()
 IMAGES, POOL, BATCH, BUDGET = 42, 24, 8, 8

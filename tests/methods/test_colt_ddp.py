@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from host_helpers import SIZE
-from rank_helpers import join_ranks, run_ranks
 from torch import nn
 
-from ltplugins import distributed
-from ltplugins.errors import UserError
+from ltplugins.core import distributed
+from ltplugins.core.errors import UserError
+from tests.kit.hosts import SIZE
+from tests.kit.ranks import join_ranks, run_ranks
 
 WORLD, IMAGES, POOL = 2, 13, 11
 WHOLE = slice(0, 8)
@@ -55,8 +55,8 @@ def model_of(method: str, weight: float) -> Any:
     from ltplugins.host import METHODS
 
     ltplugins.register()
-    from helpers import COLT, GH
-    from host_helpers import make_cfg
+    from tests.kit.hosts import make_cfg
+    from tests.kit.tiny import COLT, GH
 
     cfg = make_cfg("simclr", scheduler__warmup_epochs=0, data__num_samples=IMAGES)
     cfg.method = method
@@ -95,7 +95,7 @@ def step(case: str, rows: slice) -> dict[str, Any]:
 
 
 def selections() -> dict[str, Any]:
-    from ltplugins.methods.colt_subset import choose_subset
+    from ltplugins.methods.parts.ood_subset import choose_subset
 
     model, chosen = model_of(*CASES["colt"]), {}
     scores, filled = torch.linspace(0, 1, IMAGES), torch.ones(IMAGES, dtype=torch.bool)

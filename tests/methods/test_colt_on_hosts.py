@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_config
-from host_helpers import NAMES, SOLO_HEADS, make_cfg, needs_solo
 from omegaconf import OmegaConf
-from test_colt import BUDGET, IMAGES, Watch, build, fit
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
+from tests.kit.hosts import NAMES, SOLO_HEADS, make_cfg, needs_solo
+from tests.kit.tiny import tiny_config
+from tests.methods.test_colt import BUDGET, IMAGES, Watch, build, fit
 
 pytestmark = needs_solo
 LOW = {"vibcreg": 1e-5}  # explodes at the others' rate, with and without COLT

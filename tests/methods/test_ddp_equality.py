@@ -10,8 +10,18 @@ from typing import Any
 
 import pytest
 import torch
-from ddp_cases import METHODS, SIZES, WRAPPERS, case_of, joined_batch, names, own_rows, two_steps
-from rank_helpers import join_ranks, run_ranks
+
+from tests.kit.cases import (
+    METHODS,
+    SIZES,
+    WRAPPERS,
+    case_of,
+    joined_batch,
+    names,
+    own_rows,
+    two_steps,
+)
+from tests.kit.ranks import join_ranks, run_ranks
 
 WORLD = 2
 KEYS = [(name, split) for name in names() for split in SIZES]

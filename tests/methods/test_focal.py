@@ -5,15 +5,15 @@ import copy
 
 import pytest
 import torch
-from helpers import tiny_config
-from linear_helpers import five_losses, linear_networks, loss_and_gradients, noise
-from run_helpers import assert_same_run, build, fit, interrupted, step
 from torch import nn
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 from ltplugins.losses.focal import focal_nt_xent
-from ltplugins.stages.csv_logger import read_metrics
+from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
+from tests.kit.linear import five_losses, linear_networks, loss_and_gradients, noise
+from tests.kit.runs import assert_same_run, build, fit, interrupted, step
+from tests.kit.tiny import tiny_config
 
 HEADS = {"proj_hidden_dim": 16, "proj_output_dim": 8}
 

@@ -4,15 +4,15 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import KWARGS, tiny_config
 from omegaconf import OmegaConf
-from run_helpers import build, fit
 
 import ltplugins
-from ltplugins.config import resolve
-from ltplugins.errors import UserError
+from ltplugins.config.resolve import resolve
+from ltplugins.core.errors import UserError
 from ltplugins.losses.gh import population_prior
-from ltplugins.methods.schedule import to_epochs
+from ltplugins.methods.parts.durations import to_epochs
+from tests.kit.runs import build, fit
+from tests.kit.tiny import KWARGS, tiny_config
 
 ltplugins.register()
 

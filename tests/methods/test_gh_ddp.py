@@ -18,12 +18,13 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import tiny_config
-from host_helpers import SIZE, loader, make_batch, tiny_cfg
 from omegaconf import OmegaConf
-from rank_helpers import run_ranks
-from run_helpers import quiet_trainer
 from torch import nn
+
+from tests.kit.hosts import SIZE, loader, make_batch, tiny_cfg
+from tests.kit.ranks import run_ranks
+from tests.kit.runs import quiet_trainer
+from tests.kit.tiny import tiny_config
 
 WORLD, PER_RANK, IMAGES = 2, 4, 20
 GH = {"num_directions": 5, "warmup": 0, "ramp": 0, "num_iters": 20}

@@ -6,15 +6,15 @@ import math
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import VIEW, tiny_config
-from rank_helpers import join_ranks, run_ranks
-from run_helpers import assert_same_run, build, fit, interrupted, load, step
 from torch import nn
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 from ltplugins.losses.gml import contrastive_terms, logit_adjusted_cross_entropy
-from ltplugins.stages.csv_logger import read_metrics
+from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
+from tests.kit.ranks import join_ranks, run_ranks
+from tests.kit.runs import assert_same_run, build, fit, interrupted, load, step
+from tests.kit.tiny import VIEW, tiny_config
 
 WORLD, SIZE, COUNTS = 2, 8, [24, 12, 6]
 ROWS = [[0, 1, 2, 3, 4], [5, 6, 7]]  # of the ranks: uneven

@@ -7,14 +7,14 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import VIEW
-from host_helpers import needs_solo
-from run_helpers import quiet_trainer
-from test_gml import gml_config
 
 import ltplugins
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 from ltplugins.stages.pretrain import pretrain
+from tests.kit.hosts import needs_solo
+from tests.kit.runs import quiet_trainer
+from tests.kit.tiny import VIEW
+from tests.methods.test_gml import gml_config
 
 pytestmark = needs_solo
 
@@ -43,7 +43,7 @@ class Views(torch.utils.data.Dataset[Any]):
 
 def two_steps(cfg: Any, labelled: bool = True) -> tuple[Any, pl.Trainer]:
     """Train as a host's own main does: its config knows no number of images."""
-    from ltplugins.config import resolve
+    from ltplugins.config.resolve import resolve
     from ltplugins.host import METHODS
     from ltplugins.host.solo import apply_fixes
 

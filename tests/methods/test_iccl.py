@@ -5,18 +5,18 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from helpers import VIEW, tiny_config
 from omegaconf import OmegaConf
-from rank_helpers import join_ranks, run_ranks
-from run_helpers import assert_same_run, build, fit, interrupted, load, step
 from torch import nn
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 from ltplugins.host import HOST
 from ltplugins.losses.iccl import centroid_loss, mix_images, mixup_cross_entropy
 from ltplugins.methods import iccl
-from ltplugins.stages.csv_logger import read_metrics
+from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
+from tests.kit.ranks import join_ranks, run_ranks
+from tests.kit.runs import assert_same_run, build, fit, interrupted, load, step
+from tests.kit.tiny import VIEW, tiny_config
 
 WORLD, PAIRS, SIZE, CLASSES = 2, 4, 8, 3
 HEADS = {"proj_hidden_dim": 16, "proj_output_dim": 8}

@@ -2,24 +2,24 @@
 """MTTV: views and fusion, what trains what, pairs over ranks, resume, and what it refuses."""
 
 from dataclasses import asdict
-from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import VIEW, tiny_config
 from hydra import compose, initialize_config_dir
-from rank_helpers import join_ranks, run_ranks
-from run_helpers import assert_same_run, build, fit, interrupted, load, step
 from torch import nn
 
-from ltplugins.config import resolve, scale_learning_rates
-from ltplugins.errors import UserError
+from ltplugins.config.resolve import resolve, scale_learning_rates
+from ltplugins.core.errors import UserError
 from ltplugins.host.builtin.optim import warmup_cosine
 from ltplugins.losses.mttv import filtered_contrastive_loss
 from ltplugins.methods.mttv import MTTVConfig
-from ltplugins.stages.csv_logger import read_metrics
+from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
+from tests.kit.paths import ROOT
+from tests.kit.ranks import join_ranks, run_ranks
+from tests.kit.runs import assert_same_run, build, fit, interrupted, load, step
+from tests.kit.tiny import VIEW, tiny_config
 
 WORLD, PAIRS, SIZE = 2, 4, 8
 HEADS = {"proj_hidden_dim": 16, "proj_output_dim": 8}
@@ -187,7 +187,7 @@ def test_filter_options_reach_the_loss(tmp_path):
 
 def test_cifar_script_has_the_official_learning_rates():
     """LinearLR from 1e-4 of 3.0 over 200 epochs, then a cosine to 0; per epoch, at 1024 pairs."""
-    folder = Path(__file__).parents[2] / "scripts/pretrain/cifar"
+    folder = ROOT / "scripts/pretrain/cifar"
     with initialize_config_dir(str(folder), version_base="1.2"):
         cfg = scale_learning_rates(resolve(compose("mttv")), world_size=1)
     plan = cfg.scheduler

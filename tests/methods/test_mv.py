@@ -6,15 +6,15 @@ from itertools import combinations
 
 import pytest
 import torch
-from helpers import KWARGS, tiny_config
 from hydra import compose, initialize_config_module
-from rank_helpers import join_ranks, run_ranks
-from run_helpers import assert_same_run, build, fit, interrupted, step
 from torch import nn
 
-from ltplugins.config import resolve
-from ltplugins.errors import UserError
+from ltplugins.config.resolve import resolve
+from ltplugins.core.errors import UserError
 from ltplugins.stages.pretrain import pretrain
+from tests.kit.ranks import join_ranks, run_ranks
+from tests.kit.runs import assert_same_run, build, fit, interrupted, step
+from tests.kit.tiny import KWARGS, tiny_config
 
 WORLD, PER_RANK, SIZE, VIEWS = 2, 4, 8, 3
 BAND = {"lower": 0.02, "upper": 0.5}

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The registry: everything of ours has its five parts, registering is idempotent, no thefts."""
 
-from pathlib import Path
-
 import pytest
 
 import ltplugins
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 from ltplugins.methods.registry import METHODS as OURS
 from ltplugins.methods.registry import WRAPPERS, load_mixin, option_classes, register_methods
-
-ROOT = Path(__file__).parents[2]
+from tests.kit.paths import ROOT
 
 
 @pytest.mark.parametrize("name", [*WRAPPERS, *OURS])

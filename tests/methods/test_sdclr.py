@@ -7,17 +7,17 @@ import itertools
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import KWARGS, tiny_config
-from linear_helpers import five_losses, linear_networks, noise
-from run_helpers import assert_same_run, build, fit, interrupted, load, step
 from torch import nn
 
-from ltplugins.errors import UserError
-from ltplugins.host.builtin.losses import nt_xent
+from ltplugins.core.errors import UserError
 from ltplugins.losses.sdclr import magnitude_masks, sparsity
+from ltplugins.losses.terms.bases import nt_xent
 from ltplugins.methods.sdclr import SDCLRConfig, SDCLRMixin
-from ltplugins.stages.csv_logger import read_metrics
+from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
+from tests.kit.linear import five_losses, linear_networks, noise
+from tests.kit.runs import assert_same_run, build, fit, interrupted, load, step
+from tests.kit.tiny import KWARGS, tiny_config
 
 RATIO = 0.6
 
@@ -332,8 +332,8 @@ def test_a_checkpoint_from_the_middle_of_an_epoch_keeps_its_mask(tmp_path):
 
 def test_evaluation_is_of_the_full_network(tmp_path):
     """The backbone that is evaluated has all weights and the first BatchNorms."""
-    from ltplugins.data.sources import build_source
-    from ltplugins.stages.loading import load_backbone, open_run
+    from ltplugins.data.sources.build import build_source
+    from ltplugins.runs.loading import load_backbone, open_run
 
     run = open_run(pretrain(sdclr_config(tmp_path, max_epochs=1)))
     backbone = load_backbone(run, build_source(run.cfg.data, "train").record)

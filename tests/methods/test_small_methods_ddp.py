@@ -7,13 +7,13 @@ import warnings
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import tiny_config
-from host_helpers import loader
-from linear_helpers import linear_networks, linear_noise, loss_and_gradients
-from rank_helpers import join_ranks, run_ranks
-from run_helpers import build, quiet_trainer
 
 from ltplugins.methods.sdclr import SDCLRConfig, SDCLRMixin
+from tests.kit.hosts import loader
+from tests.kit.linear import linear_networks, linear_noise, loss_and_gradients
+from tests.kit.ranks import join_ranks, run_ranks
+from tests.kit.runs import build, quiet_trainer
+from tests.kit.tiny import tiny_config
 
 WORLD, IMAGES = 2, 8
 BLOCKS = {

@@ -3,13 +3,13 @@
 
 import pytest
 import torch
-from helpers import KWARGS, tiny_config
-from linear_helpers import five_losses, linear_networks, noise
-from run_helpers import assert_same_run, build, fit, interrupted, load, quiet_trainer, step
 
-from ltplugins.errors import UserError
-from ltplugins.stages.csv_logger import read_metrics
+from ltplugins.core.errors import UserError
+from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
+from tests.kit.linear import five_losses, linear_networks, noise
+from tests.kit.runs import assert_same_run, build, fit, interrupted, load, quiet_trainer, step
+from tests.kit.tiny import KWARGS, tiny_config
 
 BASES = ("simclr", "supcon", "mocov2plus")
 

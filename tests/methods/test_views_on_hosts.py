@@ -7,10 +7,10 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
-from host_helpers import NAMES, SOLO_HEADS, make_cfg, needs_solo
-from run_helpers import quiet_trainer
 
 import ltplugins
+from tests.kit.hosts import NAMES, SOLO_HEADS, make_cfg, needs_solo
+from tests.kit.runs import quiet_trainer
 
 pytestmark = needs_solo
 

@@ -8,21 +8,21 @@ import sys
 
 import pytest
 import torch
-from helpers import tiny_config
 from omegaconf import OmegaConf
-from run_helpers import assert_same_run, interrupted, load
 from torch import nn
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 from ltplugins.losses.iccl import balance_loss
-from ltplugins.methods.balancing import BalanceConfig, ClassifierBalancer, head_parameters
+from ltplugins.runs.loading import open_run
+from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.balance import balance
-from ltplugins.stages.csv_logger import read_metrics
 from ltplugins.stages.demo import compose_packaged
 from ltplugins.stages.evaluate import evaluate
-from ltplugins.stages.loading import open_run
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
+from ltplugins.training.balancer import BalanceConfig, ClassifierBalancer, head_parameters
+from tests.kit.runs import assert_same_run, interrupted, load
+from tests.kit.tiny import tiny_config
 
 ICCL = {"proj_hidden_dim": 16, "proj_output_dim": 8}
 
@@ -78,9 +78,9 @@ def test_only_the_classifier_changes(first, tmp_path):
 
 
 def test_scores_are_those_of_the_classifier_on_the_test_images(first, tmp_path):
-    from ltplugins.data.sources import build_source
-    from ltplugins.data.transforms import eval_transform
-    from ltplugins.stages.loading import load_trained
+    from ltplugins.data.augment.pil import eval_transform
+    from ltplugins.data.sources.build import build_source
+    from ltplugins.runs.loading import load_trained
 
     path = balance(balance_config(first, tmp_path / "out"))
     scores = json.loads((path / "run.json").read_text())["classifier"]["tercile"]

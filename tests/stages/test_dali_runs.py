@@ -8,16 +8,16 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from dali_helpers import DALI_MARKS, write_jpegs
-from helpers import VIEW, tiny_config
-from run_helpers import assert_same_run, build, interrupted, load, quiet_trainer
 
-from ltplugins.data.dali import DaliLoader
-from ltplugins.data.engines import build_loader
+from ltplugins.data.engines.build import build_loader
+from ltplugins.data.engines.dali.loader import DaliLoader
 from ltplugins.data.samplers import build_sampler
-from ltplugins.data.sources import image_folder
-from ltplugins.stages.csv_logger import read_metrics
+from ltplugins.data.sources.build import image_folder
+from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
+from tests.kit.dali import DALI_MARKS, write_jpegs
+from tests.kit.runs import assert_same_run, build, interrupted, load, quiet_trainer
+from tests.kit.tiny import VIEW, tiny_config
 
 pytestmark = list(DALI_MARKS)
 ON_CPU = {"data__engine": "dali", "dali": {"device": "cpu"}, "log_every_n_steps": 1}

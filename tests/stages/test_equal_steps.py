@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""The files of docs/comparison.md: every method is there, and all take as many steps."""
-
-from pathlib import Path
+"""The files of zoo/results/comparison.md: every method is there, and all take as many steps."""
 
 import pytest
 from hydra import compose, initialize_config_dir
 
-from ltplugins.config import resolve
+from ltplugins.config.resolve import resolve
 from ltplugins.data.datamodule import LTDataModule
 from ltplugins.methods.registry import METHODS, WRAPPERS
+from tests.kit.paths import ROOT
 
-ROOT = Path(__file__).parents[2] / "scripts/pretrain/fashion_equal_steps"
+FOLDER = ROOT / "scripts/pretrain/fashion_equal_steps"
 STEPS = 840
 
 
@@ -29,9 +28,9 @@ def steps(cfg) -> int:
     return first * short + (cfg.max_epochs - first) * long
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda p: p.stem)
 def test_it_takes_as_many_steps_as_the_others(path):
-    with initialize_config_dir(str(ROOT), version_base="1.2"):
+    with initialize_config_dir(str(FOLDER), version_base="1.2"):
         cfg = resolve(compose(path.stem))
     assert cfg.method == path.stem
     assert steps(cfg) == STEPS
@@ -40,5 +39,5 @@ def test_it_takes_as_many_steps_as_the_others(path):
 
 
 def test_every_wrapper_and_method_takes_part():
-    there = {path.stem for path in ROOT.glob("*.yaml")}
+    there = {path.stem for path in FOLDER.glob("*.yaml")}
     assert {f"{w}_simclr" for w in WRAPPERS} | {*METHODS, "simclr"} <= there

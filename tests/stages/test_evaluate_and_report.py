@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_config, write_arrays
 from omegaconf import OmegaConf
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 from ltplugins.stages.demo import compose_packaged
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
+from tests.kit.tiny import tiny_config, write_arrays
 
 
 def evaluate_config(run, **changes):

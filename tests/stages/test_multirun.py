@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import tiny_config
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
-from run_helpers import assert_same_run, interrupted
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
+from ltplugins.runs.folder import RunFolder
 from ltplugins.stages import multirun as stage
 from ltplugins.stages.pretrain import pretrain
-from ltplugins.stages.run_folder import RunFolder
+from tests.kit.paths import ROOT
+from tests.kit.runs import assert_same_run, interrupted
+from tests.kit.tiny import tiny_config
 
 EVAL = {"knn": {"k": 3, "bank": "probe"}, "linear": None, "groups": ["tercile"], "seeds": [0]}
 
@@ -56,7 +57,7 @@ def in_process(monkeypatch):
 
     monkeypatch.setattr(stage, "_train", train)
     # Pictures have tests of their own and take longer than these runs.
-    monkeypatch.setattr("ltplugins.eval.report._draw", lambda *_: [])
+    monkeypatch.setattr("ltplugins.report.pages.write._draw", lambda *_: [])
     monkeypatch.setattr("ltplugins.stages.report._embed_one_a_row", lambda _: None)
     return trained
 
@@ -191,7 +192,7 @@ def test_documented_launcher_lines_compose(launcher):
     package = {"joblib": "hydra_joblib_launcher", "submitit_slurm": "hydra_submitit_launcher"}
     if not has_plugin(package[launcher]):
         pytest.skip(f"{package[launcher]} is not installed (extra: sweep)")
-    text = (Path(__file__).parents[2] / "docs/launch.md").read_text().replace("\\\n", " ")
+    text = (ROOT / "docs/launch.md").read_text().replace("\\\n", " ")
     line = next(x for x in text.splitlines() if f"... hydra/launcher={launcher}" in x)
     with initialize_config_module("ltplugins.conf", version_base="1.2"):
         cfg = compose("multirun", line.split()[1:], return_hydra_config=True)

@@ -7,21 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dali_helpers import DALI_MARKS
-from helpers import backbone_name
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 from PIL import Image
 from torchvision import datasets
 
+from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
-from ltplugins.stages.run_folder import RunFolder
+from tests.kit.dali import DALI_MARKS
+from tests.kit.paths import ROOT
+from tests.kit.tiny import backbone_name
 
-ROOT = Path(__file__).parents[2] / "scripts/pretrain"
+FOLDER = ROOT / "scripts/pretrain"
 # Those of the comparison are the embedded ones at other lengths; test_equal_steps.py.
-SCRIPTS = sorted(p for p in ROOT.rglob("*.yaml") if p.parent.name != "fashion_equal_steps")
-EMBEDDED = sorted((ROOT / "fashion").glob("*.yaml"))
+SCRIPTS = sorted(p for p in FOLDER.rglob("*.yaml") if p.parent.name != "fashion_equal_steps")
+EMBEDDED = sorted((FOLDER / "fashion").glob("*.yaml"))
 CLASSES, PER_CLASS = 4, 6
 # Lines as they are published: (folder of the YAMLs, a line's path, with class and number).
 LISTS = {
@@ -125,7 +126,7 @@ def train_teacher(cfg, out):
     return pretrain(cfg)
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: str(p.relative_to(FOLDER)))
 def test_it_trains(path, tiny_data, tmp_path, monkeypatch):
     # torchvision compares checksums, which generated files cannot have.
     monkeypatch.setattr(datasets.cifar, "check_integrity", lambda p, md5=None: Path(p).is_file())
@@ -167,7 +168,7 @@ def test_every_method_trains_on_the_other_engines_and_in_bf16(path, change, tiny
 
 @pytest.mark.parametrize("folder", LISTS)
 def test_a_run_on_a_list_is_evaluated_by_groups(folder, tiny_data, tmp_path):
-    path = sorted((ROOT / folder).glob("*simclr.yaml"))[-1]
+    path = sorted((FOLDER / folder).glob("*simclr.yaml"))[-1]
     with initialize_config_dir(str(path.parent), version_base="1.2"):
         cfg = compose(path.stem)
     cfg = shrink(cfg, folder, tiny_data, tmp_path / "run")

@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import write_cifar10, write_cifar100, write_folder
-from host_helpers import needs_solo
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from solo_yaml import solo_root, write_solo_yaml
 from torchvision import datasets
 
 import ltplugins
-from ltplugins.config import check_method, resolve, trainer_arguments
+from ltplugins.config.resolve import check_method, resolve, trainer_arguments
+from ltplugins.core.errors import UserError
 from ltplugins.data.datamodule import LTDataModule
-from ltplugins.errors import UserError
-from ltplugins.stages.csv_logger import read_metrics
+from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import build_model
+from tests.kit.hosts import needs_solo
+from tests.kit.paths import ROOT
+from tests.kit.solo_yaml import solo_root, write_solo_yaml
+from tests.kit.tiny import write_cifar10, write_cifar100, write_folder
 
-ROOT = Path(__file__).parents[2]
 ON_CIFAR = ("cifar", "cifar-multicrop")
 SETS = (*ON_CIFAR, "custom", "imagenet", "imagenet-100", "imagenet-100-multicrop")
 SHORT = ["optimizer.batch_size=4", "data.num_workers=1"]
@@ -94,7 +94,11 @@ def pretrain_by_script(
     """Train two epochs with ``scripts/pretrain.py``; check and return the last checkpoint."""
     write_cifar10(tmp_path / "data", per_file=8)
     paths = [f"data.{part}_path={tmp_path / 'data'}" for part in ("train", "val")]
-    command = [sys.executable, str(ROOT / "tests/any_data.py"), str(ROOT / "scripts/pretrain.py")]
+    command = [
+        sys.executable,
+        str(ROOT / "tests/kit/any_data.py"),
+        str(ROOT / "scripts/pretrain.py"),
+    ]
     command += ["--config-path", str(folder), "--config-name", name, f"method={method}"]
     command += [*IMBALANCE, *paths, *SHORT, "max_epochs=2"]
     env = {**os.environ, **({"LTPLUGINS_HOST": host} if host else {})}

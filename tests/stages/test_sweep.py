@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ltplugins.errors import UserError
+from ltplugins.core.errors import UserError
 from ltplugins.stages.sweep import is_multirun, plan
+from tests.kit.paths import ROOT
 
-FASHION = str(Path(__file__).parents[2] / "scripts/pretrain/fashion")
+FASHION = str(ROOT / "scripts/pretrain/fashion")
 FILES = ["--config-path", FASHION, "--config-name"]
 
 

@@ -13,7 +13,7 @@ import torchvision
 from timm.models import convnext, vision_transformer
 from torch import nn
 
-from ltplugins.errors import UserError, nearest
+from ltplugins.core.errors import UserError, nearest
 
 RESNETS: dict[str, Callable[..., Any]] = {
     "resnet18": torchvision.models.resnet18,

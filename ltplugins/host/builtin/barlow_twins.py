@@ -13,10 +13,10 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ltplugins.distributed import gather
+from ltplugins.core.distributed import gather
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.heads import Projected, mlp
-from ltplugins.host.builtin.losses import barlow_twins
+from ltplugins.losses.terms.bases import barlow_twins
 
 
 @dataclass

@@ -20,12 +20,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from ltplugins.distributed import over_ranks
+from ltplugins.core.distributed import over_ranks
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.backbones import build_backbone
-from ltplugins.host.builtin.losses import accuracy, class_loss
 from ltplugins.host.builtin.optim import build_optimizer, build_schedule
 from ltplugins.host.stem import configure_stem
+from ltplugins.losses.terms.bases import accuracy, class_loss
 
 
 class BaseMethod(pl.LightningModule):
@@ -55,7 +55,7 @@ class BaseMethod(pl.LightningModule):
         self.knn_eval: bool = cfg.knn_eval.enabled
         self.knn_k: int = cfg.knn_eval.k
         if self.knn_eval:
-            from ltplugins.eval.online_knn import OnlineKNN
+            from ltplugins.metrics.online_knn import OnlineKNN
 
             self.knn = OnlineKNN(k=self.knn_k, distance_fx=cfg.knn_eval.distance_func)
         self.validation_step_outputs: list[dict[str, Tensor]] = []

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ltplugins.distributed import over_ranks
+from ltplugins.core.distributed import over_ranks
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.heads import MomentumProjected, mlp
-from ltplugins.host.builtin.losses import regression_loss
+from ltplugins.losses.terms.bases import regression_loss
 
 
 @dataclass

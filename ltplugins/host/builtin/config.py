@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.errors import UserError
-from ltplugins.schema import parse
+from ltplugins.core.errors import UserError
+from ltplugins.core.schema import parse
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def read(cls: type[T], cfg: DictConfig, path: str) -> T:
     """Parse the section at ``path`` into ``cls`` and write it back with its defaults filled in.
 
     Raises:
-        UserError: see ``ltplugins.schema.parse``.
+        UserError: see ``ltplugins.core.schema.parse``.
     """
     section = OmegaConf.select(cfg, path)
     if isinstance(section, DictConfig):

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ltplugins.distributed import gather_no_grad, over_ranks
+from ltplugins.core.distributed import gather_no_grad, over_ranks
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.heads import MomentumProjected
-from ltplugins.host.builtin.losses import queue_nce
+from ltplugins.losses.terms.bases import queue_nce
 
 
 @dataclass

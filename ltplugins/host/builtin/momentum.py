@@ -12,13 +12,13 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ltplugins.distributed import over_ranks
-from ltplugins.errors import UserError
+from ltplugins.core.distributed import over_ranks
+from ltplugins.core.errors import UserError
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.backbones import build_backbone
 from ltplugins.host.builtin.base import BaseMethod, class_metrics, per_view
-from ltplugins.host.momentum_state import load_tau, save_momentum, update_twins
 from ltplugins.host.stem import configure_stem
+from ltplugins.host.twins import load_tau, save_momentum, update_twins
 
 
 @torch.no_grad()

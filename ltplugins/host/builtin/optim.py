@@ -15,7 +15,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ltplugins.errors import UserError, nearest
+from ltplugins.core.errors import UserError, nearest
 
 Group = dict[str, Any]
 TORCH_OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {

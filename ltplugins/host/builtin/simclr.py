@@ -12,10 +12,10 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ltplugins.distributed import gather_no_grad, gather_with_offset, over_ranks
+from ltplugins.core.distributed import gather_no_grad, gather_with_offset, over_ranks
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.heads import Projected, mlp
-from ltplugins.host.builtin.losses import nt_xent
+from ltplugins.losses.terms.bases import nt_xent
 
 
 @dataclass

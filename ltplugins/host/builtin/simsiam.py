@@ -8,11 +8,11 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ltplugins.distributed import over_ranks
+from ltplugins.core.distributed import over_ranks
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.byol import embedding_std
 from ltplugins.host.builtin.heads import Projected, mlp
-from ltplugins.host.builtin.losses import negative_cosine
+from ltplugins.losses.terms.bases import negative_cosine
 
 
 @dataclass

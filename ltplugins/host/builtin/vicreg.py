@@ -11,10 +11,10 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ltplugins.distributed import gather, over_ranks
+from ltplugins.core.distributed import gather, over_ranks
 from ltplugins.host.builtin import config
 from ltplugins.host.builtin.heads import Projected, mlp
-from ltplugins.host.builtin.losses import vicreg_covariance, vicreg_invariance, vicreg_variance
+from ltplugins.losses.terms.bases import vicreg_covariance, vicreg_invariance, vicreg_variance
 
 
 @dataclass

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""A run's config: parsed once, into types."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The ground floor: errors, files, ranks, typed sections, seeds, precision, console."""

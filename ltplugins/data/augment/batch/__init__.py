@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Views of a whole batch at once, on the device it is on."""

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""Images under the deterministic transform in a stream: for features of sets of any size.
+
+Legend: B batch, S crop size.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ltplugins.core.errors import UserError
+from ltplugins.data.augment.pil import eval_resize, eval_transform
+from ltplugins.data.augment.schema import AugmentationBlock, normalisation
+from ltplugins.data.sources.base import CorruptImage, Source
+
+
+class _Images(Dataset[tuple[Tensor, str]]):
+    """Image and "", or a black one and what is wrong with its file."""
+
+    def __init__(self, source: Source, indices: np.ndarray, transform: Any, size: int) -> None:
+        self.source, self.indices = source, indices
+        self.transform, self.size = transform, size
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, str]:
+        try:
+            return self.transform(self.source.load(int(self.indices[i]))), ""
+        except CorruptImage as error:
+            return torch.zeros(3, self.size, self.size), f"{error.path} ({error.reason})"
+
+
+def stream_images(
+    source: Source,
+    indices: np.ndarray,
+    block: AugmentationBlock,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    on_corrupt: str = "fail",
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images at ``indices``, in order, a batch at a time; no more than the batches are in memory.
+
+    It draws from no global generator.
+
+    Args:
+        source: of the images; ``block`` gives size and statistics where the record's are not used.
+        on_corrupt: ``fail``, or ``skip`` to give a black image that is marked.
+
+    Yields:
+        Float[B 3 S S] and Bool[B], False where the image is damaged.
+
+    Raises:
+        UserError: a corrupt image under ``fail``.
+    """
+    size, images = block.crop_size, source.images
+    mean, std = normalisation(block, source.record)
+    if images is not None and images.shape[1:3] == (size, size) and eval_resize(size) == size:
+        # Nothing to resize: a slice of the array, many times faster than image by image.
+        shift, scale = (torch.tensor(list(v)).view(1, 3, 1, 1) for v in (mean, std))
+        for start in range(0, len(indices), batch_size):
+            chosen = torch.from_numpy(images[np.asarray(indices[start : start + batch_size])])
+            chosen = chosen[:, None] if chosen.ndim == 3 else chosen.permute(0, 3, 1, 2)
+            yield (chosen / 255 - shift) / scale, torch.ones(len(chosen), dtype=torch.bool)
+        return
+    transform = eval_transform(source.record, size, mean, std)
+    loader: DataLoader[Any] = DataLoader(
+        _Images(source, np.asarray(indices), transform, size),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        generator=torch.Generator(),
+    )
+    for batch, damage in loader:
+        found = [text for text in damage if text]
+        if found and on_corrupt == "fail":
+            raise UserError(
+                f"corrupt image: {found[0]}. Replace or remove the file, or set "
+                f"data.on_corrupt: skip to go on with the others."
+            )
+        yield batch, torch.tensor([not text for text in damage])

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""NVIDIA DALI as an engine."""

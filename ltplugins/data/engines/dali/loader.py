@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: MIT
+"""The ``dali`` engine: NVIDIA DALI decodes and augments, on a CPU or a GPU.
+
+Our samplers and our random numbers drive it, DALI gives speed: indexes are true, every image comes
+once an epoch, and an epoch can be left and gone on with anywhere, as with the other engines.
+
+The source of DALI's ``external_source`` is a callable, so that DALI has no iterator to restart
+behind our back: it asks for the next batch, and ``StopIteration`` ends the epoch. An epoch that was
+left early leaves batches in DALI's queue, which are drained before the next.
+
+The GPU path is the same graph with the decoder ``mixed``; no machine with a GPU has run it yet.
+
+Legend: N training images, B batch of one rank, V views, S crop size.
+"""
+
+import dataclasses
+import functools
+import gc
+import importlib.util
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ltplugins.core.errors import UserError
+from ltplugins.data.augment.schema import AugmentationBlock, normalisation
+from ltplugins.data.engines.dali.feed import DaliDataset, FedBatch, needed_inputs, view_inputs
+from ltplugins.data.engines.draws import Draw, raise_if_message
+from ltplugins.data.engines.loader import Loader, epoch_draws
+from ltplugins.data.sources.base import CorruptImage
+
+log = logging.getLogger(__name__)
+
+STEPS = {
+    "rrc",
+    "color_jitter",
+    "grayscale",
+    "gaussian_blur",
+    "solarization",
+    "equalization",
+    "horizontal_flip",
+}
+_AHEAD = 2  # batches that are read and drawn before DALI asks for them
+
+
+def check_dali(blocks: Sequence[AugmentationBlock]) -> None:
+    """Raise a UserError where DALI is absent or cannot do a step of the augmentations."""
+    if (
+        importlib.util.find_spec("nvidia") is None
+        or importlib.util.find_spec("nvidia.dali") is None
+    ):
+        raise UserError(
+            "data.engine: dali needs NVIDIA DALI, which is not installed. "
+            'Run pip install "ltplugins[dali-cu13]" (CUDA 13, as torch\'s own builds, or no GPU) '
+            'or pip install "ltplugins[dali]" (CUDA 12), or set data.engine: batched.'
+        )
+    for i, block in enumerate(blocks):
+        for field in dataclasses.fields(block):
+            step = getattr(block, field.name)
+            if getattr(step, "prob", 0) and field.name not in STEPS:
+                raise UserError(
+                    f"augmentations[{i}].{field.name}: the engine dali cannot do it. "
+                    f"Set data.engine: batched or workers, or {field.name}.prob: 0."
+                )
+
+
+@functools.cache
+def _leave_to_the_parent() -> None:
+    """Keep forked workers from freeing a pipeline of this process.
+
+    A pipeline that is garbage here is garbage in the child too, where its threads do not exist and
+    its destructor waits for them for ever. A frozen object is never collected.
+    """
+    os.register_at_fork(after_in_child=gc.freeze)
+
+
+class _Prepared(NamedTuple):
+    """A batch with everything that DALI is fed for it."""
+
+    batch: FedBatch
+    draws: list[Draw]
+    arrays: tuple[Any, ...]
+
+
+class _Feed:
+    """The source of ``external_source``: it hands out prepared batches and remembers them."""
+
+    def __init__(self) -> None:
+        self.batches: Iterator[_Prepared] = iter(())
+        self.sent: deque[_Prepared] = deque()  # those that DALI has and has not given back
+
+    def __call__(self) -> tuple[Any, ...]:
+        prepared = next(self.batches)  # its StopIteration ends DALI's epoch
+        self.sent.append(prepared)
+        return prepared.arrays
+
+
+class DaliLoader(Loader):
+    """The ``dali`` engine's loader.
+
+    Args:
+        blocks: the ``augmentations`` list.
+        num_threads: of DALI's CPU operators.
+        device: of DALI; None = CPU.
+    """
+
+    dataset: DaliDataset
+
+    def __init__(
+        self,
+        *args: Any,
+        blocks: Sequence[AugmentationBlock],
+        num_threads: int,
+        device: torch.device | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.blocks, self.num_threads = list(blocks), num_threads
+        self.device = device or torch.device("cpu")
+        self._feed = _Feed()
+        self._pipeline: Any = None
+        self._reader: ThreadPoolExecutor | None = None
+        self._iteration: object = None
+        self._message: str | None = None  # of the batch at which the epoch's feed ended
+
+    def _produce(self, epoch: int, start: int) -> Iterator[list[Any]]:
+        iteration = self._iteration = object()
+        number, stop = start, len(self)
+        while number < stop:
+            self._restart()
+            self._feed.batches = self._prepare(epoch, range(number, stop))
+            for batch in self._run():
+                number += 1
+                yield batch
+                if iteration is not self._iteration:
+                    raise RuntimeError("another iteration over this loader has begun")
+            if self._pipeline is not None:  # no batch failed: the feed has ended
+                raise_if_message(self._message)
+                assert number == stop, "DALI has ended an epoch early"
+
+    def _run(self) -> Iterator[list[Any]]:
+        """Batches until the feed's end, or until DALI failed on one and it was looked into."""
+        while True:
+            try:
+                outputs = self._pipeline.run()
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                self._pipeline = None  # DALI's is not usable any more
+                if not self._look_into():
+                    raise error
+                return
+            batch = self._feed.sent.popleft().batch
+            self.count_corrupt(batch)
+            indexes, *views = (_to_torch(output, self.device) for output in outputs)
+            assert indexes.tolist() == batch.indexes.tolist()
+            yield [indexes, views, torch.from_numpy(self.dataset.targets[batch.indexes])]
+
+    def _prepare(self, epoch: int, numbers: range) -> Iterator[_Prepared]:
+        """Prepared batches, a few ahead in a thread: reading files is waiting.
+
+        It ends at a batch that cannot be made; the message is kept until that batch's turn.
+        """
+        self._message = None
+        if self._reader is None:
+            self._reader = ThreadPoolExecutor(1, "dali-feed")
+        waiting: deque[Future[_Prepared | str]] = deque()
+        draws = epoch_draws(self.sampler, epoch, numbers, self.batch_size)
+        for _ in numbers:
+            while len(waiting) < _AHEAD and (drawn := next(draws, None)):
+                waiting.append(self._reader.submit(_prepare, self.dataset, self.blocks, drawn))
+            prepared = waiting.popleft().result()
+            if isinstance(prepared, str):
+                self._message = prepared
+                return
+            yield prepared
+
+    def _restart(self) -> None:
+        """A pipeline at the start of an epoch: what an earlier one left in it is drained."""
+        self._feed.batches = iter(())
+        if self._pipeline is not None:
+            try:
+                while True:
+                    self._pipeline.run()
+            except StopIteration:
+                self._pipeline.reset()
+            except RuntimeError:
+                self._pipeline = None  # a damaged image in what nobody will see
+        self._feed.sent.clear()
+        if self._pipeline is None:
+            self._pipeline = self._build()
+
+    def _build(self) -> Any:
+        from ltplugins.data.engines.dali.graph import views_pipeline
+
+        _leave_to_the_parent()
+        record = self.dataset.source.record
+        on_cpu = self.device.type == "cpu"
+        pipeline = views_pipeline(
+            self._feed,
+            self.blocks,
+            [normalisation(block, record) for block in self.blocks],
+            self.dataset.shape,
+            "cpu" if on_cpu else "gpu",
+            batch_size=self.batch_size,
+            num_threads=self.num_threads,
+            device_id=None if on_cpu else self.device.index or 0,
+            seed=self.dataset.seed % 2**31,
+        )
+        pipeline.build()
+        return pipeline
+
+    def _look_into(self) -> bool:
+        """Find what DALI could not decode; from now on it is left out, or left to PIL.
+
+        DALI works ahead, so that any of the batches it has may hold the image. Those that PIL
+        cannot read either come first: they are what is usually wrong, and PIL is quick to say.
+        """
+        unreadable = (self._unreadable(prepared.draws) for prepared in self._feed.sent)
+        return any(unreadable) or any(self._foreign(p.draws) for p in self._feed.sent)
+
+    def _unreadable(self, draws: list[Draw]) -> bool:
+        data, before = self.dataset, len(self.dataset.damaged)
+        for position in {draw.position for draw in draws} - data.damaged.keys():
+            try:
+                data.source.load(int(data.indices[position]))
+            except CorruptImage as damage:
+                data.damaged[position] = (damage.path, damage.reason)
+        return len(data.damaged) > before
+
+    def _foreign(self, draws: list[Draw]) -> bool:
+        data = self.dataset
+        if data.shape is not None:
+            return False  # arrays are not decoded
+        before = len(data.by_pil)
+        for position in {d.position for d in draws} - data.damaged.keys() - data.by_pil:
+            if not _decodes(data.encoded(position)):
+                log.warning("DALI cannot decode training image %d: PIL decodes it.", position)
+                data.by_pil.add(position)
+        return len(data.by_pil) > before
+
+
+def _prepare(
+    dataset: DaliDataset, blocks: Sequence[AugmentationBlock], draws: list[Draw]
+) -> _Prepared | str:
+    batch = dataset.__getitems__(draws)
+    if isinstance(batch, str):
+        return batch
+    arrays: list[Any] = [batch.indexes, batch.images]
+    for number, block in enumerate(blocks):
+        names = needed_inputs(block, dataset.shape)
+        for view in view_inputs(block, number, batch):
+            arrays += [np.ascontiguousarray(view[name]) for name in names]
+    return _Prepared(batch, draws, tuple(arrays))
+
+
+def _decodes(data: np.ndarray) -> bool:
+    """Whether DALI decodes these bytes."""
+    from ltplugins.data.engines.dali.graph import decode_pipeline
+
+    try:
+        decode_pipeline(data, batch_size=1, num_threads=1, device_id=None).run()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _to_torch(output: Any, device: torch.device) -> torch.Tensor:
+    """A copy that is the caller's own: DALI uses its buffers again."""
+    from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
+
+    dense = output.as_tensor()
+    place = torch.device("cpu") if "CPU" in type(output).__name__ else device
+    copy = torch.empty(dense.shape(), dtype=to_torch_type[dense.dtype], device=place)
+    stream = None if place.type == "cpu" else torch.cuda.current_stream(place)
+    feed_ndarray(dense, copy, cuda_stream=stream)
+    return copy

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""The ``data`` block of a run's YAML: solo-learn 1.0.6's keys and ours, typed."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ltplugins.core.errors import UserError
+from ltplugins.core.schema import parse
+
+
+@dataclass(frozen=True)
+class DaliConfig:
+    """The ``dali`` block: solo-learn's keys.
+
+    Attributes:
+        device: where the engine ``dali`` decodes and augments.
+        encode_indexes_into_labels: solo-learn's loader gives true indexes only with it; the engine
+            here always does, so that it has no effect.
+    """
+
+    device: Literal["gpu", "cpu"] = "gpu"
+    encode_indexes_into_labels: bool = False
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Keys of the ``data`` block; the second group is ours, the first is solo-learn's.
+
+    ``num_classes``, ``num_samples``, ``num_large_crops`` and ``num_small_crops`` are written into
+    the block by the stage for the host; they are accepted here and never read.
+    """
+
+    dataset: str
+    train_path: str | None = None
+    val_path: str | None = None
+    format: Literal["image_folder", "file_list", "arrays", "dali"] = "image_folder"
+    num_workers: int = 4
+    no_labels: bool = False
+    fraction: float = -1.0
+    num_classes: int | None = None
+    num_large_crops: int | None = None
+    num_small_crops: int | None = None
+
+    num_samples: int | None = None
+    root: str | None = None
+    probe_path: str | None = None
+    imbalance: dict[str, Any] | None = None
+    engine: Literal["workers", "batched", "dali"] = "workers"
+    sampler: str | dict[str, Any] = "shuffle"
+    ood: dict[str, Any] | None = None
+    on_corrupt: Literal["fail", "skip"] = "fail"
+
+
+def parse_data_config(section: Mapping[str, Any] | DataConfig) -> DataConfig:
+    """Check the ``data`` block.
+
+    solo-learn's ``format: dali`` is an image folder that the engine ``dali`` reads, and comes back
+    as these two.
+
+    Raises:
+        UserError: an unknown key or a wrong type, a fraction outside (0, 1), ``format: dali`` with
+            another engine.
+    """
+    cfg = section if isinstance(section, DataConfig) else parse(DataConfig, section, "data")
+    if cfg.fraction > 0 and not cfg.fraction < 1:
+        raise UserError(
+            f"data.fraction: expected a share between 0 and 1 (or -1 for everything), "
+            f"got {cfg.fraction}."
+        )
+    if cfg.format != "dali":
+        return cfg
+    engine = None if isinstance(section, DataConfig) else section.get("engine")
+    if engine not in (None, "dali"):
+        raise UserError(
+            f"data.format: dali asks for the engine dali, and data.engine is {engine}. "
+            f"Set data.engine: dali, or data.format: image_folder."
+        )
+    return dataclasses.replace(cfg, format="image_folder", engine="dali")

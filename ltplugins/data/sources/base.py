@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""What a source is: an indexable set of images and labels, in memory or as files.
+
+Legend: N images, H height, W width, C classes.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ltplugins.core.errors import UserError
+from ltplugins.data.sources.records import DataRecord
+
+# What PIL raises on a damaged file: OSError (truncated, unidentified), SyntaxError (broken PNG),
+# ValueError and DecompressionBombError (sizes that cannot be right).
+DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+class CorruptImage(Exception):
+    """An image that cannot be decoded; the loader's policy decides what follows."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+
+class Source:
+    """Base of all sources.
+
+    Attributes:
+        targets: int64 [N]; -1 = no label.
+        num_classes: C.
+        class_names: C names.
+        record: statistics and native size.
+        images: uint8 [N, H, W, 3], or [N, H, W] for greyscale; None when the images are files.
+    """
+
+    def __init__(self, targets: np.ndarray, class_names: Sequence[str], record: DataRecord) -> None:
+        self.targets = np.asarray(targets, dtype=np.int64)
+        self.class_names = tuple(class_names)
+        self.record = record
+        self.images: np.ndarray | None = None
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def load(self, i: int) -> np.ndarray:
+        """Image i, uint8 [H, W, 3].
+
+        Raises:
+            CorruptImage: the file cannot be decoded.
+        """
+        raise NotImplementedError
+
+    def subset(self, indices: np.ndarray) -> "Source":
+        """The same source with only the images at ``indices``, in that order."""
+        raise NotImplementedError
+
+
+class ArraySource(Source):
+    """Images in memory."""
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        targets: np.ndarray,
+        class_names: Sequence[str],
+        record: DataRecord,
+    ) -> None:
+        super().__init__(targets, class_names, record)
+        self.images = images
+
+    def load(self, i: int) -> np.ndarray:
+        assert self.images is not None
+        image = self.images[i]
+        return np.repeat(image[..., None], 3, axis=-1) if image.ndim == 2 else image
+
+    def subset(self, indices: np.ndarray) -> "ArraySource":
+        assert self.images is not None
+        return ArraySource(
+            self.images[indices], self.targets[indices], self.class_names, self.record
+        )
+
+
+class FileSource(Source):
+    """Images as files, decoded one at a time."""
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        targets: np.ndarray,
+        class_names: Sequence[str],
+        record: DataRecord,
+    ) -> None:
+        super().__init__(targets, class_names, record)
+        self.paths = list(paths)
+
+    def load(self, i: int) -> np.ndarray:
+        try:
+            with Image.open(self.paths[i]) as image:
+                return np.asarray(image.convert("RGB"))
+        except DAMAGE as error:
+            raise CorruptImage(self.paths[i], f"{type(error).__name__}: {error}") from error
+
+    def subset(self, indices: np.ndarray) -> "FileSource":
+        paths = [self.paths[i] for i in indices]
+        return FileSource(paths, self.targets[indices], self.class_names, self.record)
+
+
+def number_names(num_classes: int) -> tuple[str, ...]:
+    """Class names where the source has none: "0", "1", ..."""
+    return tuple(str(c) for c in range(num_classes))
+
+
+def check_no_empty_class(targets: np.ndarray, num_classes: int, where: str | Path) -> None:
+    """Raise a UserError that names the classes without an image."""
+    counts = np.bincount(targets[targets >= 0], minlength=num_classes)
+    empty = np.where(counts == 0)[0]
+    if len(empty):
+        listed = ", ".join(str(c) for c in empty[:10]) + (" ..." if len(empty) > 10 else "")
+        raise UserError(
+            f"{where}: {len(empty)} of {num_classes} classes have no image: {listed}. "
+            f"Labels must run from 0 to {num_classes - 1} without a gap."
+        )
+
+
+def content_hash(source: Source) -> str:
+    """Identify a source's images: by their bytes in memory, by the names of their files otherwise.
+
+    Returns:
+        sha256 over the targets and the images or file names, in order.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(source.targets).tobytes())
+    if source.images is not None:
+        digest.update(np.ascontiguousarray(source.images).data)
+    for path in getattr(source, "paths", ()):
+        digest.update(f"{path}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""From the ``data`` block to a source: which images, without any choice of a subset but `fraction`.
+
+Parts: ``train``; ``probe``, on which linear probes and kNN are fitted; ``test``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from ltplugins.core.errors import UserError, unknown
+from ltplugins.data.schema import DataConfig, parse_data_config
+from ltplugins.data.sources.arrays import arrays_from_path, from_arrays
+from ltplugins.data.sources.base import ArraySource, CorruptImage, FileSource, Source
+from ltplugins.data.sources.files import file_list, flat_folder, image_folder
+from ltplugins.data.sources.named import (
+    Part,
+    cifar,
+    emoji_pack,
+    fashion_mnist,
+    fashion_pack,
+    stl10,
+)
+
+__all__ = [
+    "ArraySource",
+    "CorruptImage",
+    "FileSource",
+    "Part",
+    "Source",
+    "build_source",
+    "file_list",
+    "flat_folder",
+    "from_arrays",
+    "has_test_part",
+    "image_folder",
+]
+
+BY_NAME = ("fashion_pack", "fashion_mnist", "cifar10", "cifar100", "stl10", "emoji_pack")
+BY_PATH = ("imagenet", "imagenet100", "custom")
+
+# solo-learn draws its fraction with this state; the same key gives the same images here.
+_FRACTION_STATE = 42
+
+
+def build_source(data_cfg: Mapping[str, Any] | DataConfig, split: Part = "train") -> Source:
+    """Build the source of one part.
+
+    Args:
+        data_cfg: the ``data`` block.
+        split: ``probe`` of a set by path is ``probe_path``, or the train part where that is absent.
+
+    Raises:
+        UserError: an unknown name or key, or a source that is absent or damaged; nothing is
+            decoded here but headers.
+    """
+    cfg = parse_data_config(data_cfg)
+    if cfg.dataset in BY_NAME:
+        source = _by_name(cfg, split)
+    elif cfg.dataset in BY_PATH:
+        source = _by_path(cfg, split)
+    else:
+        raise unknown("data.dataset", cfg.dataset, (*BY_NAME, *BY_PATH))
+    if split == "train" and cfg.fraction > 0:
+        return _take_fraction(source, cfg.fraction)
+    return source
+
+
+def has_test_part(data_cfg: Mapping[str, Any] | DataConfig) -> bool:
+    """Sets by name bring a test part; sets by path have one where ``data.val_path`` is given."""
+    cfg = parse_data_config(data_cfg)
+    named = cfg.dataset in BY_NAME and cfg.dataset != "emoji_pack"
+    return named or cfg.val_path is not None
+
+
+def _by_name(cfg: DataConfig, split: Part) -> Source:
+    if cfg.dataset == "fashion_pack":
+        return fashion_pack(split)
+    if cfg.dataset == "emoji_pack":
+        return emoji_pack(split)
+    if cfg.dataset == "fashion_mnist":
+        return fashion_mnist(cfg.train_path, split)
+    if cfg.dataset == "stl10":
+        # A long-tailed subset needs labels; without one, solo-learn's train+unlabeled is used.
+        imbalanced = (cfg.imbalance or {}).get("kind", "none") != "none"
+        return stl10(cfg.train_path, split, unlabelled=not imbalanced)
+    return cifar(cfg.dataset, cfg.train_path, split)
+
+
+def _by_path(cfg: DataConfig, split: Part) -> Source:
+    key = {"train": "train_path", "probe": "probe_path", "test": "val_path"}[split]
+    path = getattr(cfg, key)
+    if path is None and split == "probe":
+        key, path = "train_path", cfg.train_path
+    if path is None:
+        raise UserError(f"data.{key} is missing: data.dataset {cfg.dataset} is read from a path.")
+    # Classes are those of the training part; another part need not show all of them.
+    own_classes = key == "train_path" or cfg.train_path is None
+    if cfg.format == "image_folder":
+        if cfg.no_labels and own_classes:
+            return flat_folder(path, dataset=cfg.dataset)
+        names = None if own_classes or cfg.no_labels else _train(cfg).class_names
+        return image_folder(path, dataset=cfg.dataset, class_names=names)
+    no_labels = cfg.no_labels and own_classes
+    count = None if own_classes or cfg.no_labels else _train(cfg).num_classes
+    if cfg.format == "file_list":
+        return file_list(
+            path, cfg.root, dataset=cfg.dataset, no_labels=no_labels, num_classes=count
+        )
+    return arrays_from_path(path, no_labels=no_labels, num_classes=count)
+
+
+def _train(cfg: DataConfig) -> Source:
+    return _by_path(cfg, "train")
+
+
+def _take_fraction(source: Source, fraction: float) -> Source:
+    labelled = bool((source.targets >= 0).all())
+    try:
+        chosen, _ = train_test_split(
+            np.arange(len(source)),
+            train_size=fraction,
+            stratify=source.targets if labelled else None,
+            random_state=_FRACTION_STATE,
+        )
+    except ValueError as error:
+        raise UserError(f"data.fraction {fraction}: {error}") from None
+    return source.subset(chosen)

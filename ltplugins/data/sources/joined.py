@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""``data.ood``: a second source, out of distribution, behind the training subset.
+
+Its image j has index N + j and target -1; which of them are drawn is the sampler's business
+(``id_plus_ood``).
+
+Legend: N training images, M images of the OOD pool, S images of the training source.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ltplugins.core.errors import UserError
+from ltplugins.core.schema import parse
+from ltplugins.data.schema import DataConfig
+from ltplugins.data.sources.base import Source
+from ltplugins.data.sources.build import build_source
+
+
+@dataclass(frozen=True)
+class OODConfig:
+    """The ``data.ood`` block: any source, named as the training source is; labels do not count.
+
+    Attributes:
+        dataset, format, train_path, root: as in the ``data`` block.
+        fraction: share of the source to take, -1 = everything.
+    """
+
+    dataset: str
+    train_path: str | None = None
+    format: Literal["image_folder", "file_list", "arrays"] = "image_folder"
+    root: str | None = None
+    fraction: float = -1.0
+
+
+def build_ood_source(section: Mapping[str, Any]) -> Source:
+    """Build the source of a ``data.ood`` block.
+
+    Raises:
+        UserError: an unknown key or name, or a source that is absent or damaged.
+    """
+    block = parse(OODConfig, section, "data.ood")
+    cfg = DataConfig(
+        dataset=block.dataset,
+        train_path=block.train_path,
+        format=block.format,
+        root=block.root,
+        fraction=block.fraction,
+        no_labels=True,
+    )
+    try:
+        return build_source(cfg, "train")
+    except UserError as error:
+        raise UserError(f"data.ood: {error}") from None
+
+
+class JoinedSource(Source):
+    """The training source and the OOD pool as one: images 0..S-1, then S..S+M-1 of target -1.
+
+    It is in memory where both are and their images have one size; otherwise images are loaded one
+    by one. Nothing is copied. Statistics and class names are the training source's.
+    """
+
+    def __init__(self, source: Source, ood: Source) -> None:
+        targets = np.concatenate([source.targets, np.full(len(ood), -1)])
+        super().__init__(targets, source.class_names, source.record)
+        self.source, self.ood = source, ood
+        images, others = source.images, ood.images
+        if images is not None and others is not None and images.shape[1:3] == others.shape[1:3]:
+            # It has what an engine asks of an array: shape, ndim, and images by their positions.
+            self.images = _StackedImages(images, others)  # type: ignore[assignment]
+
+    def load(self, i: int) -> np.ndarray:
+        """Image i, uint8 [H, W, 3]; CorruptImage where its file cannot be decoded."""
+        first = len(self.source)
+        return self.source.load(i) if i < first else self.ood.load(i - first)
+
+
+class _StackedImages:
+    """Two arrays of images of one size behind each other, grey turned to colour where one is."""
+
+    def __init__(self, first: np.ndarray, second: np.ndarray) -> None:
+        self.parts = (first, second)
+        self.ndim = max(first.ndim, second.ndim)
+        shape = (len(first) + len(second), *first.shape[1:3])
+        self.shape = shape if self.ndim == 3 else (*shape, 3)
+
+    def __getitem__(self, positions: np.ndarray) -> np.ndarray:
+        """Images uint8 [B, H, W(, 3)] at Int[B]."""
+        first, second = self.parts
+        positions = np.asarray(positions)
+        is_second = positions >= len(first)
+        shape = (len(positions), *first.shape[1:3], *([3] if self.ndim == 4 else []))
+        images = np.empty(shape, dtype=np.uint8)
+        images[~is_second] = self._like(first[positions[~is_second]])
+        images[is_second] = self._like(second[positions[is_second] - len(first)])
+        return images
+
+    def _like(self, images: np.ndarray) -> np.ndarray:
+        return images[..., None] if images.ndim < self.ndim else images

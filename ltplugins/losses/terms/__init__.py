@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What several losses share; each a pure function of tensors."""

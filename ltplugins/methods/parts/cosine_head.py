@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+"""The heads of GML: its cosine classifier and its MLP. Paper and code: see ``gml.py``.
+
+Legend: N batch, D feature width, C classes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ltplugins.core.precision import at_least_float32
+
+
+class CosineClassifier(nn.Module):
+    """Cosines of features and class weights: Float[N D] -> Float[N C], float32 at least."""
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, dim), dim=1))
+
+    def forward(self, feats: Tensor) -> Tensor:
+        with torch.autocast(feats.device.type, enabled=False):
+            unit = F.normalize(at_least_float32(feats), dim=1)
+            return unit @ F.normalize(at_least_float32(self.weight), dim=1).T
+
+
+def projector(width: int, hidden: int, out: int) -> nn.Sequential:
+    """The official MLP."""
+    return nn.Sequential(
+        nn.Linear(width, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, out),
+    )

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Measures of features and predictions: kNN, groups by training count."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The report of evaluated runs: table, figures, pages."""

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""Compare runs in one self-contained ``report.html`` and the same in ``report.md``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from ltplugins.core import files
+from ltplugins.report import style, words
+from ltplugins.report.figures import draw_counts, draw_curves, draw_groups, draw_rank
+from ltplugins.report.pages import html as page
+from ltplugins.report.scatter import draw_scatter
+from ltplugins.report.table import (
+    LABELS,
+    METRICS,
+    Cell,
+    Row,
+    RunResult,
+    Section,
+    common_rule,
+    group_runs,
+    summarise,
+)
+
+
+@dataclass
+class Picture:
+    """A drawn figure: its file under ``figures/``, heading, caption and SVG."""
+
+    name: str
+    heading: str
+    caption: str
+    svg: str
+
+
+def write_report(
+    results: Sequence[RunResult], out_dir: str | Path, title: str = "Who wins where"
+) -> Path:
+    """Write ``report.html``, ``report.md`` and ``figures/*.png`` into ``out_dir``.
+
+    The HTML file stands alone: it may be mailed or moved. The Markdown refers to ``figures/``.
+
+    Args:
+        results: the runs; those with one ``group_key`` become one row.
+        out_dir: made if missing; files of an earlier report are replaced.
+        title: the page's heading.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        UserError: runs that cannot be compared (see `group_runs` and `common_rule`).
+    """
+    out_dir = Path(out_dir)
+    rows = group_runs(results)
+    rule = common_rule(results)
+    sections = summarise(results)
+    pictures = _draw(results, rows, sections, rule, out_dir / "figures")
+    files.write_text(out_dir / "report.md", _markdown(title, results, sections, pictures))
+    path = out_dir / "report.html"
+    files.write_text(path, _html(title, results, sections, pictures))
+    return path
+
+
+def _draw(
+    runs: Sequence[RunResult],
+    rows: dict[str, list[RunResult]],
+    sections: list[Section],
+    rule: str,
+    folder: Path,
+) -> list[Picture]:
+    """Draw and save every picture that the runs have data for."""
+    pictures: list[Picture] = []
+
+    def add(name: str, heading: str, caption: str, figure: Figure | None) -> None:
+        if figure is not None:
+            pictures.append(Picture(name, heading, caption, style.save(figure, folder / name)))
+
+    with style.theme("ltplugins"):
+        add("groups.png", "Shot groups", words.GROUPS_CAPTION, draw_groups(sections))
+        caption = words.rank_caption(rows)
+        add("rank.png", "Accuracy against class rank", caption, draw_rank(sections, rows, rule))
+        caption = words.counts_caption(runs)
+        add("counts.png", "The training split", caption, draw_counts(runs[0], rule))
+        add("curves.png", "Training curves", words.curves_caption(rows), draw_curves(rows))
+        add("scatter.png", "Test features", words.scatter_caption(runs), draw_scatter(runs, rule))
+    return pictures
+
+
+def _count(row: Row) -> str:
+    return f"n = {row.num_runs}" if row.num_runs > 1 else ""
+
+
+def _html(
+    title: str, runs: Sequence[RunResult], sections: list[Section], pictures: list[Picture]
+) -> str:
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="lead">{escape(words.lead(runs, sections))}</p>',
+    ]
+    parts.append(_html_table(sections))
+    parts.append(f'<p class="note">{escape(words.reading(sections))}</p>')
+    parts += [f'<p class="note">{escape(note)}</p>' for note in words.notes(runs)]
+    for picture in pictures:
+        parts.append(f"<h2>{escape(picture.heading)}</h2>")
+        parts.append(page.figure(picture.svg, picture.caption))
+    parts.append("<h2>What the numbers are</h2>")
+    parts.append(page.definitions(words.small_print(runs, sections)))
+    configs = [run for run in runs if run.config]
+    if configs:
+        parts.append("<h2>Configurations</h2>")
+    parts += [
+        f"<details><summary>{escape(run.name)}</summary><pre>{escape(run.config)}</pre></details>"
+        for run in configs
+    ]
+    return page.page(title, "\n".join(parts))
+
+
+def _html_table(sections: Sequence[Section]) -> str:
+    head = "".join(f"<th>{LABELS[metric]}</th>" for metric in METRICS)
+    lines = []
+    for section in sections:
+        lines.append(
+            f'<tr><th class="protocol" colspan="{len(METRICS) + 1}">'
+            f"<b>{escape(section.protocol)}</b>{escape(section.description)}</th></tr>"
+        )
+        for i, row in enumerate(section.rows):
+            chip = f'<span class="chip" style="background:{style.series(i)}"></span>'
+            lines.append(f"<tr>{_html_cells(row, chip, False)}</tr>")
+        for row in section.differences:
+            lines.append(f'<tr class="difference">{_html_cells(row, "", True)}</tr>')
+    return (
+        f'<div class="scroll"><table class="results"><thead><tr><th>run</th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _html_cells(row: Row, chip: str, signed: bool) -> str:
+    count = f'<span class="runs">{_count(row)}</span>' if row.num_runs > 1 else ""
+    cells = [f"<td>{chip}{escape(row.name)}{count}</td>"]
+    for metric in METRICS:
+        cell = row.cells[metric]
+        mean, _, spread = cell.text(signed).partition(" ± ")
+        tail = f'<span class="pm">± {spread}</span>' if spread else ""
+        best = ' class="best"' if cell.best else ""
+        cells.append(f"<td{best}>{mean}{tail}</td>")
+    return "".join(cells)
+
+
+def _markdown(
+    title: str, runs: Sequence[RunResult], sections: list[Section], pictures: list[Picture]
+) -> str:
+    lines = [f"# {title}", "", words.lead(runs, sections), "", words.reading(sections)]
+    for note in words.notes(runs):
+        lines += ["", note]
+    for section in sections:
+        lines += ["", f"## {section.protocol}", "", section.description + ".", ""]
+        lines += markdown_table(section)
+    for picture in pictures:
+        lines += ["", f"## {picture.heading}", ""]
+        lines += [f"![{picture.heading}](figures/{picture.name})", "", picture.caption]
+    lines += ["", "## What the numbers are", "", "| | |", "|---|---|"]
+    lines += [f"| {_plain(k)} | {_plain(v)} |" for k, v in words.small_print(runs, sections)]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_table(section: Section) -> list[str]:
+    """Return the lines of one protocol's Markdown table."""
+    lines = ["| run | " + " | ".join(LABELS[m] for m in METRICS) + " |"]
+    lines.append("|---|" + "---:|" * len(METRICS))
+    for signed, rows in ((False, section.rows), (True, section.differences)):
+        for row in rows:
+            count = f" ({_count(row)})" if row.num_runs > 1 else ""
+            cells = [_markdown_cell(row.cells[metric], signed) for metric in METRICS]
+            lines.append(f"| {_plain(row.name)}{count} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _markdown_cell(cell: Cell, signed: bool) -> str:
+    return f"**{cell.text(signed)}**" if cell.best else cell.text(signed)
+
+
+def _plain(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: MIT
+"""From runs to rows: what is averaged over what, which number may be called best, and its text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from ltplugins.core.errors import UserError
+from ltplugins.eval.protocol import mean_std
+
+METRICS = ("overall", "many", "medium", "few", "group_std")
+LABELS = {
+    "overall": "overall",
+    "many": "many",
+    "medium": "medium",
+    "few": "few",
+    "group_std": "group std",
+}
+LOWER_IS_BETTER = ("group_std",)
+MISSING = "n/a"
+
+
+@dataclass
+class RunResult:
+    """One evaluated run, as a report needs it.
+
+    Attributes:
+        name: of the run, unique in a report.
+        results: what `evaluate_features` returned.
+        group_key: runs that share it become one row, mean ± std over runs; None = ``name``.
+        pair_key: what a run shares with its counterparts in other rows ("permutation 2, seed 0");
+            differences between rows are then taken pair by pair.
+        curves: metric name -> (steps, values), logged while training.
+        embedding: Float[N 2] of test images, with Int[N] ``embedding_targets``.
+        embedding_method: how it was made ("t-SNE"), for the caption.
+        class_names: one per class id; None = the ids.
+        config: the configuration as text.
+        info: whatever says what the numbers are: split, split hash, seed, host, commit.
+    """
+
+    name: str
+    results: dict[str, Any]
+    group_key: str | None = None
+    pair_key: str | None = None
+    curves: dict[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
+    embedding: Any = None
+    embedding_targets: Any = None
+    embedding_method: str = ""
+    class_names: list[str] | None = None
+    config: str = ""
+    info: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def row_name(self) -> str:
+        """The row that this run belongs to."""
+        return self.group_key or self.name
+
+    @property
+    def class_counts(self) -> list[int]:
+        """Training images per class."""
+        return self.results["class_counts"]
+
+
+@dataclass
+class Cell:
+    """One number as a fraction; ``std`` None = one repetition; ``best`` = clearly the best."""
+
+    mean: float | None
+    std: float | None = None
+    best: bool = False
+
+    def text(self, signed: bool = False) -> str:
+        """Return percent with one decimal: ``63.4 ± 1.2``, ``+1.0``, or ``n/a``."""
+        if self.mean is None:
+            return MISSING
+        sign = "+" if signed else ""
+        tail = "" if self.std is None else f" ± {100 * self.std:.1f}"
+        return f"{100 * self.mean:{sign}.1f}{tail}".replace("-", "\N{MINUS SIGN}")
+
+
+@dataclass
+class Row:
+    """Cells by metric, and over how many training runs they are averaged."""
+
+    name: str
+    num_runs: int
+    cells: dict[str, Cell]
+
+
+@dataclass
+class Section:
+    """One protocol: its rows, and the differences to the first that has it where runs pair up."""
+
+    protocol: str
+    description: str
+    rule: str
+    rows: list[Row]
+    differences: list[Row]
+
+
+def group_runs(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
+    """Return the runs of each row, in order of appearance.
+
+    Raises:
+        UserError: no runs, two runs of one name, or runs that differ in their number of classes.
+    """
+    if not runs:
+        raise UserError("there are no runs to report on; expected at least one results.json.")
+    names = [run.name for run in runs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(
+            f"two runs are called '{twice[0]}'; give each run of a report its own name."
+        )
+    sizes = {run.name: len(run.class_counts) for run in runs}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name}: {size}" for name, size in sizes.items())
+        raise UserError(f"runs of one report need the same number of classes, got {listed}.")
+    rows: dict[str, list[RunResult]] = {}
+    for run in runs:
+        rows.setdefault(run.row_name, []).append(run)
+    return rows
+
+
+def common_rule(runs: Sequence[RunResult]) -> str:
+    """Return the first group rule that every run was scored under.
+
+    Raises:
+        UserError: there is none; two definitions of "few" do not go into one table.
+    """
+    for rule in runs[0].results["groups"]:
+        if all(rule in run.results["groups"] for run in runs):
+            return rule
+    listed = "; ".join(f"{run.name}: {', '.join(run.results['groups'])}" for run in runs)
+    raise UserError(
+        f"the runs have no group rule in common ({listed}); evaluate them again with the same "
+        "eval.groups."
+    )
+
+
+def summarise(runs: Sequence[RunResult]) -> list[Section]:
+    """Build one section per protocol; a row without that protocol shows n/a."""
+    rows = group_runs(runs)
+    rule = common_rule(runs)
+    names = list(dict.fromkeys(name for run in runs for name in run.results["protocols"]))
+    sections = []
+    for name in names:
+        entries = [run.results["protocols"].get(name) for run in runs]
+        description = next(entry["description"] for entry in entries if entry)
+        table = [_row(label, members, name, rule) for label, members in rows.items()]
+        mark_best(table)
+        sections.append(Section(name, description, rule, table, _differences(rows, name, rule)))
+    return sections
+
+
+def value(run: RunResult, protocol: str, metric: str, rule: str) -> dict[str, Any]:
+    """Return {"mean", "std", "n"} of one run, over its probe seeds."""
+    entry = run.results["protocols"].get(protocol)
+    if entry is None:
+        return mean_std([])
+    return entry[metric] if metric in entry else entry["groups"][rule][metric]
+
+
+def _row(label: str, members: Sequence[RunResult], protocol: str, rule: str) -> Row:
+    cells = {}
+    for metric in METRICS:
+        values = [value(run, protocol, metric, rule) for run in members]
+        stat = values[0] if len(values) == 1 else mean_std([v["mean"] for v in values])
+        cells[metric] = Cell(stat["mean"], stat["std"])
+    return Row(label, len(members), cells)
+
+
+def mark_best(rows: Sequence[Row]) -> None:
+    """Mark a cell as best where it leads every other row by more than either one's std.
+
+    A number without a std (one repetition) proves nothing, so nothing is marked beside it.
+    """
+    for metric in METRICS:
+        sign = -1 if metric in LOWER_IS_BETTER else 1
+        cells = [row.cells[metric] for row in rows if row.cells[metric].mean is not None]
+        if len(cells) < 2 or any(cell.std is None for cell in cells):
+            continue
+        best = max(cells, key=lambda cell: sign * (cell.mean or 0.0))
+        best.best = all(
+            sign * ((best.mean or 0.0) - (other.mean or 0.0))
+            > max(best.std or 0.0, other.std or 0.0)
+            for other in cells
+            if other is not best
+        )
+
+
+def _differences(rows: dict[str, list[RunResult]], protocol: str, rule: str) -> list[Row]:
+    """Differences to the first row that has the protocol, over two or more pairs of runs."""
+    base, *others = [
+        name for name, runs in rows.items() if any(protocol in r.results["protocols"] for r in runs)
+    ]
+    partners = {run.pair_key: run for run in rows[base] if run.pair_key is not None}
+    table = []
+    for label in others:
+        pairs = [(run, partners[run.pair_key]) for run in rows[label] if run.pair_key in partners]
+        if len(pairs) < 2:
+            continue
+        cells = {}
+        for metric in METRICS:
+            deltas = []
+            for run, partner in pairs:
+                ours = value(run, protocol, metric, rule)["mean"]
+                theirs = value(partner, protocol, metric, rule)["mean"]
+                deltas.append(None if ours is None or theirs is None else ours - theirs)
+            stat = mean_std(deltas)
+            cells[metric] = Cell(stat["mean"], stat["std"])
+        table.append(Row(f"{label} \N{MINUS SIGN} {base}", len(pairs), cells))
+    return table
+
+
+def spread_note(sections: Sequence[Section]) -> str:
+    """Say in one sentence what the ± of the tables is."""
+    counts = {row.num_runs for section in sections for row in section.rows}
+    if 1 not in counts:
+        return "± is the sample standard deviation over training runs."
+    if len(counts) > 1:
+        return (
+            "± is the sample standard deviation over training runs where n is given, and over the "
+            "seeds of the probe where there is one run."
+        )
+    return (
+        "± is the sample standard deviation over the seeds of the probe, on one training run each; "
+        "the difference between two training runs is not in it."
+    )
+
+
+def results_table(runs: Sequence[RunResult], title: str = "Accuracy in %") -> Table:
+    """Return a rich table of all rows, protocol by protocol, that fits 80 columns."""
+    sections = summarise(runs)
+    title = f"{title}, {sections[0].rule} groups"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for metric in METRICS:
+        table.add_column(LABELS[metric], justify="right", no_wrap=True)
+    for section in sections:
+        table.add_row(f"[bold]{section.protocol}[/bold]")
+        lines = [(row, False) for row in section.rows]
+        lines += [(row, True) for row in section.differences]
+        for i, (row, signed) in enumerate(lines):
+            cells = [_marked(row.cells[metric], signed) for metric in METRICS]
+            count = f" (n={row.num_runs})" if row.num_runs > 1 else ""
+            last = i == len(lines) - 1
+            style = "dim" if signed else None
+            table.add_row(f"  {row.name}{count}", *cells, style=style, end_section=last)
+    return table
+
+
+def _marked(cell: Cell, signed: bool) -> str:
+    return f"[bold]{cell.text(signed)}[/bold]" if cell.best else cell.text(signed)

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: MIT
+"""A run's folder: what was run, with what, and what came out. One run, one folder.
+
+config.yaml   the resolved config          run.json     versions, split, host, command line
+metrics.csv   every logged metric          checkpoints/ last.ckpt (and epoch=N.ckpt)
+results.json  the evaluation               .lock        held while a process writes here
+"""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ltplugins import __version__
+from ltplugins.config.resolve import differences, identity_hash
+from ltplugins.core.errors import UserError
+from ltplugins.core.files import write_json, write_text
+from ltplugins.runs.model import LAST_CHECKPOINT, RUN_FILE, require_run
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "timm",
+    "hydra-core",
+    "einops",
+    "torchmetrics",
+    "numpy",
+    "scikit-learn",
+    "pillow",
+    "safetensors",
+)
+
+
+class RunFolder:
+    """Opens or creates a run's folder and refuses one that holds another config's run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._lock: IO[str] | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints lie."""
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """``last.ckpt``, if an epoch was completed."""
+        path = self.path / LAST_CHECKPOINT
+        return path if path.exists() else None
+
+    @property
+    def metrics(self) -> Path:
+        """The CSV of all logged metrics."""
+        return self.path / "metrics.csv"
+
+    @property
+    def results(self) -> Path:
+        """The evaluation's results."""
+        return self.path / "results.json"
+
+    @classmethod
+    def existing(cls, path: str | Path) -> "RunFolder":
+        """Open the folder of a finished or interrupted run.
+
+        Raises:
+            UserError: no such folder, or no run in it.
+        """
+        run = cls(path)
+        require_run(run.path)
+        return run
+
+    def read(self) -> dict[str, Any]:
+        """The contents of run.json."""
+        return json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
+
+    def config(self) -> DictConfig:
+        """The resolved config."""
+        cfg = OmegaConf.load(self.path / "config.yaml")
+        assert isinstance(cfg, DictConfig)
+        return cfg
+
+    def open(self, cfg: DictConfig, identity: dict[str, Any], facts: dict[str, Any]) -> bool:
+        """Claim the folder for this config; write config.yaml and run.json if it is new.
+
+        Returns:
+            Whether its run is finished.
+
+        Args:
+            cfg: the resolved config.
+            identity: what the numbers depend on; must equal that of a run that is there already.
+            facts: host, split, world size: stored in run.json.
+
+        Raises:
+            UserError: the folder holds another config's run (with the keys that differ), files
+                that are no run, or another process is writing there.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._acquire_lock()
+        if (self.path / RUN_FILE).exists():
+            return self.look(identity)
+        # A process killed in this very function leaves the first two; they are written again.
+        ours = {".lock", "config.yaml", "checkpoints"}
+        foreign = [p.name for p in self.path.iterdir() if p.name not in ours]
+        foreign += [p.name for p in self.checkpoints.glob("*")]
+        if foreign:
+            raise UserError(
+                f"{self.path} is not empty and holds no run (found {', '.join(foreign[:3])}). "
+                f"Set output_dir to a new folder."
+            )
+        write_text(self.path / "config.yaml", OmegaConf.to_yaml(cfg))
+        self.checkpoints.mkdir(exist_ok=True)
+        # Last, so that a folder with run.json has everything else.
+        write_json(self.path / RUN_FILE, {**_provenance(identity), **facts})
+        return False
+
+    def look(self, identity: dict[str, Any]) -> bool:
+        """What every rank can decide by itself, without the lock: is this run finished?
+
+        Raises:
+            UserError: the folder holds another config's run.
+        """
+        if not (self.path / RUN_FILE).exists():
+            return False
+        self._refuse_other(identity)
+        return "finished" in self.read()
+
+    def update(self, **facts: Any) -> None:
+        """Add facts to run.json (the time of completion, images per second)."""
+        write_json(self.path / RUN_FILE, {**self.read(), **facts})
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _refuse_other(self, identity: dict[str, Any]) -> None:
+        there = self.read()
+        if there["identity_hash"] == identity_hash(identity):
+            return
+        rows = differences(there["identity"], json.loads(json.dumps(identity, default=str)))
+        shown = "; ".join(rows[:5]) + (f"; and {len(rows) - 5} more" if len(rows) > 5 else "")
+        raise UserError(
+            f"{self.path} holds another config's run ({shown}). Set output_dir (or name) to a new "
+            f"folder, or give the same config to continue that run."
+        )
+
+    def _acquire_lock(self) -> None:
+        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until close()
+        try:
+            # A record lock, not flock: loader workers forked later must not hold it.
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.close()
+            raise UserError(
+                f"another process is writing to {self.path}. Wait for it, or set output_dir."
+            ) from None
+
+
+def _provenance(identity: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "identity_hash": identity_hash(identity),
+        "identity": identity,
+        "command": sys.argv,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "ltplugins": __version__,
+        "git": _git_commit(),
+        "python": platform.python_version(),
+        "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of the package's own checkout, with "+dirty"; None when installed from a wheel."""
+    here = Path(__file__).resolve().parent
+    if not (here.parents[1] / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

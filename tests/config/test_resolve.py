@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""Bad configs get one clear message before any work: expected, got, way out."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from omegaconf import OmegaConf
+
+from ltplugins.config.resolve import (
+    differences,
+    identity,
+    resolve,
+    scale_learning_rates,
+    trainer_arguments,
+)
+from ltplugins.core.errors import UserError
+from ltplugins.core.schema import parse
+
+
+@dataclass
+class Inner:
+    depth: int = 1
+
+
+@dataclass
+class Outer:
+    name: str
+    rate: float = 0.1
+    size: int | None = None
+    on: bool = False
+    inner: Inner = field(default_factory=Inner)
+    items: list[int] = field(default_factory=list)
+
+
+def test_parse_fills_defaults_and_converts():
+    got = parse(Outer, {"name": "x", "rate": "1e-4", "inner": {"depth": 3}, "items": [1, 2]}, "o")
+    assert got == Outer("x", 1e-4, None, False, Inner(3), [1, 2])
+    assert parse(Outer, {"name": "x", "rate": 1}, "o").rate == 1.0
+
+
+@pytest.mark.parametrize(
+    ("section", "text"),
+    [
+        ({"name": "x", "rtae": 1}, r"unknown key 'o.rtae'. Did you mean 'rate'\?"),
+        ({"name": "x", "rate": "fast"}, "o.rate: expected float, got 'fast'"),
+        ({"name": "x", "size": 1.5}, "o.size: expected"),
+        ({"name": "x", "on": 1}, "o.on: expected bool, got 1"),
+        ({"name": "x", "size": True}, "o.size: expected"),
+        ({"name": "x", "inner": {"dpth": 1}}, r"unknown key 'o.inner.dpth'. Did you mean 'depth'"),
+        ({"name": "x", "items": [1, "a"]}, r"o.items\[1\]: expected int"),
+        ({}, "o.name is missing"),
+        ("text", "o: expected a block of keys"),
+    ],
+)
+def test_parse_names_what_is_wrong(section, text):
+    with pytest.raises(UserError, match=text):
+        parse(Outer, section, "o")
+
+
+def config(**changes):
+    base = {
+        "method": "simclr",
+        "backbone": {"name": "resnet18"},
+        "method_kwargs": {"proj_hidden_dim": 8, "proj_output_dim": 4, "temperature": 0.2},
+        "data": {"dataset": "fashion_pack"},
+        "optimizer": {"name": "sgd", "batch_size": 512, "lr": 0.4, "weight_decay": "1e-4"},
+        "augmentations": [{"crop_size": 32, "num_crops": 2}, {"crop_size": 16, "num_crops": 3}],
+        "max_epochs": 3,
+    }
+    cfg = OmegaConf.create(base)
+    for key, value in changes.items():
+        OmegaConf.update(cfg, key.replace("__", "."), value, force_add=True)
+    return cfg
+
+
+def test_resolve_fills_in_and_leaves_the_input_alone():
+    given = config()
+    cfg = resolve(given)
+    assert "seed" not in given
+    assert cfg.seed == 5
+    assert (cfg.data.num_large_crops, cfg.data.num_small_crops) == (2, 3)
+    assert cfg.output_dir == "runs/simclr/simclr"
+    assert cfg.optimizer.weight_decay == pytest.approx(1e-4)
+    assert cfg.optimizer.kwargs == {"momentum": 0.9}
+    assert resolve(cfg) == cfg
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"optimzer": {}}, r"unknown key 'optimzer'. Did you mean 'optimizer'\?"),
+        ({"optimizer__lr": "high"}, "optimizer.lr: expected float"),
+        ({"optimizer__batch_sise": 3}, r"optimizer.batch_sise'. Did you mean 'batch_size'"),
+        ({"data__engin": "batched"}, r"unknown key 'data.engin'. Did you mean 'engine'"),
+        ({"max_epochs": "ten"}, "config.max_epochs: expected int"),
+        ({"max_epochs": 0}, "max_epochs: expected 1 or more"),
+        ({"rank_timeout": -5}, "rank_timeout: expected seconds, 1 or more, or null; got -5"),
+        ({"strategy": "ddpp"}, "unknown strategy 'ddpp'. Did you mean 'ddp'"),
+        ({"strategy": "fsdp"}, "unknown strategy 'fsdp'.*Valid: auto, ddp, ddp_find"),
+        ({"augmentations": []}, "augmentations: expected a list of blocks"),
+        ({"backbone__name": 18}, "backbone.name: expected str, got 18"),
+    ],
+)
+def test_resolve_names_what_is_wrong(changes, text):
+    with pytest.raises(UserError, match=text):
+        resolve(config(**changes))
+
+
+def test_solo_learns_dali_format_is_an_engine():
+    cfg = resolve(config(data__format="dali", data__train_path="x"))
+    assert (cfg.data.format, cfg.data.engine) == ("image_folder", "dali")
+    assert resolve(cfg) == cfg
+    with pytest.raises(UserError, match=r"asks for the engine dali, and data.engine is workers"):
+        resolve(config(data__format="dali", data__engine="workers"))
+    with pytest.raises(UserError, match=r"dali.device: expected one of gpu, cpu; got 'tpu'"):
+        resolve(config(dali={"device": "tpu"}))
+
+
+def test_missing_sections_are_listed_with_a_way_out():
+    with pytest.raises(UserError, match=r"has no max_epochs, optimizer. Start from one"):
+        cfg = config()
+        del cfg["max_epochs"], cfg["optimizer"]
+        resolve(cfg)
+
+
+def test_learning_rates_follow_the_global_batch():
+    cfg = resolve(config())
+    scaled = scale_learning_rates(cfg, world_size=2)
+    assert scaled.optimizer.lr == pytest.approx(0.4 * 512 * 2 / 256)
+    assert scaled.optimizer.classifier_lr == pytest.approx(0.1 * 512 * 2 / 256)
+    assert cfg.optimizer.lr == 0.4
+
+
+def test_a_gpu_file_runs_on_a_cpu_and_says_so(caplog, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    cfg = resolve(config(accelerator="gpu", devices=[0], precision="16-mixed", strategy="ddp"))
+    kwargs = trainer_arguments(cfg)
+    assert kwargs["accelerator"] == "cpu"
+    assert kwargs["devices"] == 1
+    assert kwargs["precision"] == "32-true"
+    assert kwargs["strategy"] == "auto"
+    assert "none is here: using the CPU" in caplog.text
+    assert "precision=16-mixed needs a GPU" in caplog.text
+
+
+def test_identity_ignores_only_what_cannot_change_the_numbers():
+    cfg = resolve(config())
+    same = resolve(config(output_dir="elsewhere", data__num_workers=7))
+    assert differences(identity(cfg, 1), identity(same, 1)) == []
+    for engine, rows in (("batched", []), ("dali", ["dali.device: 'cpu' there, 'gpu' here"])):
+        pair = [
+            resolve(config(data__engine=engine, dali={"device": device}))
+            for device in ("cpu", "gpu")
+        ]
+        assert differences(*(identity(one, 1) for one in pair)) == rows
+    other = resolve(config(method_kwargs__temperature=0.5, data__imbalance={"factor": 10.0}))
+    rows = differences(identity(cfg, 1), identity(other, 2))
+    assert rows == [
+        "data.imbalance: None there, {'factor': 10.0} here",
+        "method_kwargs.temperature: 0.2 there, 0.5 here",
+        "world_size: 1 there, 2 here",
+    ]

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""Break a run and compare two: the shared part of every resume test."""
+
+import functools
+import warnings
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+import ltplugins
+from ltplugins.config.resolve import resolve
+from ltplugins.data.datamodule import LTDataModule
+from ltplugins.runs.metrics import read_metrics
+from ltplugins.stages.pretrain import pretrain
+
+
+def load(path):
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Weights, buffers, optimiser, schedule and logged metrics are equal, bit for bit."""
+    one, two = load(a / "checkpoints/last.ckpt"), load(b / "checkpoints/last.ckpt")
+    assert one["global_step"] == two["global_step"]
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    for key, value in one["state_dict"].items():
+        assert torch.equal(value, two["state_dict"][key]), key
+    assert one.get("momentum_tau") == two.get("momentum_tau")
+    assert one["lr_schedulers"] == two["lr_schedulers"]
+    states = [c["optimizer_states"][0]["state"] for c in (one, two)]
+    for key, value in states[0].items():
+        assert torch.equal(value["momentum_buffer"], states[1][key]["momentum_buffer"])
+    assert read_metrics(a / "metrics.csv") == read_metrics(b / "metrics.csv")
+
+
+class Interrupt(Exception):
+    pass
+
+
+def interrupted(cfg, epoch, batch, monkeypatch, stage=pretrain):
+    """Run the stage until a given batch, then fail as a killed process would leave things."""
+    real = pl.Trainer.__init__
+
+    class Stop(pl.Callback):
+        def on_train_batch_start(self, trainer, module, data, batch_idx):
+            if (trainer.current_epoch, batch_idx) == (epoch, batch):
+                raise Interrupt
+
+    @functools.wraps(real)  # the config check reads the Trainer's signature
+    def with_stop(self, **kwargs):
+        real(self, **{**kwargs, "callbacks": [*kwargs["callbacks"], Stop()]})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pl.Trainer, "__init__", with_stop)
+        with pytest.raises(Interrupt):
+            stage(cfg)
+
+
+def build(cfg):
+    """The config's method and data, as the pretraining stage builds them: (model, data)."""
+    from ltplugins.host import METHODS
+
+    ltplugins.register()
+    pl.seed_everything(int(cfg.get("seed", 0)), verbose=False)
+    cfg = resolve(cfg)
+    data = LTDataModule(cfg)
+    cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
+    return METHODS[cfg.method](cfg), data
+
+
+def quiet_trainer(**kwargs):
+    """A CPU Trainer that writes and prints nothing; one process, no validation, unless told."""
+    quiet = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 0,
+    }
+    return pl.Trainer(**{**quiet, **kwargs})
+
+
+def fit(model, data, ckpt_path=None, **kwargs):
+    """Train quietly, 3 epochs unless told otherwise; return the trainer."""
+    trainer = quiet_trainer(**{"max_epochs": None if "max_steps" in kwargs else 3, **kwargs})
+    trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
+    return trainer
+
+
+def step(model, batch):
+    """One training step outside a Trainer, without its warnings about logging."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return model.training_step(batch, 0)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""Rows, spreads, differences and what may be called best, by hand."""
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from ltplugins.core.errors import UserError
+from ltplugins.report.table import (
+    METRICS,
+    Cell,
+    Row,
+    RunResult,
+    group_runs,
+    mark_best,
+    results_table,
+    spread_note,
+    summarise,
+)
+
+
+def stat(mean: float | None, std: float | None = None, n: int = 1) -> dict[str, Any]:
+    return {"mean": mean, "std": std, "n": n}
+
+
+def results(few: float | None, overall: float = 0.6, std: float | None = None) -> dict[str, Any]:
+    """The smallest results.json that a report needs; three classes, one protocol."""
+    groups = {"many": [0], "medium": [1], "few": [2] if few is not None else []}
+    return {
+        "protocols": {
+            "knn_k20_T0.07": {
+                "description": "kNN",
+                "seeds": [],
+                "overall": stat(overall, std),
+                "groups": {
+                    "tercile": {
+                        "many": stat(0.8, std),
+                        "medium": stat(0.5, std),
+                        "few": stat(few, std),
+                        "group_std": stat(0.1, std),
+                    }
+                },
+                "per_class": [0.8, 0.5, few],
+            }
+        },
+        "groups": {"tercile": {"rule": "thirds", **groups}},
+        "class_counts": [100, 10, 1],
+        "sizes": {"train": 111, "probe": 30, "test": 300},
+        "notes": [],
+    }
+
+
+def row(name: str, few: Cell, group_std: Cell | None = None) -> Row:
+    cells = {metric: Cell(None) for metric in METRICS} | {"few": few}
+    return Row(name, 3, cells | ({"group_std": group_std} if group_std else {}))
+
+
+def test_text_of_cells() -> None:
+    assert Cell(0.6344, 0.0123).text() == "63.4 ± 1.2"
+    assert Cell(0.6344).text() == "63.4"
+    assert Cell(None).text() == "n/a"
+    assert Cell(0.02, 0.01).text(signed=True) == "+2.0 ± 1.0"
+    assert Cell(-0.02).text(signed=True) == "\N{MINUS SIGN}2.0"
+
+
+def test_best_needs_a_lead_beyond_either_spread() -> None:
+    clear = [row("a", Cell(0.50, 0.01)), row("b", Cell(0.55, 0.02))]
+    mark_best(clear)
+    assert [r.cells["few"].best for r in clear] == [False, True]
+    close = [row("a", Cell(0.50, 0.06)), row("b", Cell(0.55, 0.01))]
+    mark_best(close)
+    assert not any(r.cells["few"].best for r in close)
+    single = [row("a", Cell(0.50)), row("b", Cell(0.99, 0.01))]
+    mark_best(single)
+    assert not any(r.cells["few"].best for r in single)
+    alone = [row("a", Cell(0.50, 0.01)), row("b", Cell(None))]
+    mark_best(alone)
+    assert not any(r.cells["few"].best for r in alone)
+
+
+def test_lower_group_std_is_better() -> None:
+    rows = [row("a", Cell(None), Cell(0.2, 0.01)), row("b", Cell(None), Cell(0.1, 0.01))]
+    mark_best(rows)
+    assert [r.cells["group_std"].best for r in rows] == [False, True]
+
+
+def test_runs_of_one_group_are_averaged_and_paired() -> None:
+    runs = [
+        RunResult("s0", results(0.30), "simclr", "p0"),
+        RunResult("s1", results(0.50), "simclr", "p1"),
+        RunResult("g1", results(0.58), "gh", "p1"),
+        RunResult("g0", results(0.34), "gh", "p0"),
+    ]
+    [section] = summarise(runs)
+    assert [(r.name, r.num_runs) for r in section.rows] == [("simclr", 2), ("gh", 2)]
+    assert section.rows[0].cells["few"].text() == "40.0 ± 14.1"
+    assert section.rows[1].cells["few"].text() == "46.0 ± 17.0"
+    assert not section.rows[1].cells["few"].best
+    # The pairs differ by 8 and 4 points: 6.0 ± 2.8, although the rows spread by 14 and 17.
+    [difference] = section.differences
+    assert difference.name == "gh \N{MINUS SIGN} simclr"
+    assert difference.cells["few"].text(signed=True) == "+6.0 ± 2.8"
+
+
+def test_no_difference_without_two_pairs() -> None:
+    runs = [
+        RunResult("s0", results(0.3), "simclr", "p0"),
+        RunResult("g0", results(0.4), "gh", "p0"),
+    ]
+    assert summarise(runs)[0].differences == []
+
+
+def test_missing_protocol_and_empty_group_stay_visible() -> None:
+    other = results(0.4)
+    other["protocols"] = {"linear_full": other["protocols"]["knn_k20_T0.07"]}
+    sections = summarise([RunResult("a", results(None)), RunResult("b", other)])
+    assert [s.protocol for s in sections] == ["knn_k20_T0.07", "linear_full"]
+    assert sections[0].rows[0].cells["few"].text() == "n/a"
+    assert sections[0].rows[1].cells["overall"].text() == "n/a"
+
+
+def test_differences_start_at_the_first_row_that_has_the_protocol() -> None:
+    runs = [RunResult(f"s{i}", results(0.30), "simclr", f"p{i}") for i in range(2)]
+    for method, few in (("gml", 0.40), ("iccl", 0.45)):
+        for i in range(2):
+            found = results(few)
+            found["protocols"]["classifier"] = dict(found["protocols"]["knn_k20_T0.07"])
+            runs.append(RunResult(f"{method}{i}", found, method, f"p{i}"))
+    knn, classifier = summarise(runs)
+    minus = "\N{MINUS SIGN}"
+    assert [d.name for d in knn.differences] == [f"gml {minus} simclr", f"iccl {minus} simclr"]
+    assert [d.name for d in classifier.differences] == [f"iccl {minus} gml"]
+    assert classifier.differences[0].cells["few"].text(signed=True) == "+5.0 ± 0.0"
+    assert classifier.rows[0].cells["overall"].text() == "n/a"
+
+
+def test_spread_note_says_what_the_spread_is() -> None:
+    single = [RunResult("a", results(0.3)), RunResult("b", results(0.3))]
+    assert "on one training run each" in spread_note(summarise(single))
+    several = [RunResult("a", results(0.3), "x"), RunResult("b", results(0.3), "x")]
+    assert spread_note(summarise(several)).endswith("over training runs.")
+    assert "where n is given" in spread_note(
+        summarise([*several, RunResult("c", results(0.3), "y")])
+    )
+
+
+def test_runs_that_cannot_be_compared() -> None:
+    with pytest.raises(UserError, match="no runs to report on"):
+        group_runs([])
+    with pytest.raises(UserError, match="two runs are called 'a'"):
+        group_runs([RunResult("a", results(0.3)), RunResult("a", results(0.3))])
+    bigger = results(0.3)
+    bigger["class_counts"] = [1, 2, 3, 4]
+    with pytest.raises(UserError, match="same number of classes, got a: 3, b: 4"):
+        group_runs([RunResult("a", results(0.3)), RunResult("b", bigger)])
+    other = results(0.3)
+    other["groups"] = {"threshold": other["groups"]["tercile"]}
+    with pytest.raises(UserError, match=r"no group rule in common \(a: tercile; b: threshold\)"):
+        summarise([RunResult("a", results(0.3)), RunResult("b", other)])
+
+
+def test_terminal_table() -> None:
+    runs = [RunResult("simclr", results(0.3, std=0.01)), RunResult("gh", results(None, std=0.01))]
+    console = Console(file=io.StringIO(), width=120, record=True)
+    console.print(results_table(runs))
+    text = console.export_text()
+    assert "knn_k20_T0.07" in text and "30.0 ± 1.0" in text and "n/a" in text
+    assert text.index("simclr") < text.index("gh")
