@@ -15,7 +15,8 @@ import torch
 from ltplugins.config.resolve import resolve
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.records import RECORDS
-from ltplugins.runs.loading import TrainedRun, load_backbone
+from ltplugins.runs.checkpoint import TrainedRun
+from ltplugins.runs.model import load_backbone
 from tests.kit.hosts import needs_solo
 from tests.kit.solo_yaml import solo_root
 from tests.kit.tiny import tiny_config, write_folder

@@ -6,67 +6,30 @@ section has a dataclass of its valid keys and types; values stay in the YAML.
 """
 
 import dataclasses
-import hashlib
-import inspect
-import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.core.errors import UserError, nearest, unknown
-from ltplugins.core.schema import parse
-from ltplugins.data.schema import DaliConfig, DataConfig, parse_data_config
-from ltplugins.host.builtin.config import (
+from ltplugins.config.sections import (
+    AutoResumeSection,
+    AutoUmapSection,
     BackboneConfig,
+    CheckpointSection,
     KnnConfig,
     MomentumConfig,
     OptimizerConfig,
     PerformanceConfig,
     SchedulerConfig,
+    WandbSection,
 )
+from ltplugins.config.trainer import STRATEGIES, trainer_keys
+from ltplugins.core.errors import UserError, nearest, unknown
+from ltplugins.core.schema import parse
+from ltplugins.data.schema import DaliConfig, DataConfig, parse_data_config
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class CheckpointSection:
-    """``checkpoint``; the last epoch is always saved."""
-
-    enabled: bool = True
-    dir: str = "runs"
-    frequency: int = 1
-    keep_prev: bool = False
-
-
-@dataclass
-class AutoResumeSection:
-    """``auto_resume``; max_hours is solo-learn's and has no effect here."""
-
-    enabled: bool = True
-    max_hours: int = 36
-
-
-@dataclass
-class WandbSection:
-    """``wandb``."""
-
-    enabled: bool = False
-    entity: str | None = None
-    project: str | None = "solo-learn"
-    offline: bool = False
-
-
-@dataclass
-class AutoUmapSection:
-    """``auto_umap``: accepted so that solo-learn's files load; the report draws embeddings."""
-
-    enabled: bool = False
-    dir: str = "auto_umap"
-    frequency: int = 1
 
 
 _SECTIONS: dict[str, type] = {
@@ -97,32 +60,8 @@ _SCALARS: dict[str, Any] = {
 }
 # Sections with their own parsers elsewhere: by the method, the augmentations, the evaluation.
 _ELSEWHERE = ("method_kwargs", "augmentations", "eval")
-# Of Lightning's, those whose processes are whole copies of the method, started anew.
-STRATEGIES = (
-    "auto",
-    "ddp",
-    "ddp_find_unused_parameters_true",
-    "ddp_find_unused_parameters_false",
-)
 # In one of solo-learn's files, of an older scheme; nothing reads them there either.
 _NO_EFFECT = ("augmentations_cfg", "wandb_cfg")
-# What may differ between a run and its continuation without changing the numbers.
-_NOT_IDENTITY = (
-    "output_dir",
-    "wandb",
-    "resume_from_checkpoint",
-    "debug_augmentations",
-    "eval",
-    "rank_timeout",
-)
-_TRAINER_NOT_IDENTITY = ("enable_progress_bar", "log_every_n_steps", "logger", "profiler")
-
-
-def trainer_keys() -> set[str]:
-    """Names of the arguments of Lightning's Trainer."""
-    from lightning.pytorch import Trainer
-
-    return set(inspect.signature(Trainer.__init__).parameters) - {"self"}
 
 
 def resolve(cfg: DictConfig | Mapping[str, Any]) -> DictConfig:
@@ -233,74 +172,3 @@ def check_method(cfg: DictConfig, methods: Mapping[str, Any]) -> None:
     """Raise a UserError when the method's name is not in the host's ``METHODS``."""
     if cfg.method not in methods:
         raise unknown("method", cfg.method, [m for m in methods if m not in ("base", "linear")])
-
-
-def scale_learning_rates(cfg: DictConfig, world_size: int) -> DictConfig:
-    """Return a copy whose learning rates are scaled by (batch x world size) / 256."""
-    cfg = cfg.copy()
-    scale = cfg.optimizer.batch_size * world_size / 256
-    cfg.optimizer.lr = cfg.optimizer.lr * scale
-    cfg.optimizer.classifier_lr = cfg.optimizer.classifier_lr * scale
-    return cfg
-
-
-def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
-    """Arguments for Lightning's Trainer, fitted to this machine; every change is logged.
-
-    A file written for GPUs runs on a machine without one: on the CPU, in full precision.
-    """
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    kwargs = {str(k): v for k, v in plain.items() if k in trainer_keys()}
-    kwargs.pop("callbacks", None)
-    kwargs.pop("logger", None)
-    if kwargs.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
-        devices = kwargs.get("devices", 1)
-        count = len(devices) if isinstance(devices, list) else devices
-        kwargs.update(accelerator="cpu", devices=count if isinstance(count, int) else 1)
-        kwargs["devices"] = max(1, kwargs["devices"])
-        log.warning("accelerator=gpu was asked for and none is here: using the CPU.")
-    elif isinstance(kwargs.get("devices"), list) and kwargs.get("accelerator") == "cpu":
-        kwargs["devices"] = len(kwargs["devices"])
-    on_cpu = kwargs.get("accelerator") == "cpu" or not torch.cuda.is_available()
-    if on_cpu and str(kwargs.get("precision", "32")).startswith("16"):
-        kwargs["precision"] = "32-true"
-        log.warning("precision=%s needs a GPU: using 32-true.", plain.get("precision"))
-    if on_cpu and kwargs.pop("sync_batchnorm", False) and kwargs.get("devices") not in (1, [0]):
-        log.warning("sync_batchnorm needs a GPU: every process normalises its own batch.")
-    if kwargs.get("devices") in (1, [0]) and kwargs.get("num_nodes", 1) == 1:
-        kwargs["strategy"] = "auto"  # one process needs no process group
-    return {k: v for k, v in kwargs.items() if v is not None}
-
-
-def identity(cfg: DictConfig, world_size: int) -> dict[str, Any]:
-    """Everything that the run's numbers depend on, as plain nested values."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    skip = {*_NOT_IDENTITY, *_TRAINER_NOT_IDENTITY, "checkpoint", "auto_resume", "auto_umap"}
-    kept: dict[str, Any] = {str(k): v for k, v in plain.items() if k not in skip}
-    kept["data"] = {k: v for k, v in kept["data"].items() if k != "num_workers"}
-    for key in ("devices", "num_nodes"):  # the world size says it
-        kept.pop(key, None)
-    if kept["data"].get("engine") != "dali":
-        kept.pop("dali", None)
-    kept["world_size"] = world_size
-    return kept
-
-
-def identity_hash(value: Mapping[str, Any]) -> str:
-    """Short hash of :func:`identity`."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """List "key: there x, here y" for every leaf in which two identities differ."""
-    rows: list[str] = []
-    for key in sorted({*old, *new}):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            rows += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            rows.append(f"{prefix}{key}: {a!r} there, {b!r} here")
-    return rows

@@ -9,42 +9,25 @@ import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
-from ltplugins.data.augment.pil import eval_transform
-from ltplugins.data.augment.plain import stream_images
+from ltplugins.data.augment.plain import EvalDataset, eval_transform, stream_images
 from ltplugins.data.augment.schema import parse_augmentations
 from ltplugins.data.augment.strength import Boost, StrengthTable
-from ltplugins.data.engines.build import RawLoader, build_loader
+from ltplugins.data.engines.batched import RawLoader
+from ltplugins.data.engines.build import build_loader
 from ltplugins.data.engines.draws import RawBatch
 from ltplugins.data.engines.loader import Loader
 from ltplugins.data.imbalance import make_split
 from ltplugins.data.samplers import IdPlusOodSampler, build_sampler
 from ltplugins.data.schema import DaliConfig, DataConfig, parse_data_config
-from ltplugins.data.sources.base import CorruptImage, Source
+from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.build import build_source, has_test_part
 from ltplugins.data.sources.joined import JoinedSource, build_ood_source
 
 log = logging.getLogger(__name__)
-
-
-class EvalDataset(Dataset[tuple[Tensor, int]]):
-    """A source under the deterministic transform: ``(float [3, S, S], target)``."""
-
-    def __init__(self, source: Source, transform: Any) -> None:
-        self.source, self.transform = source, transform
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        try:
-            return self.transform(self.source.load(i)), int(self.source.targets[i])
-        except CorruptImage as error:
-            # Never skipped: a number without one of its images is another number.
-            raise UserError(f"corrupt test image: {error.path} ({error.reason}).") from None
 
 
 class LTDataModule(LightningDataModule):

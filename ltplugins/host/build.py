@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.config.resolve import scale_learning_rates
+from ltplugins.config.trainer import scale_learning_rates
 from ltplugins.core.errors import UserError
 
 

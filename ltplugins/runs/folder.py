@@ -20,10 +20,10 @@ from typing import IO, Any
 from omegaconf import DictConfig, OmegaConf
 
 from ltplugins import __version__
-from ltplugins.config.resolve import differences, identity_hash
+from ltplugins.config.identity import differences, identity_hash
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json, write_text
-from ltplugins.runs.model import LAST_CHECKPOINT, RUN_FILE, require_run
+from ltplugins.runs.checkpoint import LAST_CHECKPOINT, RUN_FILE, require_run
 
 _PACKAGES = (
     "torch",

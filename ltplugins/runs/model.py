@@ -4,83 +4,20 @@
 Below the stages, because a method may need a trained run too: GML takes one as its teacher.
 """
 
-import json
 import logging
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf, open_dict
-from torch import Tensor
+from omegaconf import open_dict
+from torch import Tensor, nn
 
-from ltplugins.config.resolve import check_method, resolve
+from ltplugins.config.resolve import check_method
 from ltplugins.core.errors import UserError
+from ltplugins.data.sources.records import DataRecord
 from ltplugins.host.build import build_model
+from ltplugins.runs.checkpoint import TrainedRun
 
 log = logging.getLogger(__name__)
-
-RUN_FILE = "run.json"  # a folder that has it holds a run
-LAST_CHECKPOINT = "checkpoints/last.ckpt"
-
-
-@dataclass
-class TrainedRun:
-    """A trained method, opened for evaluation or as a teacher.
-
-    Attributes:
-        path: the folder that results and the feature cache go to.
-        checkpoint: the file.
-        cfg: the resolved config it was trained with.
-        meta: host, split and method, as stored in the checkpoint; empty for solo-learn's own.
-        state: its whole ``state_dict``.
-        epoch: completed epochs.
-    """
-
-    path: Path
-    checkpoint: Path
-    cfg: DictConfig
-    meta: dict[str, Any]
-    state: dict[str, Tensor]
-    epoch: int
-
-
-def require_run(path: Path) -> None:
-    """Refuse a folder without a run.
-
-    Raises:
-        UserError: no such folder, or no run in it.
-    """
-    if not (path / RUN_FILE).exists():
-        raise UserError(
-            f"{path} holds no run: expected run.json and checkpoints/ in it. Give the "
-            f"output_dir of a pretraining, for example runs/demo/simclr."
-        )
-
-
-def open_run(path: str | Path) -> TrainedRun:
-    """Open a run folder (its last checkpoint) or a ``.ckpt`` of ours or of solo-learn.
-
-    Raises:
-        UserError: nothing there, no checkpoint yet, a file that cannot be opened, no config.
-    """
-    path = Path(path)
-    if path.is_dir():
-        require_run(path)
-        folder, file = path, path / LAST_CHECKPOINT
-        if not file.exists():
-            raise UserError(f"{path} has no checkpoint yet: its first epoch is not complete.")
-    elif path.is_file():
-        file = path
-        folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    else:
-        raise UserError(f"{path} does not exist. Give a run folder or a .ckpt file.")
-    content = _read_checkpoint(file)
-    meta = content.get("ltplugins", {})
-    cfg = _config_of(file, meta)
-    before = meta.get("stage_1", {}).get("epochs", 0)  # of the run that a balancing started from
-    epoch = before + int(content["epoch"]) + 1
-    return TrainedRun(folder, file, cfg, meta, content["state_dict"], epoch)
 
 
 def load_model(run: TrainedRun, num_classes: int, small_stem: bool) -> Any:
@@ -129,31 +66,6 @@ def count_classes(run: TrainedRun) -> int:
     return len(weight)
 
 
-def _read_checkpoint(file: Path) -> dict[str, Any]:
-    try:
-        # Tensors and plain values only: a checkpoint from elsewhere must not run code.
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(
-            f"{file} cannot be opened as a checkpoint ({type(error).__name__}: "
-            f"{str(error).splitlines()[0][:200]})."
-        ) from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise UserError(f"{file} is no checkpoint: it has no state_dict.")
-    return content
-
-
-def _config_of(file: Path, meta: dict[str, Any]) -> DictConfig:
-    if "config" in meta:
-        return OmegaConf.create(meta["config"])
-    beside = file.parent / "args.json"  # where solo-learn's Checkpointer puts it
-    if beside.exists():
-        stored = json.loads(beside.read_text(encoding="utf-8"))
-        stored.pop("wandb_run_id", None)
-        return resolve(stored)
-    raise UserError(f"{file} holds no config, and there is no args.json of solo-learn's beside it.")
-
-
 def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
@@ -198,3 +110,17 @@ def _load(
         f"{run.checkpoint} does not fit {name}: {problem}. Was it trained with another stem or "
         f"backbone?"
     )
+
+
+def load_trained(run: TrainedRun, record: DataRecord) -> Any:
+    """The run's model with all weights that its inference needs; see ``load_model``."""
+    return load_model(run, record.num_classes, record.small_stem)
+
+
+def load_backbone(run: TrainedRun, record: DataRecord) -> nn.Module:
+    """Its backbone alone.
+
+    Raises:
+        UserError: keys are missing, left over or of another shape; none is skipped in silence.
+    """
+    return load_trained(run, record).backbone

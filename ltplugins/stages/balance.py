@@ -26,16 +26,19 @@ from ltplugins.core.schema import parse
 from ltplugins.data.datamodule import LTDataModule
 from ltplugins.data.sources.base import content_hash
 from ltplugins.data.sources.build import has_test_part
+from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
 from ltplugins.eval.features import state_hash
 from ltplugins.metrics.groups import group_accuracy, shot_groups
+from ltplugins.runs.checkpoint import TrainedRun, open_run
 from ltplugins.runs.folder import RunFolder
-from ltplugins.runs.loading import TrainedRun, load_trained, open_run
 from ltplugins.runs.metrics import MetricsLogger
-from ltplugins.stages.evaluate import FeatureExtractor, check_split, find_device, quote_run
+from ltplugins.runs.model import load_trained
+from ltplugins.stages.evaluate import quote_run
 from ltplugins.stages.launch import launch
 from ltplugins.stages.pretrain import build_trainer, checkpoint_to_resume, describe_split
 from ltplugins.training.balancer import BalanceConfig, ClassifierBalancer, check_balance
-from ltplugins.training.callbacks import RunCheckpoint, RunProgress
+from ltplugins.training.checkpoint import RunCheckpoint
+from ltplugins.training.progress import RunProgress
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.config.resolve import differences, identity
+from ltplugins.config.identity import differences, identity
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_text

@@ -15,12 +15,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 import ltplugins
-from ltplugins.config.resolve import (
-    check_method,
-    identity,
-    resolve,
-    trainer_arguments,
-)
+from ltplugins.config.identity import identity
+from ltplugins.config.resolve import check_method, resolve
+from ltplugins.config.trainer import trainer_arguments
 from ltplugins.core.errors import UserError
 from ltplugins.data.datamodule import LTDataModule
 from ltplugins.data.sources.base import content_hash
@@ -29,8 +26,10 @@ from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import MetricsLogger
 from ltplugins.stages.launch import launch
 from ltplugins.stages.sweep import is_multirun
-from ltplugins.training.callbacks import EpochSeed, RunCheckpoint, RunProgress, continue_metrics
+from ltplugins.training.checkpoint import RunCheckpoint, continue_metrics
 from ltplugins.training.faults.ranks import EndTogether, set_timeout, watch_parent, watch_ranks
+from ltplugins.training.progress import RunProgress
+from ltplugins.training.seeds import EpochSeed
 
 log = logging.getLogger(__name__)
 

@@ -6,13 +6,9 @@ from dataclasses import dataclass, field
 import pytest
 from omegaconf import OmegaConf
 
-from ltplugins.config.resolve import (
-    differences,
-    identity,
-    resolve,
-    scale_learning_rates,
-    trainer_arguments,
-)
+from ltplugins.config.identity import differences, identity
+from ltplugins.config.resolve import resolve
+from ltplugins.config.trainer import scale_learning_rates, trainer_arguments
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
 

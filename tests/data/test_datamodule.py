@@ -10,7 +10,7 @@ from PIL import Image
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.datamodule import LTDataModule
-from ltplugins.data.engines.build import RawLoader
+from ltplugins.data.engines.batched import RawLoader
 from ltplugins.data.engines.draws import RawBatch
 from ltplugins.data.imbalance import exponential_counts
 from ltplugins.data.sources.build import build_source

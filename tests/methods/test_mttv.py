@@ -9,7 +9,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from ltplugins.config.resolve import resolve, scale_learning_rates
+from ltplugins.config.resolve import resolve
+from ltplugins.config.trainer import scale_learning_rates
 from ltplugins.core.errors import UserError
 from ltplugins.host.builtin.optim import warmup_cosine
 from ltplugins.losses.mttv import filtered_contrastive_loss

@@ -333,7 +333,8 @@ def test_a_checkpoint_from_the_middle_of_an_epoch_keeps_its_mask(tmp_path):
 def test_evaluation_is_of_the_full_network(tmp_path):
     """The backbone that is evaluated has all weights and the first BatchNorms."""
     from ltplugins.data.sources.build import build_source
-    from ltplugins.runs.loading import load_backbone, open_run
+    from ltplugins.runs.checkpoint import open_run
+    from ltplugins.runs.model import load_backbone
 
     run = open_run(pretrain(sdclr_config(tmp_path, max_epochs=1)))
     backbone = load_backbone(run, build_source(run.cfg.data, "train").record)

@@ -13,7 +13,7 @@ from torch import nn
 
 from ltplugins.core.errors import UserError
 from ltplugins.losses.iccl import balance_loss
-from ltplugins.runs.loading import open_run
+from ltplugins.runs.checkpoint import open_run
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.balance import balance
 from ltplugins.stages.demo import compose_packaged
@@ -78,9 +78,9 @@ def test_only_the_classifier_changes(first, tmp_path):
 
 
 def test_scores_are_those_of_the_classifier_on_the_test_images(first, tmp_path):
-    from ltplugins.data.augment.pil import eval_transform
+    from ltplugins.data.augment.plain import eval_transform
     from ltplugins.data.sources.build import build_source
-    from ltplugins.runs.loading import load_trained
+    from ltplugins.runs.model import load_trained
 
     path = balance(balance_config(first, tmp_path / "out"))
     scores = json.loads((path / "run.json").read_text())["classifier"]["tercile"]

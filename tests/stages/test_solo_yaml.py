@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 from torchvision import datasets
 
 import ltplugins
-from ltplugins.config.resolve import check_method, resolve, trainer_arguments
+from ltplugins.config.resolve import check_method, resolve
+from ltplugins.config.trainer import trainer_arguments
 from ltplugins.core.errors import UserError
 from ltplugins.data.datamodule import LTDataModule
 from ltplugins.runs.metrics import read_metrics

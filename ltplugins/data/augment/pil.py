@@ -22,8 +22,6 @@ from ltplugins.data.augment.schema import AugmentationBlock, BlurConfig, normali
 from ltplugins.data.augment.strength import Boost
 from ltplugins.data.sources.records import DataRecord
 
-__all__ = ["View", "ViewTransform", "eval_resize", "eval_transform", "view_transform"]
-
 
 class GaussianBlur:
     """PIL's Gaussian blur with a sigma drawn uniformly from a range, in pixels."""
@@ -145,39 +143,3 @@ class ViewTransform:
             return [step(pil) for step in self._steps]
         magnitude = self.boost.magnitude(strength, float(torch.rand(1)))
         return [step(pil, strength, magnitude) for step in self._steps]
-
-
-def eval_resize(size: int) -> int:
-    """Shorter side before the centre crop: ImageNet's 256/224 from 128 pixels on, else the crop."""
-    return size if size < 128 else round(size * 256 / 224)
-
-
-def eval_transform(
-    record: DataRecord,
-    crop_size: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Callable[[np.ndarray], Tensor]:
-    """The deterministic transform: resize, centre crop, normalise.
-
-    Args:
-        record: gives size and statistics where the other arguments are None.
-        crop_size: pixels a side.
-        mean: per channel, in [0, 1].
-        std: per channel, in [0, 1].
-
-    Returns:
-        uint8 [H, W, 3] to float [3, crop_size, crop_size]. An image of ``crop_size`` keeps its
-        pixels where the crop is below 128.
-    """
-    size = crop_size or record.image_size
-    steps = transforms.Compose(
-        [
-            # Bilinear, as solo-learn's evaluation; only the views are bicubic.
-            transforms.Resize(eval_resize(size), interpolation=InterpolationMode.BILINEAR),
-            transforms.CenterCrop(size),
-            transforms.ToTensor(),
-            transforms.Normalize(mean or record.mean, std or record.std),
-        ]
-    )
-    return lambda image: steps(Image.fromarray(image))

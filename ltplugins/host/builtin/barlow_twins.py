@@ -13,8 +13,8 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ltplugins.config.read import read, require_pair
 from ltplugins.core.distributed import gather
-from ltplugins.host.builtin import config
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.losses.terms.bases import barlow_twins
 
@@ -34,8 +34,8 @@ class BarlowTwins(Projected):
 
     def __init__(self, cfg: DictConfig) -> None:
         super().__init__(cfg)
-        config.require_pair(self.cfg)
-        kwargs = config.read(BarlowTwinsKwargs, self.cfg, "method_kwargs")
+        require_pair(self.cfg)
+        kwargs = read(BarlowTwinsKwargs, self.cfg, "method_kwargs")
         self.lamb, self.scale_loss = kwargs.lamb, kwargs.scale_loss
         hidden, width = kwargs.proj_hidden_dim, kwargs.proj_output_dim
         self.projector = mlp(self.features_dim, hidden, hidden, width, norm=True)

@@ -20,8 +20,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from ltplugins.config.read import read, require_int
+from ltplugins.config.sections import (
+    BackboneConfig,
+    KnnConfig,
+    OptimizerConfig,
+    PerformanceConfig,
+    SchedulerConfig,
+)
 from ltplugins.core.distributed import over_ranks
-from ltplugins.host.builtin import config
 from ltplugins.host.builtin.backbones import build_backbone
 from ltplugins.host.builtin.optim import build_optimizer, build_schedule
 from ltplugins.host.stem import configure_stem
@@ -44,11 +51,11 @@ class BaseMethod(pl.LightningModule):
         self.cfg = cfg
         self._read_backbone(cfg)
         self._read_optimizer(cfg)
-        self.max_epochs: int = config.require_int(cfg, "max_epochs", minimum=1)
-        self.num_classes: int = config.require_int(cfg, "data.num_classes", minimum=1)
+        self.max_epochs: int = require_int(cfg, "max_epochs", minimum=1)
+        self.num_classes: int = require_int(cfg, "data.num_classes", minimum=1)
         self.classifier = nn.Linear(self.features_dim, self.num_classes)
-        self.num_large_crops: int = config.require_int(cfg, "data.num_large_crops", minimum=1)
-        self.num_small_crops: int = config.require_int(cfg, "data.num_small_crops")
+        self.num_large_crops: int = require_int(cfg, "data.num_large_crops", minimum=1)
+        self.num_small_crops: int = require_int(cfg, "data.num_small_crops")
         self.num_crops = self.num_large_crops + self.num_small_crops
         self.multicrop = self.num_small_crops != 0
         self.no_channel_last: bool = cfg.performance.disable_channel_last
@@ -67,15 +74,15 @@ class BaseMethod(pl.LightningModule):
         Raises:
             UserError: an unknown key (with the nearest valid one), a wrong type, a missing key.
         """
-        config.read(config.BackboneConfig, cfg, "backbone")
-        config.read(config.OptimizerConfig, cfg, "optimizer")
-        config.read(config.SchedulerConfig, cfg, "scheduler")
-        config.read(config.KnnConfig, cfg, "knn_eval")
-        config.read(config.PerformanceConfig, cfg, "performance")
+        read(BackboneConfig, cfg, "backbone")
+        read(OptimizerConfig, cfg, "optimizer")
+        read(SchedulerConfig, cfg, "scheduler")
+        read(KnnConfig, cfg, "knn_eval")
+        read(PerformanceConfig, cfg, "performance")
         if OmegaConf.select(cfg, "accumulate_grad_batches") is None:
             OmegaConf.update(cfg, "accumulate_grad_batches", 1, force_add=True)
         if cls.KWARGS is not None:
-            config.read(cls.KWARGS, cfg, "method_kwargs")
+            read(cls.KWARGS, cfg, "method_kwargs")
         elif OmegaConf.select(cfg, "method_kwargs") is None:
             OmegaConf.update(cfg, "method_kwargs", {}, force_add=True)
         return cfg

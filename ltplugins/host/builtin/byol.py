@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ltplugins.config.read import read
 from ltplugins.core.distributed import over_ranks
-from ltplugins.host.builtin import config
 from ltplugins.host.builtin.heads import MomentumProjected, mlp
 from ltplugins.losses.terms.bases import regression_loss
 
@@ -33,7 +33,7 @@ class BYOL(MomentumProjected):
 
     def __init__(self, cfg: DictConfig) -> None:
         super().__init__(cfg)
-        kwargs = config.read(BYOLKwargs, self.cfg, "method_kwargs")
+        kwargs = read(BYOLKwargs, self.cfg, "method_kwargs")
         width = kwargs.proj_output_dim
         self.add_projectors(self.features_dim, kwargs.proj_hidden_dim, width, norm=True)
         self.predictor = mlp(width, kwargs.pred_hidden_dim, width, norm=True)

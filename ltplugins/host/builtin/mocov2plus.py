@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ltplugins.config.read import read, require_pair
 from ltplugins.core.distributed import gather_no_grad, over_ranks
-from ltplugins.host.builtin import config
 from ltplugins.host.builtin.heads import MomentumProjected
 from ltplugins.losses.terms.bases import queue_nce
 
@@ -34,8 +34,8 @@ class MoCoV2Plus(MomentumProjected):
 
     def __init__(self, cfg: DictConfig) -> None:
         super().__init__(cfg)
-        config.require_pair(self.cfg)
-        kwargs = config.read(MoCoV2PlusKwargs, self.cfg, "method_kwargs")
+        require_pair(self.cfg)
+        kwargs = read(MoCoV2PlusKwargs, self.cfg, "method_kwargs")
         self.temperature, self.queue_size = kwargs.temperature, kwargs.queue_size
         self.add_projectors(self.features_dim, kwargs.proj_hidden_dim, kwargs.proj_output_dim)
         # (2, D, K): one queue per view, random unit keys until real ones have replaced them.

@@ -12,9 +12,10 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from ltplugins.config.read import read
+from ltplugins.config.sections import MomentumConfig
 from ltplugins.core.distributed import over_ranks
 from ltplugins.core.errors import UserError
-from ltplugins.host.builtin import config
 from ltplugins.host.builtin.backbones import build_backbone
 from ltplugins.host.builtin.base import BaseMethod, class_metrics, per_view
 from ltplugins.host.stem import configure_stem
@@ -73,7 +74,7 @@ class BaseMomentumMethod(BaseMethod):
     @classmethod
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
         cfg = super().add_and_assert_specific_cfg(cfg)
-        config.read(config.MomentumConfig, cfg, "momentum")
+        read(MomentumConfig, cfg, "momentum")
         return cfg
 
     @property

@@ -12,8 +12,8 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ltplugins.config.read import read
 from ltplugins.core.distributed import gather_no_grad, gather_with_offset, over_ranks
-from ltplugins.host.builtin import config
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.losses.terms.bases import nt_xent
 
@@ -32,7 +32,7 @@ class SimCLR(Projected):
 
     def __init__(self, cfg: DictConfig) -> None:
         super().__init__(cfg)
-        kwargs = config.read(SimCLRKwargs, self.cfg, "method_kwargs")
+        kwargs = read(SimCLRKwargs, self.cfg, "method_kwargs")
         self.temperature = kwargs.temperature
         self.projector = mlp(self.features_dim, kwargs.proj_hidden_dim, kwargs.proj_output_dim)
 

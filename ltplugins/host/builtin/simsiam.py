@@ -8,8 +8,8 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
+from ltplugins.config.read import read, require_pair
 from ltplugins.core.distributed import over_ranks
-from ltplugins.host.builtin import config
 from ltplugins.host.builtin.byol import embedding_std
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.losses.terms.bases import negative_cosine
@@ -32,8 +32,8 @@ class SimSiam(Projected):
 
     def __init__(self, cfg: DictConfig) -> None:
         super().__init__(cfg)
-        config.require_pair(self.cfg)
-        kwargs = config.read(SimSiamKwargs, self.cfg, "method_kwargs")
+        require_pair(self.cfg)
+        kwargs = read(SimSiamKwargs, self.cfg, "method_kwargs")
         hidden, width = kwargs.proj_hidden_dim, kwargs.proj_output_dim
         projector = mlp(self.features_dim, hidden, hidden, width, norm=True, bias=False)
         projector[-1].bias.requires_grad = False  # the BatchNorm that follows would remove it

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ltplugins.host.builtin import config
+from ltplugins.config.read import read
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.host.builtin.simclr import global_nt_xent
 
@@ -33,7 +33,7 @@ class SupCon(Projected):
 
     def __init__(self, cfg: DictConfig) -> None:
         super().__init__(cfg)
-        kwargs = config.read(SupConKwargs, self.cfg, "method_kwargs")
+        kwargs = read(SupConKwargs, self.cfg, "method_kwargs")
         self.temperature = kwargs.temperature
         self.projector = mlp(self.features_dim, kwargs.proj_hidden_dim, kwargs.proj_output_dim)
 

@@ -11,8 +11,8 @@ from typing import Any
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ltplugins.config.read import read, require_pair
 from ltplugins.core.distributed import gather, over_ranks
-from ltplugins.host.builtin import config
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.losses.terms.bases import vicreg_covariance, vicreg_invariance, vicreg_variance
 
@@ -33,8 +33,8 @@ class VICReg(Projected):
 
     def __init__(self, cfg: DictConfig) -> None:
         super().__init__(cfg)
-        config.require_pair(self.cfg)
-        kwargs = config.read(VICRegKwargs, self.cfg, "method_kwargs")
+        require_pair(self.cfg)
+        kwargs = read(VICRegKwargs, self.cfg, "method_kwargs")
         self.sim_loss_weight = kwargs.sim_loss_weight
         self.var_loss_weight = kwargs.var_loss_weight
         self.cov_loss_weight = kwargs.cov_loss_weight

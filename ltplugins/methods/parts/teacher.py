@@ -13,7 +13,8 @@ from torch import Tensor
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import sha256
 from ltplugins.host.stem import record_wants_small_stem
-from ltplugins.runs.model import count_classes, load_model, open_run
+from ltplugins.runs.checkpoint import open_run
+from ltplugins.runs.model import count_classes, load_model
 
 
 class Teacher:

@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 from torchvision.transforms import functional as F
 
 from ltplugins.core.errors import UserError
-from ltplugins.data.augment.pil import ViewTransform, eval_transform, view_transform
+from ltplugins.data.augment.pil import ViewTransform, view_transform
+from ltplugins.data.augment.plain import eval_transform
 from ltplugins.data.augment.schema import parse_augmentations
 from ltplugins.data.sources.records import RECORDS, custom_record
 

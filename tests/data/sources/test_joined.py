@@ -10,8 +10,8 @@ from PIL import Image
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import sha256
-from ltplugins.data.augment.pil import eval_transform
-from ltplugins.data.datamodule import EvalDataset, LTDataModule
+from ltplugins.data.augment.plain import EvalDataset, eval_transform
+from ltplugins.data.datamodule import LTDataModule
 from ltplugins.data.samplers import IdPlusOodSampler, ShuffleSampler
 from ltplugins.data.sources import packs as pack
 from ltplugins.data.sources.build import build_source, from_arrays, has_test_part

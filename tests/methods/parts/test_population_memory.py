@@ -66,7 +66,8 @@ def two_steps(rows: slice, **gh: Any) -> dict[str, Any]:
 
 def train(folder: Path, name: str, epochs: int = 3, resume: str | None = None, **gh: Any) -> int:
     """A run of both ranks that saves every epoch; returns this rank's rows."""
-    from ltplugins.training.callbacks import EpochSeed, RunCheckpoint
+    from ltplugins.training.checkpoint import RunCheckpoint
+    from ltplugins.training.seeds import EpochSeed
 
     changes = {f"method_kwargs__gh__{key}": value for key, value in gh.items()}
     model, data = build(tiny_config(folder, max_epochs=3, optimizer__batch_size=4, **changes))

@@ -20,7 +20,7 @@ COUNTS, PER_RANK, EPOCHS = (16, 9, 5), 5, 3
 # Each rank writes down its batches; rank 1 may fail in the middle of the last epoch.
 RECORDS = """
 import json, os
-from ltplugins.training.callbacks import EpochSeed
+from ltplugins.training.seeds import EpochSeed
 def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
     place = trainer.current_epoch, batch_idx
     means = [[float(view[i].mean()) for view in batch[1]] for i in range(len(batch[0]))]

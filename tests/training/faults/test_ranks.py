@@ -31,7 +31,7 @@ TORCHRUN += ["-m", "ltplugins.cli", "pretrain"]
 # One rank goes wrong in the second epoch.
 GOES_WRONG = """
 import os, signal, time
-from ltplugins.training.callbacks import EpochSeed
+from ltplugins.training.seeds import EpochSeed
 start = EpochSeed.on_train_epoch_start
 def on_train_epoch_start(self, trainer, module):
     if trainer.current_epoch == 1 and trainer.global_rank == int(os.environ["WRONG_RANK"]):

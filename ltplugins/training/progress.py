@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Callbacks of the pretraining: checkpoints that resume exactly, seeds per epoch, progress."""
+"""How far a run is: a bar on a terminal, a line an epoch elsewhere."""
 
 import time
-from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -21,95 +19,9 @@ from rich.progress import (
 )
 
 from ltplugins.core.console import make_console
-from ltplugins.core.errors import UserError
-from ltplugins.core.files import atomic_path
-from ltplugins.runs.metrics import MetricsLogger
 
 # BYOL and SimSiam call their loss train_neg_cos_sim.
 _LOSSES = ("loss_epoch", "neg_cos_sim_epoch")
-
-
-class EpochSeed(Callback):
-    """Seeds every epoch by (seed, epoch, rank).
-
-    Then an epoch's randomness (dropout, a host method's own draws) depends on nothing that came
-    before it, and a run that resumes at an epoch's start repeats the unbroken one.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Seed torch (CPU and devices), NumPy and Python."""
-        import random
-
-        import numpy as np
-
-        mixed = np.random.SeedSequence((self.seed, trainer.current_epoch, trainer.global_rank))
-        value = int(mixed.generate_state(1)[0])
-        random.seed(value)
-        np.random.seed(value)
-        torch.manual_seed(value)
-
-
-class RunCheckpoint(Checkpoint):
-    """Saves ``last.ckpt`` under a temporary name and renames it; the last epoch always.
-
-    As one of Lightning's Checkpoint callbacks it runs after every other end-of-epoch hook, so
-    what a method changes there (GH's prior) is in the file.
-    """
-
-    def __init__(self, folder: Path, meta: dict[str, Any], frequency: int, keep_prev: bool) -> None:
-        self.folder = folder
-        self.meta = meta
-        self.frequency = max(1, frequency)
-        self.keep_prev = keep_prev
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Add what the run is (config, host, split) and the means of the epoch that ends."""
-        means = {k: float(v) for k, v in trainer.callback_metrics.items() if k.endswith("_epoch")}
-        checkpoint["ltplugins"] = {**self.meta, "last_epoch": means}
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save every ``frequency`` epochs and at the end.
-
-        Raises:
-            UserError: training has diverged; the last good checkpoint is left alone.
-        """
-        epoch = trainer.current_epoch
-        _refuse_diverged(trainer)
-        is_last = epoch + 1 == trainer.max_epochs or trainer.should_stop
-        if is_last or (epoch + 1) % self.frequency == 0:
-            self._save(trainer, "last.ckpt")
-            if self.keep_prev:
-                self._save(trainer, f"epoch={epoch}.ckpt")
-        for logger in trainer.loggers:
-            logger.save()
-
-    def _save(self, trainer: Trainer, name: str) -> None:
-        if trainer.world_size == 1:
-            with atomic_path(self.folder / name) as tmp:
-                trainer.save_checkpoint(tmp)
-            return
-        # Every rank takes part in saving; only the first one renames.
-        tmp = self.folder / f".{name}.part"
-        trainer.save_checkpoint(tmp)
-        if trainer.is_global_zero:
-            tmp.replace(self.folder / name)
-        trainer.strategy.barrier()
-
-
-def _refuse_diverged(trainer: Trainer) -> None:
-    values = trainer.callback_metrics.items()
-    bad = [k for k, v in values if "loss" in k and not torch.isfinite(torch.as_tensor(v)).all()]
-    if bad:
-        raise UserError(
-            f"training has diverged in epoch {trainer.current_epoch + 1}: {', '.join(bad)} is not "
-            f"finite. The checkpoint of the epoch before is kept. Lower optimizer.lr, lengthen "
-            f"scheduler.warmup_epochs, or set gradient_clip_val, and give a new output_dir."
-        )
 
 
 class RunProgress(ProgressBar):
@@ -225,11 +137,3 @@ class RunProgress(ProgressBar):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-
-
-def continue_metrics(logger: MetricsLogger, checkpoint: Path) -> None:
-    """Let the logger take over the rows that the checkpoint's run has written."""
-    # Ours, from this run's own folder; tensors and plain values only.
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    last_epoch = content.get("ltplugins", {}).get("last_epoch", {})
-    logger.continue_from(content["global_step"], content["epoch"], last_epoch)

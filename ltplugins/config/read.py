@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The config sections that the base classes read: solo-learn's keys, typed, with its defaults.
+"""Sections of a host's config, read into their types and written back with their defaults.
 
 Unlike solo-learn's these are strict: an unknown key or a wrong type is refused with the nearest
 valid name. Defaults are written back, so that the config of a run shows all it was run with.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeVar
+from dataclasses import asdict
+from typing import TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,57 +15,6 @@ from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
 
 T = TypeVar("T")
-
-
-@dataclass
-class BackboneConfig:
-    name: str
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    small_stem: bool | None = None
-
-
-@dataclass
-class OptimizerConfig:
-    name: str
-    batch_size: int
-    lr: float
-    classifier_lr: float
-    weight_decay: float
-    exclude_bias_n_norm_wd: bool = False
-    kwargs: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class SchedulerConfig:
-    """``lr_decay_steps`` are epochs; ``warmup_epochs`` may be a fraction of one."""
-
-    name: str
-    lr_decay_steps: list[int] | None = None
-    min_lr: float = 0.0
-    warmup_start_lr: float = 3e-5
-    warmup_epochs: float = 10
-    interval: Literal["step", "epoch"] = "step"
-
-
-@dataclass
-class KnnConfig:
-    enabled: bool = False
-    k: int = 20
-    distance_func: Literal["cosine", "euclidean"] = "euclidean"
-
-
-@dataclass
-class PerformanceConfig:
-    disable_channel_last: bool = False
-
-
-@dataclass
-class MomentumConfig:
-    """EMA factor: from ``base_tau`` to ``final_tau`` along a cosine over the whole run."""
-
-    base_tau: float = 0.99
-    final_tau: float = 1.0
-    classifier: bool = False
 
 
 def read(cls: type[T], cfg: DictConfig, path: str) -> T:

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""The ``batched`` engine: whole batches are augmented at once, in workers or on the device."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ltplugins.data.augment.batch.views import BatchedViews
+from ltplugins.data.engines.draws import RawBatch, batch_generator
+from ltplugins.data.engines.loader import Loader, WorkerPool
+
+
+class BatchedLoader(Loader):
+    """The ``batched`` engine on the CPU: whole batches are augmented in the worker processes.
+
+    A worker's kernels are single-threaded, so several batches are made side by side; small kernels
+    that each spread over all cores are slower than that, and fight with the training step.
+
+    Args:
+        views: the batch transform.
+    """
+
+    def __init__(self, *args: Any, views: BatchedViews, num_workers: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.views = views
+        self._pool = WorkerPool(self.dataset, num_workers)
+
+    def _produce(self, epoch: int, start: int) -> Iterator[list[Any]]:
+        for batch in self._pool.run(self, epoch, start):
+            yield [batch.indexes, self.views.normalise(batch.views), batch.targets]
+
+
+class RawLoader(Loader):
+    """The ``batched`` engine for another device: raw batches, and :meth:`finish` for them there.
+
+    Args:
+        views: the batch transform.
+        num_workers: for files; arrays are sliced in this process.
+    """
+
+    def __init__(self, *args: Any, views: BatchedViews, num_workers: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.views = views
+        in_memory = self.dataset.source.images is not None
+        self._pool = WorkerPool(self.dataset, 0 if in_memory else num_workers)
+
+    def finish(self, batch: RawBatch, device: torch.device | str | None = None) -> list[Any]:
+        """Views of a raw batch, made where its images are, or on ``device``."""
+        if device is not None:
+            images = batch.images
+            moved = (
+                [view.to(device, non_blocking=True) for view in images]
+                if isinstance(images, list)
+                else images.to(device, non_blocking=True)
+            )
+            batch = batch._replace(images=moved)
+        views = self.views(batch.images, batch_generator(batch), batch.strength)
+        return [batch.indexes, views, batch.targets]
+
+    def _produce(self, epoch: int, start: int) -> Iterator[RawBatch]:
+        yield from self._pool.run(self, epoch, start)

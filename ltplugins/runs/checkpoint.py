@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""From a run folder or a checkpoint file back to its config and its weights."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from ltplugins.config.resolve import resolve
+from ltplugins.core.errors import UserError
+
+RUN_FILE = "run.json"  # a folder that has it holds a run
+
+
+LAST_CHECKPOINT = "checkpoints/last.ckpt"
+
+
+@dataclass
+class TrainedRun:
+    """A trained method, opened for evaluation or as a teacher.
+
+    Attributes:
+        path: the folder that results and the feature cache go to.
+        checkpoint: the file.
+        cfg: the resolved config it was trained with.
+        meta: host, split and method, as stored in the checkpoint; empty for solo-learn's own.
+        state: its whole ``state_dict``.
+        epoch: completed epochs.
+    """
+
+    path: Path
+    checkpoint: Path
+    cfg: DictConfig
+    meta: dict[str, Any]
+    state: dict[str, Tensor]
+    epoch: int
+
+
+def require_run(path: Path) -> None:
+    """Refuse a folder without a run.
+
+    Raises:
+        UserError: no such folder, or no run in it.
+    """
+    if not (path / RUN_FILE).exists():
+        raise UserError(
+            f"{path} holds no run: expected run.json and checkpoints/ in it. Give the "
+            f"output_dir of a pretraining, for example runs/demo/simclr."
+        )
+
+
+def open_run(path: str | Path) -> TrainedRun:
+    """Open a run folder (its last checkpoint) or a ``.ckpt`` of ours or of solo-learn.
+
+    Raises:
+        UserError: nothing there, no checkpoint yet, a file that cannot be opened, no config.
+    """
+    path = Path(path)
+    if path.is_dir():
+        require_run(path)
+        folder, file = path, path / LAST_CHECKPOINT
+        if not file.exists():
+            raise UserError(f"{path} has no checkpoint yet: its first epoch is not complete.")
+    elif path.is_file():
+        file = path
+        folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    else:
+        raise UserError(f"{path} does not exist. Give a run folder or a .ckpt file.")
+    content = _read_checkpoint(file)
+    meta = content.get("ltplugins", {})
+    cfg = _config_of(file, meta)
+    before = meta.get("stage_1", {}).get("epochs", 0)  # of the run that a balancing started from
+    epoch = before + int(content["epoch"]) + 1
+    return TrainedRun(folder, file, cfg, meta, content["state_dict"], epoch)
+
+
+def _read_checkpoint(file: Path) -> dict[str, Any]:
+    try:
+        # Tensors and plain values only: a checkpoint from elsewhere must not run code.
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{file} cannot be opened as a checkpoint ({type(error).__name__}: "
+            f"{str(error).splitlines()[0][:200]})."
+        ) from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise UserError(f"{file} is no checkpoint: it has no state_dict.")
+    return content
+
+
+def _config_of(file: Path, meta: dict[str, Any]) -> DictConfig:
+    if "config" in meta:
+        return OmegaConf.create(meta["config"])
+    beside = file.parent / "args.json"  # where solo-learn's Checkpointer puts it
+    if beside.exists():
+        stored = json.loads(beside.read_text(encoding="utf-8"))
+        stored.pop("wandb_run_id", None)
+        return resolve(stored)
+    raise UserError(f"{file} holds no config, and there is no args.json of solo-learn's beside it.")
