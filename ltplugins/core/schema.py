@@ -1,33 +1,132 @@
 # SPDX-License-Identifier: MIT
-"""Typed config sections: a dataclass says which keys and types are valid, this checks a mapping.
+"""Typed config sections: a dataclass says which keys, types and ranges are valid.
 
-OmegaConf's own structured configs refuse unknown keys too, but solo-learn turns struct mode off and
-its messages do not name the nearest valid key, so the check is done here, once, at the border.
+A range stands beside its type, ``temperature: Annotated[float, Above(0)] = 0.1``, and is checked
+here with the type, once, at the border. OmegaConf's own structured configs refuse unknown keys too,
+but solo-learn turns struct mode off, and their messages name neither nearest key nor range.
+
+What two fields of a section must be to each other is said by its method ``refusals``.
 """
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, runtime_checkable
 
 from ltplugins.core.errors import UserError, nearest
 
 T = TypeVar("T")
+MISSING = dataclasses.MISSING
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """What ``Annotated`` says of a value beyond its type."""
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value of the right type is valid."""
+
+    def expected(self, what: str) -> str:
+        """The valid values in words; ``what`` is the type's ("a number")."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Numbers between two ends; ``None`` is no end. See the functions below for the usual ones."""
+
+    low: float | None = None
+    high: float | None = None
+    low_included: bool = True
+    high_included: bool = True
+
+    def holds(self, value: Any) -> bool:
+        """Whether ``value`` lies inside; NaN lies nowhere."""
+        if self.low is not None:
+            above = value >= self.low if self.low_included else value > self.low
+            if not above:
+                return False
+        if self.high is not None:
+            return value <= self.high if self.high_included else value < self.high
+        return not math.isnan(value)
+
+    def expected(self, what: str) -> str:
+        """Such as "a number above 0", "0 or more and below 1", "0 to 1"."""
+        low, high = (None if end is None else f"{end:g}" for end in (self.low, self.high))
+        if self.low_included and self.high_included and low and high:
+            return f"{what} from {low} to {high}"
+        lower = f"of {low} or more" if self.low_included else f"above {low}"
+        upper = f"of at most {high}" if self.high_included else f"below {high}"
+        ends = [text for end, text in ((low, lower), (high, upper)) if end is not None]
+        return f"{what} {' and '.join(ends)}"
+
+
+def Above(low: float) -> Range:
+    """Numbers above ``low``."""
+    return Range(low=low, low_included=False)
+
+
+def AtLeast(low: float) -> Range:
+    """Numbers of ``low`` or more."""
+    return Range(low=low)
+
+
+def Within(low: float, high: float) -> Range:
+    """Numbers from ``low`` to ``high``, both included."""
+    return Range(low, high)
+
+
+def Between(low: float, high: float) -> Range:
+    """Numbers above ``low`` and below ``high``."""
+    return Range(low, high, False, False)
+
+
+def UpTo(low: float, high: float) -> Range:
+    """Numbers above ``low`` and at most ``high``."""
+    return Range(low, high, low_included=False)
+
+
+def Below(low: float, high: float) -> Range:
+    """Numbers of ``low`` or more and below ``high``."""
+    return Range(low, high, high_included=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Length:
+    """Lists of a number of elements."""
+
+    least: int
+    most: int | None = None  # None: exactly ``least``
+
+    def holds(self, value: Any) -> bool:
+        """Whether the list has as many."""
+        return self.least <= len(value) <= (self.least if self.most is None else self.most)
+
+    def expected(self, what: str) -> str:
+        """Such as "a list of 3 numbers"."""
+        count = f"{self.least}" if self.most is None else f"{self.least} to {self.most}"
+        return what.replace("a list of", f"a list of {count}", 1)
+
+
+class OutOfRange(UserError):
+    """A value of the right type that lies outside its range."""
 
 
 def parse(cls: type[T], section: Mapping[str, Any] | None, path: str) -> T:
     """Build dataclass ``cls`` from ``section``; nested dataclasses are parsed in turn.
 
     Args:
-        cls: the dataclass with the valid keys, their types and their defaults.
+        cls: the dataclass with the valid keys, their types, ranges and defaults.
         section: a plain mapping or a DictConfig; ``None`` means all defaults.
-        path: where the section stands in the YAML, for messages ("method_kwargs.gh").
+        path: where the section stands in the YAML, for messages ("method_kwargs.gh"); empty for the
+            top level.
 
     Raises:
-        UserError: an unknown key (with the nearest valid one), a wrong type, a missing key.
+        UserError: an unknown key (with the nearest valid one), a wrong type, a value outside its
+            range, a missing key.
     """
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     section = {} if section is None else section
     if not isinstance(section, Mapping):
@@ -35,34 +134,54 @@ def parse(cls: type[T], section: Mapping[str, Any] | None, path: str) -> T:
     for key in section:
         if key not in fields:
             raise UserError(
-                f"unknown key '{path}.{key}'.{nearest(str(key), fields)} "
-                f"Valid keys of {path}: {', '.join(fields)}."
+                f"unknown key '{_join(path, key)}'.{nearest(str(key), fields)} "
+                f"Valid keys{f' of {path}' if path else ''}: {', '.join(fields)}."
             )
-    values = {k: _check(section[k], hints[k], f"{path}.{k}") for k in section}
+    values = {}
+    for key in section:
+        where = _join(path, key)
+        try:
+            values[key] = check(section[key], hints[key], where)
+        except OutOfRange as error:
+            if str(error).startswith(f"{where}:"):  # not of a key further in, which has said it
+                raise OutOfRange(f"{error}{_way_out(fields[key])}") from None
+            raise
     for name, field in fields.items():
-        required = (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        )
-        if required and name not in values:
-            raise UserError(f"{path}.{name} is missing; it has no default. Set it in the YAML.")
-    return cls(**values)
+        if default_of(field) is MISSING and name not in values:
+            raise UserError(
+                f"{_join(path, name)} is missing; it has no default: expected "
+                f"{describe(hints[name])}. Set it in the YAML."
+            )
+    parsed = cls(**values)
+    for key, expected in getattr(parsed, "refusals", tuple)():
+        got = getattr(parsed, key)
+        raise OutOfRange(f"{_join(path, key)}: expected {expected}, got {got!r}.")
+    return parsed
 
 
-def _check(value: Any, hint: Any, path: str) -> Any:
-    """Return ``value`` as the hinted type (an int serves as a float), or raise a UserError."""
+def check(value: Any, hint: Any, path: str) -> Any:
+    """Return ``value`` as the hinted type (an int serves as a float).
+
+    Raises:
+        UserError: a wrong type.
+        OutOfRange: the right type, outside its range.
+    """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
+    if origin is Annotated:
+        try:
+            checked = check(value, args[0], path)
+        except UserError as error:
+            if str(error).startswith(f"{path}: expected") and not isinstance(error, OutOfRange):
+                raise _wrong(value, hint, path) from None  # in the words of the range, too
+            raise
+        for constraint in args[1:]:
+            if isinstance(constraint, Constraint) and not constraint.holds(checked):
+                raise OutOfRange(f"{path}: expected {describe(hint)}, got {value!r}.")
+        return checked
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None  # not "all defaults" of a section that may be absent
-        for option in args:
-            try:
-                return _check(value, option, path)
-            except UserError:
-                if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
-                    raise  # the message about the key inside says more than "expected a block"
-        raise _wrong(value, hint, path)
+        return _check_union(value, hint, path)
     if origin is Literal:
         if value not in args:
             options = ", ".join(str(a) for a in args)
@@ -79,7 +198,7 @@ def _check(value: Any, hint: Any, path: str) -> Any:
     if origin is list:
         if isinstance(value, str) or not hasattr(value, "__iter__") or isinstance(value, Mapping):
             raise _wrong(value, hint, path)
-        return [_check(v, args[0], f"{path}[{i}]") for i, v in enumerate(value)]
+        return [check(v, args[0], f"{path}[{i}]") for i, v in enumerate(value)]
     if origin is dict or hint is dict:
         if not isinstance(value, Mapping):
             raise _wrong(value, hint, path)
@@ -87,24 +206,92 @@ def _check(value: Any, hint: Any, path: str) -> Any:
     return _check_scalar(value, hint, path)
 
 
+def _check_union(value: Any, hint: Any, path: str) -> Any:
+    args = typing.get_args(hint)
+    if value is None and type(None) in args:
+        return None  # not "all defaults" of a section that may be absent
+    outside: OutOfRange | None = None
+    for option in args:
+        try:
+            return check(value, option, path)
+        except OutOfRange as error:
+            outside = outside or error
+        except UserError:
+            if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+                raise  # the message about the key inside says more than "expected a block"
+    if outside is not None:
+        raise outside
+    raise _wrong(value, hint, path)
+
+
 def _check_scalar(value: Any, hint: type, path: str) -> Any:
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
     if hint is float and isinstance(value, str):
         # YAML 1.1 reads 1e-4 (no dot) as text, and solo-learn's files are written that way.
         try:
-            return float(value)
+            value = float(value)
         except ValueError:
             raise _wrong(value, hint, path) from None
     if isinstance(value, bool) and hint is not bool:
         raise _wrong(value, hint, path)
+    if hint is float and isinstance(value, int | float):
+        if not math.isfinite(value):
+            raise _wrong(value, hint, path)
+        return float(value)
     if not isinstance(value, hint):
         raise _wrong(value, hint, path)
     return value
 
 
+_WORDS = {
+    float: "a number",
+    int: "a whole number",
+    str: "text",
+    bool: "true or false",
+    dict: "a block of keys",
+    type(None): "null",
+}
+_PLURALS = {float: "numbers", int: "whole numbers", str: "texts"}
+
+
+def describe(hint: Any) -> str:
+    """A type and its range in words: "a number above 0", "one of all, cross_domain", "or null"."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        text = describe(args[0])
+        for constraint in args[1:]:
+            if isinstance(constraint, Constraint):
+                text = constraint.expected(text)
+        return text
+    if origin in (Union, types.UnionType):
+        kinds = [arg for arg in args if not (arg is int and float in args)]
+        return " or ".join(dict.fromkeys(describe(kind) for kind in kinds))
+    if origin is Literal:
+        return f"one of {', '.join(str(a) for a in args)}"
+    if origin is list:
+        inner = args[0]
+        kind = typing.get_args(inner)[0] if typing.get_origin(inner) is Annotated else inner
+        text = f"a list of {_PLURALS.get(kind, 'values')}"
+        return describe(inner).replace(_WORDS[kind], text, 1) if kind in _PLURALS else text
+    return _WORDS.get(origin or hint, "a block of keys" if hint is not Any else "any value")
+
+
+def default_of(field: "dataclasses.Field[Any]") -> Any:
+    """A field's default, or ``MISSING`` where there is none."""
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _way_out(field: "dataclasses.Field[Any]") -> str:
+    default = default_of(field)
+    if default is MISSING:
+        return " Set it to a value in that range."
+    return f" Set it to a value in that range, or leave it out for the default, {default}."
+
+
+def _join(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
 def _wrong(value: Any, hint: Any, path: str) -> UserError:
-    expected = getattr(hint, "__name__", None) if not typing.get_args(hint) else None
-    return UserError(
-        f"{path}: expected {expected or hint}, got {value!r} ({type(value).__name__})."
-    )
+    return UserError(f"{path}: expected {describe(hint)}, got {value!r} ({type(value).__name__}).")

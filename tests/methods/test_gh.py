@@ -136,7 +136,7 @@ def test_bf16_autocast(tmp_path):
         ({"method_kwargs__gh__num_directions": 10}, "exact simplex only in dimension 9 or more"),
         ({"method_kwargs__gh__tempreature": 1.0}, r"gh.tempreature'. Did you mean 'temperature'"),
         ({"method_kwargs__gh__warmup": "half"}, "gh.warmup: expected a number of epochs"),
-        ({"method_kwargs__gh__num_iters": "many"}, "gh.num_iters: expected int"),
+        ({"method_kwargs__gh__num_iters": "many"}, "gh.num_iters: expected a whole number"),
         ({"method_kwargs__gh__memory_dtype": "int8"}, "expected one of float32"),
     ],
 )

@@ -74,7 +74,7 @@ def test_solo_learns_yaml():
         ({"color_jitter": {"hue": 0.6}}, "color_jitter.hue: expected 0 to 0.5, got 0.6"),
         ({"color_jitter": {"contrast": -1}}, "color_jitter.contrast: expected 0 to inf, got -1"),
         ({"crop_size": 0}, r"\[0\].crop_size: expected 1 to inf, got 0"),
-        ({"crop_size": "32"}, r"\[0\].crop_size: expected int, got '32'"),
+        ({"crop_size": "32"}, r"\[0\].crop_size: expected a whole number, got '32'"),
         ({"gaussian_blur": {"sigma": [2.0, 1.0]}}, r"sigma: expected \[min, max\] in pixels"),
         ({"mean": [0.5]}, r"mean: expected 3 numbers in \[0, 1\], got \[0.5\]"),
         ({"std": [0.0, 0.5, 0.5]}, "std: expected numbers above 0"),
