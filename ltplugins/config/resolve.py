@@ -32,7 +32,7 @@ from ltplugins.data.schema import DaliConfig, DataConfig, parse_data_config
 log = logging.getLogger(__name__)
 
 
-_SECTIONS: dict[str, type] = {
+SECTIONS: dict[str, type] = {
     "backbone": BackboneConfig,
     "data": DataConfig,
     "optimizer": OptimizerConfig,
@@ -84,7 +84,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> DictConfig:
     if isinstance(plain["optimizer"], dict):
         # solo-learn scales the first but never defaults it; 0.1 is what all its files say.
         plain["optimizer"] = {"classifier_lr": 0.1, "weight_decay": 0.0, **plain["optimizer"]}
-    for name, section in _SECTIONS.items():
+    for name, section in SECTIONS.items():
         if name in plain or name in _REQUIRED_SECTIONS:
             parsed: Any = (
                 parse_data_config(plain["data"] or {})
@@ -124,10 +124,10 @@ def _own_defaults(name: str, parsed: Any) -> dict[str, Any]:
 
 
 def _check_top_level(plain: dict[str, Any]) -> None:
-    valid = {*_SECTIONS, *_SCALARS, *_ELSEWHERE, *trainer_keys()}
+    valid = {*SECTIONS, *_SCALARS, *_ELSEWHERE, *trainer_keys()}
     for key in plain:
         if key not in valid:
-            ours = sorted({*_SECTIONS, *_SCALARS, *_ELSEWHERE})
+            ours = sorted({*SECTIONS, *_SCALARS, *_ELSEWHERE})
             raise UserError(
                 f"unknown key '{key}'.{nearest(key, valid)} Valid: {', '.join(ours)}, and the "
                 f"arguments of Lightning's Trainer."

@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ from ltplugins.runs.checkpoint import TrainedRun, open_run
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import MetricsLogger
 from ltplugins.runs.model import load_trained
-from ltplugins.stages.evaluate import quote_run
+from ltplugins.stages.command import quote_run
+from ltplugins.stages.keys import typed_keys
 from ltplugins.stages.launch import launch
 from ltplugins.stages.pretrain import build_trainer, checkpoint_to_resume, describe_split
 from ltplugins.training.balancer import BalanceConfig, ClassifierBalancer, check_balance
@@ -220,7 +222,7 @@ def _compare(first: TrainedRun, out: Path, class_counts: Any) -> dict[str, Any] 
     return scores
 
 
-def main(command: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``scripts/balance.py`` and ``ltplugins balance``; see :func:`launch`."""
-    sys.argv[1:] = [quote_run(argument) for argument in sys.argv[1:]]
-    launch(balance, "balance", command)
+    words = [quote_run(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    launch(balance, "balance", lambda _: typed_keys(BalanceConfig), words)

@@ -4,42 +4,56 @@
 import dataclasses
 import logging
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json
-from ltplugins.core.schema import parse
+from ltplugins.core.schema import AtLeast, parse
 from ltplugins.data.imbalance import make_split
 from ltplugins.data.sources.build import has_test_part
 from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
 from ltplugins.eval.protocol import EvalConfig, evaluate_features
 from ltplugins.report.table import RunResult, results_table
 from ltplugins.runs.checkpoint import open_run
+from ltplugins.stages.command import quote_run
+from ltplugins.stages.keys import typed_keys
 from ltplugins.stages.launch import launch
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """``ltplugins evaluate``: its keys. ``device``: auto, cpu, cuda, as torch writes them."""
+
+    run: str
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    device: str = "auto"
+    batch_size: Annotated[int, AtLeast(1)] = 256
+
+
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate ``cfg.run`` and write ``results.json`` beside it; return what was written.
 
-    Keys: ``run``, ``eval`` (see EvalConfig; a run's own ``eval`` block is overridden by the one
-    given), ``device`` (auto, cpu, cuda), ``batch_size``.
+    Keys: see :class:`EvaluateConfig`; a run's own ``eval`` block is overridden by the one given.
 
     Raises:
         UserError: no such run, no test part, anything that the protocols refuse.
     """
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError("run is missing: ltplugins evaluate RUN, a run folder or a checkpoint.")
-    options = parse(EvalConfig, OmegaConf.to_container(cfg.eval, resolve=True), "eval")  # type: ignore[arg-type]
-    run = open_run(cfg.run)
+    given = parse(EvaluateConfig, OmegaConf.to_container(cfg, resolve=True), "")  # type: ignore[arg-type]
+    options = given.eval
+    run = open_run(given.run)
     if not has_test_part(run.cfg.data):
         raise UserError("the run's config names no test images. Set data.val_path in config.yaml.")
-    extract = FeatureExtractor(run, find_device(cfg.device), cfg.batch_size)
+    extract = FeatureExtractor(run, find_device(given.device), given.batch_size)
     split = make_split(
         extract.train.targets, extract.train.num_classes, run.cfg.data.get("imbalance")
     )
@@ -77,16 +91,7 @@ def _show(cfg: DictConfig) -> None:
     make_console().print(f"written: {open_run(cfg.run).path / 'results.json'}", highlight=False)
 
 
-def quote_run(argument: str) -> str:
-    """Quote a path for Hydra, whose grammar stops at "=", "," and blanks."""
-    key, _, path = argument.partition("=")
-    if key != "run" or path[:1] in ("'", '"'):
-        return argument
-    escaped = path.replace("'", r"\'")
-    return f"run='{escaped}'"
-
-
-def main(command: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``scripts/evaluate.py`` and ``ltplugins evaluate``; see :func:`launch`."""
-    sys.argv[1:] = [quote_run(argument) for argument in sys.argv[1:]]
-    launch(_show, "evaluate", command)
+    words = [quote_run(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    launch(_show, "evaluate", lambda _: typed_keys(EvaluateConfig), words)

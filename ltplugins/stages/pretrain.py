@@ -4,6 +4,7 @@
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ltplugins.data.sources.base import content_hash
 from ltplugins.host.build import build_model
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import MetricsLogger
+from ltplugins.stages.keys import run_keys
 from ltplugins.stages.launch import launch
 from ltplugins.stages.sweep import is_multirun
 from ltplugins.training.checkpoint import RunCheckpoint, continue_metrics
@@ -180,11 +182,12 @@ def _show_start(cfg: DictConfig, data: LTDataModule, model: Any, host: str) -> N
     log.info("%s, %.1f M parameters; run folder %s", cfg.backbone.name, params, cfg.output_dir)
 
 
-def main(command: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``scripts/pretrain.py`` and ``ltplugins pretrain``; see :func:`launch`."""
-    if is_multirun(sys.argv[1:]):
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if is_multirun(arguments):
         from ltplugins.stages import multirun
 
-        multirun.main("pretrain")
+        multirun.main(arguments, "pretrain")
         return
-    launch(pretrain, "pretrain", command)
+    launch(pretrain, "pretrain", run_keys, arguments)

@@ -18,7 +18,7 @@ import torch
 import ltplugins
 from ltplugins.config.resolve import resolve
 from ltplugins.data.datamodule import LTDataModule
-from ltplugins.stages.demo import compose_packaged
+from ltplugins.stages.compose import compose_packaged
 
 ROUNDS = 9
 METHODS = {

@@ -16,7 +16,7 @@ from ltplugins.losses.iccl import balance_loss
 from ltplugins.runs.checkpoint import open_run
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.balance import balance
-from ltplugins.stages.demo import compose_packaged
+from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report

@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ltplugins.core.errors import UserError
-from ltplugins.stages.demo import compose_packaged
+from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from ltplugins.core.errors import UserError
 from ltplugins.losses.gml import distillation_loss
 from ltplugins.methods.parts.class_prior import training_class_counts
-from ltplugins.stages.demo import compose_packaged
+from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
