@@ -14,46 +14,48 @@ from omegaconf import DictConfig, OmegaConf
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json
-from ltplugins.core.schema import AtLeast, parse
+from ltplugins.core.ranges import AtLeast
+from ltplugins.core.schema import parse
 from ltplugins.data.imbalance import make_split
 from ltplugins.data.sources.build import has_test_part
 from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
 from ltplugins.eval.protocol import EvalConfig, evaluate_features
 from ltplugins.report.table import RunResult, results_table
 from ltplugins.runs.checkpoint import open_run
+from ltplugins.stages.blocks import typed_keys
 from ltplugins.stages.command import quote_run
-from ltplugins.stages.keys import typed_keys
 from ltplugins.stages.launch import launch
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
-    """``ltplugins evaluate``: its keys. ``device``: auto, cpu, cuda, as torch writes them."""
+class EvaluateKeys:
+    """``ltplugins evaluate``: its keys. A run's own ``eval`` block is overridden by this one."""
 
-    run: str
+    run: str  # a run folder or a checkpoint
     eval: EvalConfig = field(default_factory=EvalConfig)
-    device: str = "auto"
+    device: str = "auto"  # auto, cpu, cuda, cuda:1
     batch_size: Annotated[int, AtLeast(1)] = 256
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate ``cfg.run`` and write ``results.json`` beside it; return what was written.
 
-    Keys: see :class:`EvaluateConfig`; a run's own ``eval`` block is overridden by the one given.
+    Keys: see :class:`EvaluateKeys`.
 
     Raises:
-        UserError: no such run, no test part, anything that the protocols refuse.
+        UserError: a wrong key or value, no such run, no test part, anything that the protocols
+            refuse.
     """
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError("run is missing: ltplugins evaluate RUN, a run folder or a checkpoint.")
-    given = parse(EvaluateConfig, OmegaConf.to_container(cfg, resolve=True), "")  # type: ignore[arg-type]
-    options = given.eval
-    run = open_run(given.run)
+    asked = parse(EvaluateKeys, OmegaConf.to_container(cfg, resolve=True), "")  # type: ignore[arg-type]
+    options = asked.eval
+    run = open_run(asked.run)
     if not has_test_part(run.cfg.data):
         raise UserError("the run's config names no test images. Set data.val_path in config.yaml.")
-    extract = FeatureExtractor(run, find_device(given.device), given.batch_size)
+    extract = FeatureExtractor(run, find_device(asked.device), asked.batch_size)
     split = make_split(
         extract.train.targets, extract.train.num_classes, run.cfg.data.get("imbalance")
     )
@@ -94,4 +96,4 @@ def _show(cfg: DictConfig) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``scripts/evaluate.py`` and ``ltplugins evaluate``; see :func:`launch`."""
     words = [quote_run(word) for word in (sys.argv[1:] if arguments is None else arguments)]
-    launch(_show, "evaluate", lambda _: typed_keys(EvaluateConfig), words)
+    launch(_show, "evaluate", lambda _: typed_keys(EvaluateKeys), words)

@@ -18,9 +18,9 @@ from omegaconf import DictConfig
 
 from ltplugins.config.resolve import resolve
 from ltplugins.core.errors import UserError
+from ltplugins.stages.blocks import config_blocks, run_keys
 from ltplugins.stages.command import quote, read_command
 from ltplugins.stages.compose import Composer, compose_packaged, parse_words
-from ltplugins.stages.keys import run_keys
 
 # Repetitions of one experiment: their runs are averaged. Any other swept key makes rows of its own.
 REPETITIONS = ("seed", "data.imbalance.class_order", "data.imbalance.split_seed")
@@ -178,7 +178,7 @@ def _default_folder(cfg: Any) -> str:
 
 def _resolved(composer: Composer, overrides: Sequence[str]) -> DictConfig:
     try:
-        return resolve(composer.compose(overrides))
+        return resolve(composer.compose(overrides), config_blocks)
     except UserError as error:
         words = " ".join((composer.name, *overrides))
         raise UserError(f"{words}: {error} Nothing was trained.") from None

@@ -32,7 +32,7 @@ def ltplugins(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (("pretrain", "--confg-name", "x"), "unrecognized arguments: --confg-name"),
         (("evaluate", "x.ckpt", "eval.knn.kk=3"), "unknown key 'eval.knn.kk'. Did you mean 'k'?"),
         (("evaluate", "x.ckpt", "devise=cpu"), "unknown key 'devise'. Did you mean 'device'?"),
-        (("balance", "x", "epoch=3"), "unknown key 'balance.epoch'. Did you mean 'epochs'?"),
+        (("balance", "x", "epoch=3"), "unknown key 'epoch'. Did you mean 'epochs'?"),
         (("balance", "x", "init=freshh"), "expected one of stage_1, fresh"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
@@ -43,9 +43,9 @@ def test_one_line_exit_code_2_no_folder(arguments, text, tmp_path, monkeypatch, 
         main(arguments)
     shown = capsys.readouterr()
     assert end.value.code == 2
-    *_, last = shown.err.splitlines()
-    assert last.startswith("error: ")
-    assert text in last
+    (line,) = shown.err.splitlines()
+    assert line.startswith("error: ")
+    assert text in line
     assert shown.out == ""
     assert list(tmp_path.iterdir()) == []
 

@@ -4,12 +4,13 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from ltplugins.config.resolve import resolve
 from ltplugins.core.errors import UserError
+from ltplugins.stages.blocks import config_blocks, run_keys
 from ltplugins.stages.command import PACKAGED, read_command
 from ltplugins.stages.compose import Composer, compose_packaged
-from ltplugins.stages.keys import run_keys
 from tests.kit.paths import ROOT
 
 
@@ -39,10 +40,8 @@ def composer() -> Composer:
     ],
 )
 def test_what_needs_no_plus(words, key, value, composer):
-    from omegaconf import OmegaConf
-
     cfg = composer.compose(words)
-    resolve(cfg)
+    resolve(cfg, config_blocks)
     found = OmegaConf.select(cfg, key)
     assert found is not None if value is ... else found == value
 
@@ -60,12 +59,11 @@ def test_a_tilde_takes_a_key_away(composer):
         (["schedule=cifr"], r"^unknown schedule 'cifr'. Did you mean 'cifar'\?"),
         (["eval=defalt"], r"^unknown eval 'defalt'. Did you mean 'default'\?"),
         (
-            ["method_kwargs.temprature=1"],
-            r"^unknown key 'method_kwargs.temprature'. Did you mean 'temperature'\? .*"
-            r"A key that it does not list: \+method_kwargs.temprature=1$",
+            ["optimizer.kwargs.momentun=1"],
+            r"^unknown key 'optimizer.kwargs.momentun'. Did you mean 'momentum'\? .*"
+            r"A key that it does not list: \+optimizer.kwargs.momentun=1$",
         ),
-        (["method_kwargs.gh.weight=1"], r"unknown key 'method_kwargs.gh.weight'.*has: nothing"),
-        (["optimizer.kwargs.momentun=1"], r"momentun'. Did you mean 'momentum'\?"),
+        (["backbone.kwargs.depth=1"], r"unknown key 'backbone.kwargs.depth'.*has: nothing"),
         (["~sed"], r"^unknown key 'sed'. Did you mean 'seed'\?"),
         (["seed"], "^cannot read 'seed': expected key=value"),
         (["output_dir=a=b"], "quotes of its own: \"output_dir='a=b'\""),
@@ -87,6 +85,12 @@ def test_a_word_that_is_wrong_is_told_in_one_line(words, text, composer):
         (["+optimizer.lrr=1"], r"unknown key 'optimizer.lrr'. Did you mean 'lr'\?"),
         (["enable_progres_bar=false"], r"Did you mean 'enable_progress_bar'\?"),
         (["seed.x=3"], "seed: expected"),
+        (["method_kwargs.temprature=1"], r"temprature'. Did you mean 'temperature'\?"),
+        (["method_kwargs.gh.weight=1"], "unknown key 'method_kwargs.gh'"),
+        (
+            ["method=gh_simclr", "method_kwargs.gh.temprature=1"],
+            r"unknown key 'method_kwargs.gh.temprature'. Did you mean 'temperature'\?",
+        ),
         (["data.engine=batchd"], r"data.engine: expected one of .*Did you mean 'batched'\?"),
         (["data=fashion_pack", "data={enginee: dali}"], r"unknown key 'data.enginee'"),
     ],
@@ -94,7 +98,7 @@ def test_a_word_that_is_wrong_is_told_in_one_line(words, text, composer):
 def test_keys_of_typed_blocks_are_left_to_their_parser(words, text, composer):
     cfg = composer.compose(words)
     with pytest.raises(UserError, match=text):
-        resolve(cfg)
+        resolve(cfg, config_blocks)
 
 
 def test_a_file_that_chooses_from_no_such_group():
