@@ -37,10 +37,11 @@ from ltplugins.runs.model import load_trained
 from ltplugins.stages.blocks import typed_keys
 from ltplugins.stages.command import quote_run
 from ltplugins.stages.launch import launch
-from ltplugins.stages.pretrain import build_trainer, checkpoint_to_resume, describe_split
+from ltplugins.stages.pretrain import describe_split
 from ltplugins.training.balancer import BalanceConfig, ClassifierBalancer
-from ltplugins.training.checkpoint import RunCheckpoint
+from ltplugins.training.checkpoint import RunCheckpoint, checkpoint_to_resume
 from ltplugins.training.progress import RunProgress
+from ltplugins.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
 

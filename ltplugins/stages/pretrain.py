@@ -11,15 +11,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.callbacks import LearningRateMonitor
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 import ltplugins
 from ltplugins.config.identity import identity
 from ltplugins.config.resolve import check_method, resolve
-from ltplugins.config.trainer import trainer_arguments
-from ltplugins.core.errors import UserError
 from ltplugins.data.datamodule import LTDataModule
 from ltplugins.data.sources.base import content_hash
 from ltplugins.host.build import build_model
@@ -28,10 +24,10 @@ from ltplugins.runs.metrics import MetricsLogger
 from ltplugins.stages.blocks import config_blocks, run_keys
 from ltplugins.stages.launch import launch
 from ltplugins.stages.sweep import is_multirun
-from ltplugins.training.checkpoint import RunCheckpoint, continue_metrics
-from ltplugins.training.faults.ranks import EndTogether, set_timeout, watch_parent, watch_ranks
+from ltplugins.training.checkpoint import RunCheckpoint, checkpoint_to_resume
+from ltplugins.training.faults.ranks import watch_parent
 from ltplugins.training.progress import RunProgress
-from ltplugins.training.seeds import EpochSeed
+from ltplugins.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
 
@@ -103,67 +99,6 @@ def describe_split(data: LTDataModule) -> dict[str, Any]:
         "class_counts": [int(n) for n in data.class_counts],
         "class_names": [str(n) for n in data.class_names],
     }
-
-
-def build_trainer(cfg: DictConfig, progress: RunProgress, logger: MetricsLogger) -> pl.Trainer:
-    """The Trainer of a stage: Lightning's arguments from the config, our loggers and seeds."""
-    kwargs = trainer_arguments(cfg)
-    loggers: list[Any] = [logger]
-    if OmegaConf.select(cfg, "wandb.enabled"):
-        loggers += _wandb_logger(cfg)
-    callbacks = [EndTogether(), EpochSeed(cfg.seed), LearningRateMonitor("epoch")]
-    if kwargs.pop("enable_progress_bar", True):
-        callbacks.append(progress)
-    # Our samplers shard themselves; our own callback saves.
-    fixed = {"use_distributed_sampler": False, "enable_checkpointing": False, "logger": loggers}
-    defaults = {"num_sanity_val_steps": 0, "enable_model_summary": False}
-    try:
-        trainer = pl.Trainer(**{**defaults, **kwargs, **fixed, "callbacks": callbacks})
-    except (TypeError, ValueError, MisconfigurationException) as error:
-        raise UserError(f"Lightning's Trainer does not take its arguments: {error}") from error
-    watch_ranks(trainer)
-    set_timeout(trainer, OmegaConf.select(cfg, "rank_timeout"))
-    return trainer
-
-
-def _wandb_logger(cfg: DictConfig) -> list[Any]:
-    """Weights & Biases, if its package is installed; metrics.csv is written in any case."""
-    try:
-        import wandb  # noqa: F401
-        from lightning.pytorch.loggers import WandbLogger
-    except ImportError:
-        log.warning("wandb.enabled is true and wandb is not installed: metrics.csv only.")
-        return []
-    options = cfg.wandb
-    return [
-        WandbLogger(
-            name=cfg.name, project=options.project, entity=options.entity, offline=options.offline
-        )
-    ]
-
-
-def checkpoint_to_resume(cfg: DictConfig, run: RunFolder, logger: MetricsLogger) -> str | None:
-    """Where to go on from: the config's file or the folder's last checkpoint, None to start.
-
-    Raises:
-        UserError: the file does not exist, or resuming is turned off and the folder has one.
-    """
-    given = OmegaConf.select(cfg, "resume_from_checkpoint")
-    if given is not None:
-        if not Path(given).exists():
-            raise UserError(f"resume_from_checkpoint: {given} does not exist.")
-        return str(given)
-    last = run.last_checkpoint
-    if last is None:
-        return None
-    if not cfg.auto_resume.enabled:
-        raise UserError(
-            f"{run.path} holds an interrupted run and auto_resume.enabled is false. Enable it to "
-            f"go on, or set output_dir to a new folder."
-        )
-    continue_metrics(logger, last)
-    log.info("going on from %s", last)
-    return str(last)
 
 
 def _show_start(cfg: DictConfig, data: LTDataModule, model: Any, host: str) -> None:
