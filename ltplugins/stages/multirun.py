@@ -108,10 +108,10 @@ def is_finished(sweep: Sweep, member: Member) -> bool:
     if not (run.path / "run.json").exists() or run.last_checkpoint is None:
         return False
     facts = run.read()
-    there = facts["identity"]
+    there = facts.identity
     here = json.loads(json.dumps(identity(member.cfg, there["world_size"]), default=str))
     rows = differences(there, here)
-    return "finished" in facts and all(row.partition(":")[0] in _OF_THE_DATA for row in rows)
+    return facts.finished is not None and all(row.partition(":")[0] in _OF_THE_DATA for row in rows)
 
 
 def _train(sweep: Sweep, member: Member) -> None:

@@ -3,15 +3,12 @@
 
 import logging
 import sys
-import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import ltplugins
 from ltplugins.config.identity import identity
@@ -19,15 +16,12 @@ from ltplugins.config.resolve import check_method, resolve
 from ltplugins.data.datamodule import LTDataModule
 from ltplugins.data.sources.base import content_hash
 from ltplugins.host.build import build_model
-from ltplugins.runs.folder import RunFolder
-from ltplugins.runs.metrics import MetricsLogger
+from ltplugins.runs.facts import Origin, SplitFacts
 from ltplugins.stages.blocks import config_blocks, run_keys
 from ltplugins.stages.launch import launch
 from ltplugins.stages.sweep import is_multirun
-from ltplugins.training.checkpoint import RunCheckpoint, checkpoint_to_resume
 from ltplugins.training.faults.ranks import watch_parent
-from ltplugins.training.progress import RunProgress
-from ltplugins.training.trainer import build_trainer
+from ltplugins.training.fit import Job, Training
 
 log = logging.getLogger(__name__)
 
@@ -53,52 +47,25 @@ def pretrain(cfg: DictConfig) -> Path:
     pl.seed_everything(cfg.seed, workers=False, verbose=False)
     data = LTDataModule(cfg)
     cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
-    run = RunFolder(cfg.output_dir)
-    progress = RunProgress(str(cfg.method), cfg.optimizer.batch_size)
-    logger = MetricsLogger(run.metrics)
-    trainer = build_trainer(cfg, progress, logger)
-    model = build_model(cfg, trainer.world_size, data.record.small_stem)
-
-    facts = {"host": HOST.label, "split": describe_split(data), "method": cfg.method}
-    what = identity(cfg, trainer.world_size)
+    training = Training(cfg, cfg.output_dir, str(cfg.method))
+    model = build_model(cfg, training.world_size, data.record.small_stem)
+    what = identity(cfg, training.world_size)
     what |= {"split_hash": data.split.hash, "data_hash": content_hash(data.source)}
     if data.ood_source is not None:
         what["ood_hash"] = content_hash(data.ood_source)
-    is_first = getattr(rank_zero_only, "rank", 0) == 0
-    # A rank that another launcher has started decides as the first one does, or it would wait.
-    is_finished = run.open(cfg, what, facts) if is_first else run.look(what)
-    if is_finished:
-        log.info("%s is complete: nothing to train.", run.path)
-        run.close()
-        return run.path
-    if is_first:
-        _show_start(cfg, data, model, HOST.describe())
-    checkpoint = checkpoint_to_resume(cfg, run, logger)
-    meta = {**facts, "config": OmegaConf.to_container(cfg, resolve=True), "identity": what}
-    trainer.callbacks.append(  # type: ignore[attr-defined]
-        RunCheckpoint(run.checkpoints, meta, cfg.checkpoint.frequency, cfg.checkpoint.keep_prev)
+    job = Job(
+        model=model,
+        data=data,
+        config=cfg,
+        identity=what,
+        origin=Origin(
+            method=str(cfg.method),
+            host=HOST.label,
+            split=SplitFacts.of(data.split, data.class_names),
+        ),
+        announce=lambda: _show_start(cfg, data, model, HOST.describe()),
     )
-    started = time.perf_counter()
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
-    if trainer.is_global_zero and not trainer.interrupted:
-        run.update(
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=round(time.perf_counter() - started, 1),
-            images_per_second=round(progress.images_per_second, 1),
-        )
-    run.close()
-    return run.path
-
-
-def describe_split(data: LTDataModule) -> dict[str, Any]:
-    """What a number needs to say about its training images."""
-    return {
-        "description": data.split.description,
-        "hash": data.split.hash,
-        "num_samples": data.num_samples,
-        "class_counts": [int(n) for n in data.class_counts],
-        "class_names": [str(n) for n in data.class_names],
-    }
+    return training.fit(job)
 
 
 def _show_start(cfg: DictConfig, data: LTDataModule, model: Any, host: str) -> None:

@@ -15,6 +15,7 @@ from ltplugins.eval.features import cached_features
 from ltplugins.report.embed import embed_2d, pick_points
 from ltplugins.report.pages.write import write_report
 from ltplugins.report.table import RunResult, group_runs, results_table
+from ltplugins.runs.facts import RunFacts
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_metrics
 
@@ -144,15 +145,15 @@ def _curves(path: Path) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
     return chosen
 
 
-def _info(results: dict[str, Any], facts: dict[str, Any]) -> dict[str, str]:
+def _info(results: dict[str, Any], facts: RunFacts) -> dict[str, str]:
     return {
         "data": f"{results['dataset']}, {results['split']['description']}",
         "split": results["split"]["hash"][:16],
         "seed": str(results["seed"]),
         "epochs": str(results["epoch"]),
         "host": str(results["host"]),
-        "commit": str(facts.get("git")),
-        "versions": ", ".join(f"{k} {v}" for k, v in list(facts["packages"].items())[:4]),
-        "training": f"{facts.get('seconds', 0) / 60:.1f} min, "
-        f"{facts.get('images_per_second', 0):.0f} images/s",
+        "commit": str(facts.git),
+        "versions": ", ".join(f"{k} {v}" for k, v in list(facts.packages.items())[:4]),
+        "training": f"{(facts.seconds or 0) / 60:.1f} min, "
+        f"{facts.images_per_second or 0:.0f} images/s",
     }

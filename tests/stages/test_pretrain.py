@@ -27,7 +27,7 @@ def test_a_resumed_run_equals_the_unbroken_one(method, epoch, batch, tmp_path, m
     whole = pretrain(tiny_config(tmp_path, method, **changes, output_dir=str(tmp_path / "whole")))
     cfg = tiny_config(tmp_path, method, **changes, output_dir=str(tmp_path / "broken"))
     interrupted(cfg, epoch, batch, monkeypatch)
-    assert "finished" not in RunFolder(tmp_path / "broken").read()
+    assert RunFolder(tmp_path / "broken").read().finished is None
     assert_same_run(whole, pretrain(cfg))
 
 

@@ -135,7 +135,7 @@ def test_it_trains(path, tiny_data, tmp_path, monkeypatch):
     out = tmp_path / "run"
     pretrain(shrink(cfg, path.parent.name, tiny_data, out))
     run = RunFolder.existing(out)
-    assert "finished" in run.read()
+    assert run.read().finished
     assert run.last_checkpoint is not None
     assert OmegaConf.load(out / "config.yaml").method == cfg.method
 
