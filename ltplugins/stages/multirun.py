@@ -28,6 +28,7 @@ from ltplugins.config.identity import differences, identity
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_text
+from ltplugins.eval.results import Results
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.command import PACKAGED, quote
 from ltplugins.stages.launch import QUIET, guarded, set_up_logging
@@ -182,8 +183,7 @@ def _is_evaluated(run: RunFolder, options: dict[str, Any]) -> bool:
         return False
     if run.results.stat().st_mtime_ns < run.last_checkpoint.stat().st_mtime_ns:
         return False
-    results = json.loads(run.results.read_text(encoding="utf-8"))
-    return results.get("options") == json.loads(json.dumps(options))
+    return Results.read(run.results).options == options
 
 
 def summarise(sweep: Sweep) -> bool:

@@ -177,5 +177,5 @@ def test_a_run_on_a_list_is_evaluated_by_groups(folder, tiny_data, tmp_path):
         {"run": str(tmp_path / "run"), "eval": cfg.eval, "device": "cpu", "batch_size": 8}
     )
     results = evaluate(options)
-    assert set(results["groups"]) == {"threshold", "tercile"}
-    assert len(results["protocols"]) == 2
+    assert set(results.groups) == {"threshold", "tercile"}
+    assert len(results.protocols) == 2
