@@ -182,5 +182,5 @@ def test_durations(value, epochs):
 
 @pytest.mark.parametrize("value", [-1, "-1%", "150%", "x%", "nan%", "10", True])
 def test_wrong_durations(value):
-    with pytest.raises(UserError, match="^x: expected .* such as '50%'"):
+    with pytest.raises(UserError, match=r"^x: expected .* such as '50%'"):
         check(value, Duration, "x")
