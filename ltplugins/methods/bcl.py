@@ -32,7 +32,8 @@ from ltplugins.core.distributed import gather_no_grad
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, Below
 from ltplugins.data.augment.strength import Boost
-from ltplugins.losses.bcl import boost_strengths, image_losses, update_memory
+from ltplugins.losses.bcl import boost_strengths, image_losses
+from ltplugins.losses.terms.memory import update_memory
 from ltplugins.methods.wrapper import Wrapper
 
 # I: one operation, magnitudes 10 + 20 h. D: two, 5 + 25 h u with u from [0, 1] per image.

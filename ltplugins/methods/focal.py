@@ -20,9 +20,9 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor, nn
 
-from ltplugins.core.distributed import gather_no_grad, gather_with_offset, world_size
+from ltplugins.core.distributed import gather_no_grad, gather_with_offset, rank_share
 from ltplugins.core.ranges import Above, AtLeast
-from ltplugins.losses.focal import focal_loss, focal_terms, focal_weight
+from ltplugins.losses.focal import focal_nt_xent
 from ltplugins.methods.method import Method
 
 
@@ -79,14 +79,22 @@ class FocalMixin(Method):
         all_z, offset = gather_with_offset(z)
         all_ids = gather_no_grad(ids)
         options = self.focal
-        terms = focal_terms(z, ids, all_z, all_ids, temperature=options.temperature, offset=offset)
-        weight = focal_weight(terms, options.gamma, detach=options.detach_weight)
+        focal = focal_nt_xent(
+            z,
+            ids,
+            temperature=options.temperature,
+            gamma=options.gamma,
+            detach_weight=options.detach_weight,
+            all_z=all_z,
+            all_ids=all_ids,
+            offset=offset,
+        )
         # The mean over ranks is then that over anchors, in a last batch of uneven ranks too.
-        share = world_size() * len(z) / len(all_z)
-        nce_loss = focal_loss(terms, weight) * share
+        share = rank_share(len(z), len(all_z))
+        nce_loss = focal.loss * share
         metrics = {
             "train_nce_loss": nce_loss.detach(),
-            "train_focal_weight": weight.detach().mean() * share,
+            "train_focal_weight": focal.weight.detach().mean() * share,
         }
         self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=len(batch[0]))
         return nce_loss + out["loss"]

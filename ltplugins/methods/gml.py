@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from ltplugins.core.distributed import gather_no_grad, world_size
+from ltplugins.core.distributed import gather_no_grad, rank_share
 from ltplugins.core.errors import UserError
 from ltplugins.core.precision import at_least_float32
 from ltplugins.losses.gml import (
@@ -191,7 +191,7 @@ class GMLMixin(ClassPrior):
         if self.knn_eval:
             self.knn(train_features=feats[0].detach(), train_targets=targets)
         # DDP averages over ranks; this makes it the mean over images, whatever each rank has.
-        share = world_size() * len(targets) / len(gather_no_grad(targets))
+        share = rank_share(len(targets), len(gather_no_grad(targets)))
         return share * (terms.total + out["loss"] + keys.get("loss", 0.0))
 
     def _contrast(

@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from ltplugins.core.distributed import gather_no_grad, rank, world_size
+from ltplugins.core.distributed import gather_no_grad, rank, rank_share, world_size
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast, Below
 from ltplugins.core.seeding import mix_seed
@@ -158,7 +158,7 @@ class ICCLMixin(Method):
         self._log_step(clean, clean_losses, mixed_losses, clean_weight, own)
         self._update_centroids(all_z, all_targets)
         # DDP averages over ranks: a rank with fewer pairs counts for less.
-        share = pairs * world_size() / len(all_targets)
+        share = rank_share(pairs, len(all_targets))
         total = clean_weight * self._total(clean_losses) + mixed_weight * self._total(mixed_losses)
         return share * total
 

@@ -157,14 +157,12 @@ class MTTVMixin(Method):
         Each rank does the similarities of its own anchors only; the log of the mean is of all.
         """
         all_u, offset = gather_with_offset(u)
-        candidates = torch.cat([all_u, gather_no_grad(v)])  # (2M, D)
-        query_rows = offset + torch.arange(len(u), device=u.device)
-        key_rows = query_rows + len(all_u)
         probs = filtered_log_probs(
-            torch.cat([u, v]),
-            candidates,
-            torch.cat([query_rows, key_rows]),
-            torch.cat([key_rows, query_rows]),
+            u,
+            v,
+            all_u=all_u,
+            all_v=gather_no_grad(v),
+            offset=offset,
             temperature=self.mttv.temperature,
             lower=self.mttv.lower,
             upper=self.mttv.upper,

@@ -50,7 +50,7 @@ def test_loss_is_the_focal_loss_of_both_views_and_the_class_loss(tmp_path):
     indexes, views, targets = noise()
     feats = [twin.backbone(view) for view in views]
     z = torch.cat([twin.projector(f) for f in feats])
-    expected = focal_nt_xent(z, indexes.repeat(2), temperature=0.2, gamma=2.0)
+    expected = focal_nt_xent(z, indexes.repeat(2), temperature=0.2, gamma=2.0).loss
     logits = [twin.classifier(f) for f in feats]
     expected = expected + sum(nn.functional.cross_entropy(x, targets) for x in logits) / 2
     torch.testing.assert_close(step(model, [indexes, views, targets]), expected)

@@ -10,7 +10,7 @@ import ltplugins
 from ltplugins.config.resolve import resolve
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import check
-from ltplugins.losses.gh import population_prior
+from ltplugins.losses.gh import direction_counts, prior_from_counts
 from ltplugins.methods.parts.durations import Duration, to_epochs
 from tests.kit.runs import build, fit
 from tests.kit.tiny import KWARGS, tiny_config
@@ -85,7 +85,8 @@ def test_prior_is_recomputed_on_schedule(tmp_path):
 def test_final_prior_is_the_memory_histogram(tmp_path):
     model, data = build(tiny_config(tmp_path, max_epochs=2))
     fit(model, data, max_epochs=2)
-    assert torch.equal(model.gh_prior, population_prior(model.gh_memory, model.gh_memory_filled))
+    counts = direction_counts(model.gh_memory, model.gh_memory_filled)
+    assert torch.equal(model.gh_prior, prior_from_counts(counts))
 
 
 def test_base_reads_its_own_name_and_no_block_of_ours(tmp_path):
