@@ -38,7 +38,7 @@ from ltplugins.data.sources.joined import OODConfig
 log = logging.getLogger(__name__)
 
 
-_SECTIONS: dict[str, type] = {
+SECTIONS: dict[str, type] = {
     "backbone": BackboneConfig,
     "data": DataConfig,
     "optimizer": OptimizerConfig,
@@ -55,7 +55,7 @@ _SECTIONS: dict[str, type] = {
 _REQUIRED_SECTIONS = ("backbone", "data", "optimizer")
 _RUN_KEYS = tuple(field.name for field in dataclasses.fields(RunKeys))
 # Blocks within ``data`` that have a type of their own; ``data.sampler`` may be a name, too.
-_DATA_BLOCKS = {"imbalance": ImbalanceConfig, "sampler": SamplerConfig, "ood": OODConfig}
+DATA_BLOCKS = {"imbalance": ImbalanceConfig, "sampler": SamplerConfig, "ood": OODConfig}
 # Sections of the floors above, whose types are handed in, and the list of augmentations.
 _ELSEWHERE = ("method_kwargs", "augmentations", "eval")
 # In one of solo-learn's files, of an older scheme; nothing reads them there either.
@@ -90,7 +90,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -
     if isinstance(plain["optimizer"], dict):
         # solo-learn scales the first but never defaults it; 0.1 is what all its files say.
         plain["optimizer"] = {"classifier_lr": 0.1, "weight_decay": 0.0, **plain["optimizer"]}
-    for name, section in _SECTIONS.items():
+    for name, section in SECTIONS.items():
         if name in plain or name in _REQUIRED_SECTIONS:
             parsed: Any = (
                 parse_data_config(plain["data"] or {})
@@ -133,10 +133,10 @@ def _own_defaults(name: str, parsed: Any) -> dict[str, Any]:
 
 
 def _check_top_level(plain: dict[str, Any]) -> None:
-    valid = {*_SECTIONS, *_RUN_KEYS, *_ELSEWHERE, *trainer_keys()}
+    valid = {*SECTIONS, *_RUN_KEYS, *_ELSEWHERE, *trainer_keys()}
     for key in plain:
         if key not in valid:
-            ours = sorted({*_SECTIONS, *_RUN_KEYS, *_ELSEWHERE})
+            ours = sorted({*SECTIONS, *_RUN_KEYS, *_ELSEWHERE})
             raise UserError(
                 f"unknown key '{key}'.{nearest(key, valid)} Valid: {', '.join(ours)}, and the "
                 f"arguments of Lightning's Trainer."
@@ -169,7 +169,7 @@ def _check_augmentations(plain: dict[str, Any]) -> None:
 
 
 def _check_data_blocks(data: Mapping[str, Any]) -> None:
-    for name, cls in _DATA_BLOCKS.items():
+    for name, cls in DATA_BLOCKS.items():
         block = data.get(name)
         if isinstance(block, Mapping):  # the section's own type has refused anything else
             parse(cls, block, f"data.{name}")
