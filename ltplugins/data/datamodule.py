@@ -21,7 +21,8 @@ from ltplugins.data.engines.build import build_loader
 from ltplugins.data.engines.draws import RawBatch
 from ltplugins.data.engines.loader import Loader
 from ltplugins.data.imbalance import make_split
-from ltplugins.data.samplers import IdPlusOodSampler, build_sampler
+from ltplugins.data.samplers.build import build_sampler
+from ltplugins.data.samplers.shuffle import IdPlusOodSampler
 from ltplugins.data.schema import DaliConfig, DataConfig, parse_data_config
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.build import build_source, has_test_part

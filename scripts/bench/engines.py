@@ -21,7 +21,7 @@ from PIL import Image
 
 from ltplugins.data.engines.build import build_loader
 from ltplugins.data.engines.loader import Loader
-from ltplugins.data.samplers import ShuffleSampler
+from ltplugins.data.samplers.shuffle import ShuffleSampler
 from ltplugins.data.sources.build import Source, from_arrays, image_folder
 
 # scripts/pretrain/cifar/augmentations/symmetric.yaml of solo-learn 1.0.6.

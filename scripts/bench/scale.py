@@ -25,7 +25,7 @@ from scale_methods import (
 from threadpoolctl import threadpool_limits
 from timing import milliseconds, print_table
 
-from ltplugins.data.samplers import build_sampler
+from ltplugins.data.samplers.build import build_sampler
 from ltplugins.losses.colt import allocate_budget
 from ltplugins.losses.gh import population_prior, update_memory
 from ltplugins.losses.terms.ood_selection import select_by_similarity

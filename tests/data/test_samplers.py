@@ -6,14 +6,10 @@ import pytest
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.seeding import mix_seed
-from ltplugins.data.samplers import (
-    SAMPLERS,
-    ClassAwareSampler,
-    PairedSampler,
-    ShuffleSampler,
-    TwoBranchSampler,
-    build_sampler,
-)
+from ltplugins.data.samplers.build import SAMPLERS, build_sampler
+from ltplugins.data.samplers.class_aware import ClassAwareSampler
+from ltplugins.data.samplers.pairs import PairedSampler, TwoBranchSampler
+from ltplugins.data.samplers.shuffle import ShuffleSampler
 
 TARGETS = np.repeat([0, 1, 2], [100, 10, 1])
 

@@ -11,7 +11,7 @@ import torch
 
 from ltplugins.data.engines.build import build_loader
 from ltplugins.data.engines.dali.loader import DaliLoader
-from ltplugins.data.samplers import build_sampler
+from ltplugins.data.samplers.build import build_sampler
 from ltplugins.data.sources.build import image_folder
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain

@@ -20,12 +20,13 @@ from ltplugins.data.augment.pil import ViewTransform
 from ltplugins.data.augment.schema import AugmentationBlock, parse_augmentations
 from ltplugins.data.augment.strength import StrengthTable
 from ltplugins.data.engines.batched import BatchedLoader, RawLoader
+from ltplugins.data.engines.dali.check import check_dali
 from ltplugins.data.engines.dali.feed import DaliDataset
-from ltplugins.data.engines.dali.loader import DaliLoader, check_dali
+from ltplugins.data.engines.dali.loader import DaliLoader
 from ltplugins.data.engines.draws import BatchDataset, ViewDataset
 from ltplugins.data.engines.loader import Loader
 from ltplugins.data.engines.workers import WorkersLoader
-from ltplugins.data.samplers import EpochSampler
+from ltplugins.data.samplers.base import EpochSampler
 from ltplugins.data.sources.base import Source
 
 ENGINES = ("batched", "dali", "workers")

@@ -18,7 +18,7 @@ from ltplugins.data.engines.draws import (
     identity,
     raise_if_message,
 )
-from ltplugins.data.samplers import EpochSampler
+from ltplugins.data.samplers.base import EpochSampler
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from ltplugins.core.errors import UserError
 from ltplugins.data.engines.batched import RawLoader
 from ltplugins.data.engines.build import build_loader
-from ltplugins.data.samplers import build_sampler
+from ltplugins.data.samplers.build import build_sampler
 from ltplugins.data.sources.build import from_arrays, image_folder
 from tests.kit.dali import DALI
 

@@ -12,7 +12,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.core.files import sha256
 from ltplugins.data.augment.plain import EvalDataset, eval_transform
 from ltplugins.data.datamodule import LTDataModule
-from ltplugins.data.samplers import IdPlusOodSampler, ShuffleSampler
+from ltplugins.data.samplers.shuffle import IdPlusOodSampler, ShuffleSampler
 from ltplugins.data.sources import packs as pack
 from ltplugins.data.sources.build import build_source, from_arrays, has_test_part
 from ltplugins.data.sources.joined import JoinedSource, build_ood_source

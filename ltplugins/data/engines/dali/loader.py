@@ -13,10 +13,8 @@ The GPU path is the same graph with the decoder ``mixed``; no machine with a GPU
 Legend: N training images, B batch of one rank, V views, S crop size.
 """
 
-import dataclasses
 import functools
 import gc
-import importlib.util
 import logging
 import os
 from collections import deque
@@ -27,7 +25,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ltplugins.core.errors import UserError
 from ltplugins.data.augment.schema import AugmentationBlock, normalisation
 from ltplugins.data.engines.dali.feed import DaliDataset, FedBatch, needed_inputs, view_inputs
 from ltplugins.data.engines.draws import Draw, raise_if_message
@@ -36,37 +33,7 @@ from ltplugins.data.sources.base import CorruptImage
 
 log = logging.getLogger(__name__)
 
-STEPS = {
-    "rrc",
-    "color_jitter",
-    "grayscale",
-    "gaussian_blur",
-    "solarization",
-    "equalization",
-    "horizontal_flip",
-}
 _AHEAD = 2  # batches that are read and drawn before DALI asks for them
-
-
-def check_dali(blocks: Sequence[AugmentationBlock]) -> None:
-    """Raise a UserError where DALI is absent or cannot do a step of the augmentations."""
-    if (
-        importlib.util.find_spec("nvidia") is None
-        or importlib.util.find_spec("nvidia.dali") is None
-    ):
-        raise UserError(
-            "data.engine: dali needs NVIDIA DALI, which is not installed. "
-            'Run pip install "ltplugins[dali-cu13]" (CUDA 13, as torch\'s own builds, or no GPU) '
-            'or pip install "ltplugins[dali]" (CUDA 12), or set data.engine: batched.'
-        )
-    for i, block in enumerate(blocks):
-        for field in dataclasses.fields(block):
-            step = getattr(block, field.name)
-            if getattr(step, "prob", 0) and field.name not in STEPS:
-                raise UserError(
-                    f"augmentations[{i}].{field.name}: the engine dali cannot do it. "
-                    f"Set data.engine: batched or workers, or {field.name}.prob: 0."
-                )
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from ltplugins.core.seeding import RowStreams, mix_seed, mix_seeds
 from ltplugins.data.augment.params import draw_params, sigma_values
 from ltplugins.data.augment.schema import parse_augmentations
 from ltplugins.data.engines.build import build_loader
-from ltplugins.data.samplers import build_sampler
+from ltplugins.data.samplers.build import build_sampler
 from ltplugins.data.sources.build import from_arrays, image_folder
 from tests.kit.dali import DALI, smooth_image, write_jpegs
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.engines.build import build_loader
-from ltplugins.data.samplers import build_sampler
+from ltplugins.data.samplers.build import build_sampler
 from ltplugins.data.sources.build import file_list, from_arrays, image_folder
 from ltplugins.data.sources.joined import JoinedSource
 from tests.kit.dali import DALI_MARKS, smooth_image, write_jpegs

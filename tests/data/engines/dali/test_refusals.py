@@ -10,8 +10,8 @@ import pytest
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.schema import AugmentationBlock, ProbConfig, parse_augmentations
 from ltplugins.data.engines.build import build_loader
-from ltplugins.data.engines.dali import loader as dali
-from ltplugins.data.samplers import build_sampler
+from ltplugins.data.engines.dali import check as dali
+from ltplugins.data.samplers.build import build_sampler
 from ltplugins.data.sources.build import from_arrays
 
 PLAIN = {"crop_size": 16, "num_crops": 1}
