@@ -95,7 +95,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> DictConfig:
             # Typed values replace the given ones; keys nobody gave stay absent where the host
             # has its own default for them.
             values = {k: v for k, v in dataclasses.asdict(parsed).items() if k in given}
-            plain[name] = {**values, **_own_defaults(name, parsed)}
+            plain[name] = {**values, **_own_defaults(name, parsed, given)}
     _check_augmentations(plain)
     plain.setdefault("seed", 5)
     plain.setdefault("method_kwargs", {})
@@ -109,7 +109,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> DictConfig:
     return OmegaConf.create(plain)
 
 
-def _own_defaults(name: str, parsed: Any) -> dict[str, Any]:
+def _own_defaults(name: str, parsed: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """Keys that our own code reads and that must therefore be there."""
     if name == "optimizer":
         # Torch's SGD and timm's LARS start at momentum 0; solo-learn means 0.9 where none is said.
@@ -118,8 +118,10 @@ def _own_defaults(name: str, parsed: Any) -> dict[str, Any]:
     if name in ("checkpoint", "auto_resume", "wandb", "momentum"):
         return dataclasses.asdict(parsed)
     if name == "data":
-        keys = ("num_workers", "engine", "sampler", "on_corrupt", "format", "val_path")
-        return {k: getattr(parsed, k) for k in keys}
+        keys = ("num_workers", "engine", "on_corrupt", "format", "val_path")
+        # Blocks stay as they were written: a run's identity is made of what was given.
+        blocks = {k: given[k] for k in ("imbalance", "ood", "sampler") if k in given}
+        return {"sampler": "shuffle", **blocks, **{k: getattr(parsed, k) for k in keys}}
     return {}
 
 

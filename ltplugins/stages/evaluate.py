@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.data import data_config
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json
@@ -37,12 +38,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         raise UserError("run is missing: ltplugins evaluate RUN, a run folder or a checkpoint.")
     options = parse(EvalConfig, OmegaConf.to_container(cfg.eval, resolve=True), "eval")  # type: ignore[arg-type]
     run = open_run(cfg.run)
-    if not has_test_part(run.cfg.data):
+    data = data_config(run.cfg)
+    if not has_test_part(data):
         raise UserError("the run's config names no test images. Set data.val_path in config.yaml.")
     extract = FeatureExtractor(run, find_device(cfg.device), cfg.batch_size)
-    split = make_split(
-        extract.train.targets, extract.train.num_classes, run.cfg.data.get("imbalance")
-    )
+    split = make_split(extract.train.targets, extract.train.num_classes, data.imbalance)
     check_split(run, split.hash)
     use_train = "train" in {
         options.knn.bank if options.knn else None,

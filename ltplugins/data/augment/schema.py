@@ -92,7 +92,7 @@ class AugmentationBlock:
 
 
 def parse_augmentations(blocks: Sequence[Any]) -> list[AugmentationBlock]:
-    """Check the list of blocks; blocks that are parsed already pass through.
+    """Turn the ``augmentations`` list of a config into its types, once, at the border.
 
     Raises:
         UserError: an unknown key, a wrong type, or a value outside its range.
@@ -102,10 +102,8 @@ def parse_augmentations(blocks: Sequence[Any]) -> list[AugmentationBlock]:
     parsed = []
     for i, block in enumerate(blocks):
         path = f"augmentations[{i}]"
-        if not isinstance(block, AugmentationBlock):
-            block = parse(AugmentationBlock, block, path)
-        _check_block(block, path)
-        parsed.append(block)
+        parsed.append(parse(AugmentationBlock, block, path))
+        _check_block(parsed[-1], path)
     return parsed
 
 

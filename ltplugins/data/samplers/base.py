@@ -13,12 +13,23 @@ Legend: N training images, W ranks, B batch of one rank, C classes.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from torch.utils.data import Sampler
 
+from ltplugins.core.errors import UserError
 from ltplugins.core.seeding import mix_seed
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One process of a run: ``rank`` of ``world_size``, and the ``seed`` that all have."""
+
+    rank: int = 0
+    world_size: int = 1
+    seed: int = 0
 
 
 class EpochSampler(Sampler[int]):
@@ -74,3 +85,19 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.positions().tolist())
+
+
+def require_batch(sampler: EpochSampler, batch_size: int) -> None:
+    """Refuse a batch size that no rank can fill.
+
+    Raises:
+        UserError: a rank has fewer images an epoch than a batch.
+    """
+    per_rank = sampler.total // sampler.world_size
+    if per_rank < batch_size:
+        raise UserError(
+            f"fewer images than the batch: {sampler.total} training images on "
+            f"{sampler.world_size} process(es) give {per_rank} each, "
+            f"optimizer.batch_size is {batch_size}. Set optimizer.batch_size to {per_rank} "
+            f"or less, or keep more images (data.imbalance, data.fraction)."
+        )

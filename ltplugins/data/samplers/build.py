@@ -1,55 +1,38 @@
 # SPDX-License-Identifier: MIT
 """From ``data.sampler`` to a sampler."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
 
 import numpy as np
 
 from ltplugins.core.errors import unknown
-from ltplugins.core.schema import parse
-from ltplugins.data.samplers.base import EpochSampler
+from ltplugins.data.samplers.base import EpochSampler, Shard
 from ltplugins.data.samplers.class_aware import ClassAwareSampler
 from ltplugins.data.samplers.pairs import PairedSampler, TwoBranchSampler
 from ltplugins.data.samplers.shuffle import IdPlusOodSampler, ShuffleSampler
+from ltplugins.data.schema import SAMPLERS, SamplerConfig
 
 
-@dataclass(frozen=True)
-class SamplerConfig:
-    """``data.sampler`` written as a block: a name and what it takes."""
+def build_sampler(cfg: SamplerConfig, targets: np.ndarray, shard: Shard) -> EpochSampler:
+    """Build the sampler that the ``data.sampler`` block names, for one process.
 
-    name: str
-    gamma: float = 0.0
-
-
-SAMPLERS = ("class_aware", "id_plus_ood", "paired", "shuffle", "two_branch")
-
-
-def build_sampler(
-    name: str | Mapping[str, Any],
-    targets: np.ndarray,
-    *,
-    seed: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
-) -> EpochSampler:
-    """Build a sampler by name (``shuffle``) or block (``{name: class_aware, gamma: 0.5}``).
+    Args:
+        cfg: the ``data.sampler`` block.
+        targets: Int[N] of the training images; -1 = no label.
+        shard: the process, and the run's seed.
 
     Raises:
-        UserError: an unknown name or key.
+        UserError: an unknown name, or labels that the sampler needs and that are not there.
     """
-    cfg = (
-        SamplerConfig(name) if isinstance(name, str) else parse(SamplerConfig, name, "data.sampler")
-    )
+    own = dataclasses.asdict(shard)
     if cfg.name == "shuffle":
-        return ShuffleSampler(len(targets), seed=seed, rank=rank, world_size=world_size)
+        return ShuffleSampler(len(targets), **own)
     if cfg.name == "paired":
-        return PairedSampler(len(targets), seed=seed, rank=rank, world_size=world_size)
+        return PairedSampler(len(targets), **own)
     if cfg.name == "class_aware":
-        return ClassAwareSampler(targets, cfg.gamma, seed=seed, rank=rank, world_size=world_size)
+        return ClassAwareSampler(targets, cfg.gamma, **own)
     if cfg.name == "two_branch":
-        return TwoBranchSampler(targets, cfg.gamma, seed=seed, rank=rank, world_size=world_size)
+        return TwoBranchSampler(targets, cfg.gamma, **own)
     if cfg.name == "id_plus_ood":
-        return IdPlusOodSampler(len(targets), seed=seed, rank=rank, world_size=world_size)
+        return IdPlusOodSampler(len(targets), **own)
     raise unknown("sampler", cfg.name, SAMPLERS)

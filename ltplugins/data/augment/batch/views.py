@@ -25,7 +25,7 @@ from ltplugins.data.augment.batch.randaugment import (
     draw_randaugment,
 )
 from ltplugins.data.augment.params import ViewParams, draw_params, sigma_values
-from ltplugins.data.augment.schema import AugmentationBlock, normalisation, parse_augmentations
+from ltplugins.data.augment.schema import AugmentationBlock, normalisation
 from ltplugins.data.augment.strength import Boost
 from ltplugins.data.sources.records import DataRecord
 
@@ -53,7 +53,7 @@ class BatchedViews:
         record: DataRecord,
         boost: Boost | None = None,
     ) -> None:
-        self.blocks = parse_augmentations(blocks)
+        self.blocks = list(blocks)
         self.record = record
         self.boost = boost
         self.num_views = sum(block.num_crops for block in self.blocks)
