@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.sections import RunKeys
 from ltplugins.core.schema import parse
 from ltplugins.data.augment.schema import AugmentationBlock, parse_augmentations
 from ltplugins.data.datamodule import LTDataModule
@@ -45,7 +46,7 @@ def data_module(cfg: DictConfig) -> LTDataModule:
     """
     training = training_set(cfg)
     val_source = build_source(training.cfg, "test") if has_test_part(training.cfg) else None
-    return LTDataModule(training, int(cfg.get("seed", 5)), val_source)  # solo-learn's default
+    return LTDataModule(training, int(cfg.get("seed", RunKeys.seed)), val_source)
 
 
 def _plain(cfg: DictConfig, key: str) -> Any:

@@ -4,13 +4,16 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ltplugins.core.errors import UserError, unknown
+from ltplugins.core.ranges import AtLeast, Between
 from ltplugins.core.schema import parse
 from ltplugins.data.imbalance import ImbalanceConfig
 
 SAMPLERS = ("class_aware", "id_plus_ood", "paired", "shuffle", "two_branch")
+
+Fraction = Annotated[float, Between(0, 1, also=-1)]  # of a source; -1: everything
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class SamplerConfig:
     """
 
     name: str
-    gamma: float = 0.0
+    gamma: Annotated[float, AtLeast(0)] = 0.0
 
     @classmethod
     def from_scalar(cls, value: str) -> "SamplerConfig":
@@ -58,7 +61,7 @@ class OODConfig:
     train_path: str | None = None
     format: Literal["image_folder", "file_list", "arrays"] = "image_folder"
     root: str | None = None
-    fraction: float = -1.0
+    fraction: Fraction = -1.0
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,14 @@ class DataConfig:
     train_path: str | None = None
     val_path: str | None = None
     format: Literal["image_folder", "file_list", "arrays", "dali"] = "image_folder"
-    num_workers: int = 4
+    num_workers: Annotated[int, AtLeast(0)] = 4
     no_labels: bool = False
-    fraction: float = -1.0
-    num_classes: int | None = None
-    num_large_crops: int | None = None
-    num_small_crops: int | None = None
+    fraction: Fraction = -1.0
+    num_classes: Annotated[int, AtLeast(1)] | None = None
+    num_large_crops: Annotated[int, AtLeast(1)] | None = None
+    num_small_crops: Annotated[int, AtLeast(0)] | None = None
 
-    num_samples: int | None = None
+    num_samples: Annotated[int, AtLeast(1)] | None = None
     root: str | None = None
     probe_path: str | None = None
     imbalance: ImbalanceConfig | None = None
@@ -97,15 +100,10 @@ def parse_data_config(section: Mapping[str, Any]) -> DataConfig:
     as these two.
 
     Raises:
-        UserError: an unknown key or a wrong type, a fraction outside (0, 1), an unknown sampler,
+        UserError: an unknown key, a wrong type, a value outside its range, an unknown sampler,
             ``format: dali`` with another engine.
     """
     cfg = parse(DataConfig, section, "data")
-    if cfg.fraction > 0 and not cfg.fraction < 1:
-        raise UserError(
-            f"data.fraction: expected a share between 0 and 1 (or -1 for everything), "
-            f"got {cfg.fraction}."
-        )
     if cfg.sampler.name not in SAMPLERS:
         raise unknown("sampler", cfg.sampler.name, SAMPLERS)
     if cfg.format != "dali":

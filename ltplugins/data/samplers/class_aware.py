@@ -19,7 +19,7 @@ class ClassAwareSampler(EpochSampler):
         seed, rank, world_size: as :class:`EpochSampler`.
 
     Raises:
-        UserError: no label at all, or a negative gamma.
+        UserError: no label at all.
     """
 
     def __init__(
@@ -33,8 +33,6 @@ class ClassAwareSampler(EpochSampler):
     ) -> None:
         super().__init__(len(targets), seed=seed, rank=rank, world_size=world_size)
         targets = np.asarray(targets)
-        if gamma < 0:
-            raise UserError(f"data.sampler.gamma: expected 0 or more, got {gamma}.")
         if not (targets >= 0).any():
             raise UserError("sampler 'class_aware' needs labels, and the data has none.")
         # Positions sorted by class; class k is members[starts[k] : starts[k] + counts[k]].

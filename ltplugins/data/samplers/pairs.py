@@ -42,7 +42,7 @@ class TwoBranchSampler(EpochSampler):
         seed, rank, world_size: as :class:`EpochSampler`.
 
     Raises:
-        UserError: images without label, or a negative gamma.
+        UserError: images without label.
     """
 
     group = 2
