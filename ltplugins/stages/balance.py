@@ -18,12 +18,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 import ltplugins
+from ltplugins.config.data import data_config, training_set
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
 from ltplugins.data.datamodule import LTDataModule
 from ltplugins.data.sources.base import content_hash
 from ltplugins.data.sources.build import has_test_part
+from ltplugins.data.training_set import TrainingSet
 from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
 from ltplugins.eval.features import state_hash
 from ltplugins.metrics.groups import group_accuracy, shot_groups
@@ -70,16 +72,15 @@ def balance(cfg: DictConfig) -> Path:
         raise UserError(f"output_dir is the run itself ({out}), which is never written to.")
     pl.seed_everything(options.seed, workers=False, verbose=False)
     cfg_here = _training_config(first.cfg, options)
-    data = LTDataModule(cfg_here)
+    data = training_set(cfg_here)
     check_split(first, data.split.hash)
-    data.val_source = None  # the classifier is scored once, at the end
     training = Training(cfg_here, out, "balance")
     method = load_trained(first, data.record)
     scale = options.batch_size * training.world_size / 256
     weights = state_hash(first.state)
     job = Job(
         model=ClassifierBalancer(method, options, scale),
-        data=data,
+        data=LTDataModule(data, options.seed),  # no test images: it is scored once, at the end
         config=_stored_config(first.cfg, options, out),
         identity=_identity(options, weights, data, training.world_size),
         origin=_origin(first, data, HOST.label, weights),
@@ -142,6 +143,7 @@ def _training_config(first: DictConfig, options: BalanceConfig) -> DictConfig:
     cfg.update(max_epochs=options.epochs, seed=options.seed, limit_val_batches=0)
     cfg.update(accumulate_grad_batches=1, resume_from_checkpoint=None, name=f"{cfg.name}-balanced")
     cfg.auto_resume = {"enabled": True}
+    cfg.checkpoint.update(frequency=1, keep_prev=False)
     if options.accelerator is not None:
         cfg.accelerator = options.accelerator
     if options.devices is not None:
@@ -157,7 +159,7 @@ def _stored_config(first: DictConfig, options: BalanceConfig, out: Path) -> Dict
     return cfg
 
 
-def _origin(first: TrainedRun, data: LTDataModule, host: str, weights: str) -> Origin:
+def _origin(first: TrainedRun, data: TrainingSet, host: str, weights: str) -> Origin:
     return Origin(
         method=str(first.cfg.method),
         host=host,
@@ -168,7 +170,7 @@ def _origin(first: TrainedRun, data: LTDataModule, host: str, weights: str) -> O
 
 
 def _identity(
-    options: BalanceConfig, weights: str, data: LTDataModule, world_size: int
+    options: BalanceConfig, weights: str, data: TrainingSet, world_size: int
 ) -> dict[str, Any]:
     chosen = dataclasses.asdict(options)
     return {
@@ -183,7 +185,7 @@ def _identity(
 
 def _compare(first: TrainedRun, out: Path, class_counts: Any) -> dict[str, Any] | None:
     """The classifier before and after, shown and returned by rule; None without test images."""
-    if not has_test_part(first.cfg.data):
+    if not has_test_part(data_config(first.cfg)):
         log.info("no test images (data.val_path): the classifier is not scored.")
         return None
     # Its features are cached in the new folder: the first one is only read.

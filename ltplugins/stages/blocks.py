@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from ltplugins.config.resolve import DATA_BLOCKS, SECTIONS
+from ltplugins.config.resolve import SECTIONS
 from ltplugins.data.augment.schema import AugmentationBlock
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.methods.registry import option_classes, split_name
@@ -36,7 +36,6 @@ def config_blocks(method: str) -> dict[str, type]:
 def run_keys(method: str) -> Mapping[str, Any]:
     """The types of all blocks of a run's config, for the composer; without a method, most."""
     keys: dict[str, Any] = {**SECTIONS, "augmentations": list[AugmentationBlock]}
-    keys |= {f"data.{name}": cls for name, cls in DATA_BLOCKS.items()}
     keys |= {"eval": EvalConfig, "method_kwargs": dict}
     return {**keys, **config_blocks(method)} if method else keys
 

@@ -11,10 +11,11 @@ import lightning.pytorch as pl
 from omegaconf import DictConfig
 
 import ltplugins
+from ltplugins.config.data import data_module
 from ltplugins.config.identity import identity
 from ltplugins.config.resolve import check_method, resolve
-from ltplugins.data.datamodule import LTDataModule
 from ltplugins.data.sources.base import content_hash
+from ltplugins.data.training_set import TrainingSet
 from ltplugins.host.build import build_model
 from ltplugins.runs.facts import Origin, SplitFacts
 from ltplugins.stages.blocks import config_blocks, run_keys
@@ -45,7 +46,8 @@ def pretrain(cfg: DictConfig) -> Path:
     cfg = resolve(cfg, config_blocks)
     check_method(cfg, METHODS)
     pl.seed_everything(cfg.seed, workers=False, verbose=False)
-    data = LTDataModule(cfg)
+    module = data_module(cfg)
+    data = module.training
     cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
     training = Training(cfg, cfg.output_dir, str(cfg.method))
     model = build_model(cfg, training.world_size, data.record.small_stem)
@@ -55,7 +57,7 @@ def pretrain(cfg: DictConfig) -> Path:
         what["ood_hash"] = content_hash(data.ood_source)
     job = Job(
         model=model,
-        data=data,
+        data=module,
         config=cfg,
         identity=what,
         origin=Origin(
@@ -68,7 +70,7 @@ def pretrain(cfg: DictConfig) -> Path:
     return training.fit(job)
 
 
-def _show_start(cfg: DictConfig, data: LTDataModule, model: Any, host: str) -> None:
+def _show_start(cfg: DictConfig, data: TrainingSet, model: Any, host: str) -> None:
     params = sum(p.numel() for p in model.backbone.parameters()) / 1e6
     counts = sorted((int(n) for n in data.class_counts), reverse=True)
     log.info("%s; %s", cfg.method, host)
