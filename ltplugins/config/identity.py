@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+
+from ltplugins.config.run import RunConfig
 
 # What may differ between a run and its continuation without changing the numbers.
 _NOT_IDENTITY = (
@@ -22,9 +24,9 @@ _NOT_IDENTITY = (
 _TRAINER_NOT_IDENTITY = ("enable_progress_bar", "log_every_n_steps", "logger", "profiler")
 
 
-def identity(cfg: DictConfig, world_size: int) -> dict[str, Any]:
+def identity(run: RunConfig, world_size: int) -> dict[str, Any]:
     """Everything that the run's numbers depend on, as plain nested values."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
+    plain = OmegaConf.to_container(run.host, resolve=True)
     assert isinstance(plain, dict)
     skip = {*_NOT_IDENTITY, *_TRAINER_NOT_IDENTITY, "checkpoint", "auto_resume", "auto_umap"}
     kept: dict[str, Any] = {str(k): v for k, v in plain.items() if k not in skip}

@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.run import RunConfig
 from ltplugins.config.sections import (
     AutoResumeSection,
     AutoUmapSection,
@@ -29,7 +30,7 @@ from ltplugins.config.sections import (
 from ltplugins.config.trainer import STRATEGIES, trainer_keys
 from ltplugins.core.errors import UserError, nearest, unknown
 from ltplugins.core.schema import parse
-from ltplugins.data.augment.schema import parse_augmentations
+from ltplugins.data.augment.schema import AugmentationBlock, parse_augmentations
 from ltplugins.data.schema import DaliConfig, DataConfig, parse_data_config
 
 log = logging.getLogger(__name__)
@@ -60,15 +61,12 @@ _NO_EFFECT = ("augmentations_cfg", "wandb_cfg")
 Blocks = Callable[[str], Mapping[str, type]]
 
 
-def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -> DictConfig:
-    """Check a composed config and fill in the defaults; the input is left as it was.
+def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -> RunConfig:
+    """Parse a composed config and fill in the defaults; the input is left as it was.
 
     Args:
         blocks: for a method's name, the types of the blocks that floors above this one own, by
             their path ("method_kwargs.gh", "eval"); ``None`` leaves those blocks unchecked.
-
-    Returns:
-        A new DictConfig, not in struct mode, as solo-learn's classes expect.
 
     Raises:
         UserError: an unknown key (with the nearest valid one), a wrong type, a value outside its
@@ -85,31 +83,60 @@ def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -
     if isinstance(plain["optimizer"], dict):
         # solo-learn scales the first but never defaults it; 0.1 is what all its files say.
         plain["optimizer"] = {"classifier_lr": 0.1, "weight_decay": 0.0, **plain["optimizer"]}
-    for name, section in SECTIONS.items():
-        if name in plain or name in _REQUIRED_SECTIONS:
-            parsed: Any = (
-                parse_data_config(plain["data"] or {})
-                if name == "data"
-                else parse(section, plain.get(name), name)
-            )
-            given = plain.get(name) or {}
-            # Typed values replace the given ones; keys nobody gave stay absent where the host
-            # has its own default for them.
-            values = {k: v for k, v in dataclasses.asdict(parsed).items() if k in given}
-            plain[name] = {**values, **_own_defaults(name, parsed, given)}
-    _check_augmentations(plain)
+    sections = {
+        name: _parse_section(plain, name)
+        for name in SECTIONS
+        if name in plain or name in _REQUIRED_SECTIONS
+    }
+    augmentations = _parse_augmentations(plain)
     if blocks is not None:
         check_blocks(plain, blocks(plain["method"]))
+    return _typed(plain, sections, augmentations)
+
+
+def _parse_section(plain: dict[str, Any], name: str) -> Any:
+    """The section's type; its values in ``plain`` become typed ones."""
+    given = plain.get(name) or {}
+    parsed: Any = parse_data_config(given) if name == "data" else parse(SECTIONS[name], given, name)
+    # Typed values replace the given ones; keys nobody gave stay absent where the host has its own
+    # default for them.
+    values = {k: v for k, v in dataclasses.asdict(parsed).items() if k in given}
+    plain[name] = {**values, **_own_defaults(name, parsed, given)}
+    return (
+        dataclasses.replace(parsed, kwargs=plain[name]["kwargs"]) if name == "optimizer" else parsed
+    )
+
+
+def _typed(
+    plain: dict[str, Any], sections: dict[str, Any], augmentations: list[AugmentationBlock]
+) -> RunConfig:
+    """Write the defaults into ``plain``, as hosts and folders take it, and put the types around."""
+    absent = [name for name in SECTIONS if name not in sections and name != "scheduler"]
+    sections = {"scheduler": None, **sections} | {name: SECTIONS[name]() for name in absent}
+    checkpoint = sections["checkpoint"]
     plain.setdefault("seed", RunKeys.seed)
     plain.setdefault("method_kwargs", {})
     plain.setdefault("name", plain["method"])
-    checkpoint = parse(CheckpointSection, plain.get("checkpoint"), "checkpoint")
     plain.setdefault("checkpoint", dataclasses.asdict(checkpoint))
-    plain.setdefault("auto_resume", dataclasses.asdict(AutoResumeSection()))
+    plain.setdefault("auto_resume", dataclasses.asdict(sections["auto_resume"]))
     if not plain.get("output_dir"):
         plain["output_dir"] = f"{checkpoint.dir}/{plain['method']}/{plain['name']}"
     _count_crops(plain)
-    return OmegaConf.create(plain)
+    return RunConfig(
+        method=plain["method"],
+        max_epochs=plain["max_epochs"],
+        name=plain["name"],
+        seed=plain["seed"],
+        output_dir=plain["output_dir"],
+        resume_from_checkpoint=plain.get("resume_from_checkpoint"),
+        debug_augmentations=plain.get("debug_augmentations", RunKeys.debug_augmentations),
+        rank_timeout=plain.get("rank_timeout"),
+        **sections,
+        augmentations=augmentations,
+        trainer={k: v for k, v in plain.items() if k in trainer_keys()},
+        eval=plain.get("eval"),
+        host=OmegaConf.create(plain),  # not in struct mode, as solo-learn's classes expect
+    )
 
 
 def _own_defaults(name: str, parsed: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,15 +180,14 @@ def _check_top_level(plain: dict[str, Any]) -> None:
         raise unknown("strategy", plain["strategy"], STRATEGIES)
 
 
-def _check_augmentations(plain: dict[str, Any]) -> None:
+def _parse_augmentations(plain: dict[str, Any]) -> list[AugmentationBlock]:
     blocks = plain.get("augmentations")
     if not isinstance(blocks, list) or not blocks:
         raise UserError(
             "augmentations: expected a list of blocks (crop_size, num_crops, rrc, color_jitter, "
             f"...), got {blocks!r}. Add one of the augmentations files to the defaults list."
         )
-
-    parse_augmentations(blocks)
+    return parse_augmentations(blocks)
 
 
 def check_blocks(plain: Mapping[str, Any], blocks: Mapping[str, type]) -> None:
@@ -191,7 +217,7 @@ def _count_crops(plain: dict[str, Any]) -> None:
     plain["data"].update(num_large_crops=large, num_small_crops=total - large)
 
 
-def check_method(cfg: DictConfig, methods: Mapping[str, Any]) -> None:
+def check_method(method: str, methods: Mapping[str, Any]) -> None:
     """Raise a UserError when the method's name is not in the host's ``METHODS``."""
-    if cfg.method not in methods:
-        raise unknown("method", cfg.method, [m for m in methods if m not in ("base", "linear")])
+    if method not in methods:
+        raise unknown("method", method, [m for m in methods if m not in ("base", "linear")])

@@ -6,7 +6,9 @@ import logging
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+
+from ltplugins.config.run import RunConfig
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ def trainer_keys() -> set[str]:
 
 
 def scale_learning_rates(cfg: DictConfig, world_size: int) -> DictConfig:
-    """Return a copy whose learning rates are scaled by (batch x world size) / 256."""
+    """A copy of a host's config whose learning rates are scaled by (batch x world size) / 256."""
     cfg = cfg.copy()
     scale = cfg.optimizer.batch_size * world_size / 256
     cfg.optimizer.lr = cfg.optimizer.lr * scale
@@ -35,14 +37,12 @@ def scale_learning_rates(cfg: DictConfig, world_size: int) -> DictConfig:
     return cfg
 
 
-def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
+def trainer_arguments(run: RunConfig) -> dict[str, Any]:
     """Arguments for Lightning's Trainer, fitted to this machine; every change is logged.
 
     A file written for GPUs runs on a machine without one: on the CPU, in full precision.
     """
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    kwargs = {str(k): v for k, v in plain.items() if k in trainer_keys()}
+    kwargs = dict(run.trainer)
     kwargs.pop("callbacks", None)
     kwargs.pop("logger", None)
     if kwargs.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
@@ -56,7 +56,7 @@ def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
     on_cpu = kwargs.get("accelerator") == "cpu" or not torch.cuda.is_available()
     if on_cpu and str(kwargs.get("precision", "32")).startswith("16"):
         kwargs["precision"] = "32-true"
-        log.warning("precision=%s needs a GPU: using 32-true.", plain.get("precision"))
+        log.warning("precision=%s needs a GPU: using 32-true.", run.trainer.get("precision"))
     if on_cpu and kwargs.pop("sync_batchnorm", False) and kwargs.get("devices") not in (1, [0]):
         log.warning("sync_batchnorm needs a GPU: every process normalises its own batch.")
     if kwargs.get("devices") in (1, [0]) and kwargs.get("num_nodes", 1) == 1:

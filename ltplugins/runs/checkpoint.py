@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from ltplugins.config.resolve import resolve
+from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 
 RUN_FILE = "run.json"  # a folder that has it holds a run
@@ -26,7 +26,7 @@ class TrainedRun:
     Attributes:
         path: the folder that results and the feature cache go to.
         checkpoint: the file.
-        cfg: the resolved config it was trained with.
+        cfg: that it was trained with.
         meta: host, split and method, as stored in the checkpoint; empty for solo-learn's own.
         state: its whole ``state_dict``.
         epoch: completed epochs.
@@ -34,7 +34,7 @@ class TrainedRun:
 
     path: Path
     checkpoint: Path
-    cfg: DictConfig
+    cfg: RunConfig
     meta: dict[str, Any]
     state: dict[str, Tensor]
     epoch: int
@@ -92,9 +92,10 @@ def _read_checkpoint(file: Path) -> dict[str, Any]:
     return content
 
 
-def _config_of(file: Path, meta: dict[str, Any]) -> DictConfig:
+def _config_of(file: Path, meta: dict[str, Any]) -> RunConfig:
     if "config" in meta:
-        return OmegaConf.create(meta["config"])
+        # A balanced run's says how, in a block that no other config has.
+        return resolve({k: v for k, v in meta["config"].items() if k != "balance"})
     beside = file.parent / "args.json"  # where solo-learn's Checkpointer puts it
     if beside.exists():
         stored = json.loads(beside.read_text(encoding="utf-8"))

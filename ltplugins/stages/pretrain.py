@@ -14,6 +14,7 @@ import ltplugins
 from ltplugins.config.data import data_module
 from ltplugins.config.identity import identity
 from ltplugins.config.resolve import check_method, resolve
+from ltplugins.config.run import RunConfig
 from ltplugins.data.sources.base import content_hash
 from ltplugins.data.training_set import TrainingSet
 from ltplugins.host.build import build_model
@@ -43,34 +44,35 @@ def pretrain(cfg: DictConfig) -> Path:
         apply_fixes()
     watch_parent()
     ltplugins.register()
-    cfg = resolve(cfg, config_blocks)
-    check_method(cfg, METHODS)
-    pl.seed_everything(cfg.seed, workers=False, verbose=False)
-    module = data_module(cfg)
+    config = resolve(cfg, config_blocks)
+    check_method(config.method, METHODS)
+    pl.seed_everything(config.seed, workers=False, verbose=False)
+    module = data_module(config)
     data = module.training
-    cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
-    training = Training(cfg, cfg.output_dir, str(cfg.method))
-    model = build_model(cfg, training.world_size, data.record.small_stem)
-    what = identity(cfg, training.world_size)
-    what |= {"split_hash": data.split.hash, "data_hash": content_hash(data.source)}
-    if data.ood_source is not None:
-        what["ood_hash"] = content_hash(data.ood_source)
+    config = config.with_counts(data.num_samples, data.num_classes)
+    training = Training(config, config.output_dir, config.method)
+    model = build_model(config.host, training.world_size, data.record.small_stem)
+    split = SplitFacts.of(data.split, data.class_names)
     job = Job(
         model=model,
         data=module,
-        config=cfg,
-        identity=what,
-        origin=Origin(
-            method=str(cfg.method),
-            host=HOST.label,
-            split=SplitFacts.of(data.split, data.class_names),
-        ),
-        announce=lambda: _show_start(cfg, data, model, HOST.describe()),
+        config=config.host,
+        identity=identity(config, training.world_size) | _hashes(data),
+        origin=Origin(method=config.method, host=HOST.label, split=split),
+        announce=lambda: _show_start(config, data, model, HOST.describe()),
     )
     return training.fit(job)
 
 
-def _show_start(cfg: DictConfig, data: TrainingSet, model: Any, host: str) -> None:
+def _hashes(data: TrainingSet) -> dict[str, str]:
+    """What of the identity is known only once the data are read."""
+    hashes = {"split_hash": data.split.hash, "data_hash": content_hash(data.source)}
+    if data.ood_source is not None:
+        hashes["ood_hash"] = content_hash(data.ood_source)
+    return hashes
+
+
+def _show_start(cfg: RunConfig, data: TrainingSet, model: Any, host: str) -> None:
     params = sum(p.numel() for p in model.backbone.parameters()) / 1e6
     counts = sorted((int(n) for n in data.class_counts), reverse=True)
     log.info("%s; %s", cfg.method, host)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import atomic_path
 from ltplugins.runs.folder import RunFolder
@@ -86,17 +86,17 @@ def continue_metrics(logger: MetricsLogger, checkpoint: Path) -> None:
     logger.continue_from(content["global_step"], content["epoch"], last_epoch)
 
 
-def checkpoint_to_resume(cfg: DictConfig, run: RunFolder, logger: MetricsLogger) -> str | None:
+def checkpoint_to_resume(cfg: RunConfig, run: RunFolder, logger: MetricsLogger) -> str | None:
     """Where to go on from: the config's file or the folder's last checkpoint, None to start.
 
     Raises:
         UserError: the file does not exist, or resuming is turned off and the folder has one.
     """
-    given = OmegaConf.select(cfg, "resume_from_checkpoint")
+    given = cfg.resume_from_checkpoint
     if given is not None:
         if not Path(given).exists():
             raise UserError(f"resume_from_checkpoint: {given} does not exist.")
-        return str(given)
+        return given
     last = run.last_checkpoint
     if last is None:
         return None

@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.run import RunConfig
 from ltplugins.core.records import to_plain
 from ltplugins.runs.facts import Origin, now
 from ltplugins.runs.folder import RunFolder
@@ -58,7 +59,7 @@ class Training:
     """A Trainer and the folder that it fills.
 
     Args:
-        cfg: the resolved config: length, machine, checkpoints.
+        cfg: length, machine, checkpoints.
         folder: of the run.
         name: of what is trained, for the progress line.
 
@@ -66,7 +67,7 @@ class Training:
         UserError: Lightning does not take its arguments.
     """
 
-    def __init__(self, cfg: DictConfig, folder: str | Path, name: str) -> None:
+    def __init__(self, cfg: RunConfig, folder: str | Path, name: str) -> None:
         self.cfg, self.run = cfg, RunFolder(folder)
         self.progress = RunProgress(name, cfg.optimizer.batch_size)
         self.logger = MetricsLogger(self.run.metrics)

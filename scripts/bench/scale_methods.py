@@ -34,7 +34,7 @@ B, DIM, QUEUE = 512, 128, 16_384
 def build(name: str, *overrides: str, images: int = 10_000, classes: int = 10) -> Any:
     """A method of the packaged config with data of this size, which need not exist."""
     ltplugins.register()
-    cfg = resolve(compose_packaged("pretrain", [f"method={name}", *overrides]))
+    cfg = resolve(compose_packaged("pretrain", [f"method={name}", *overrides])).host
     cfg.data.num_samples, cfg.data.num_classes = images, classes
     return METHODS[name](cfg).train()
 

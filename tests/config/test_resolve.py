@@ -74,11 +74,11 @@ def test_resolve_fills_in_and_leaves_the_input_alone():
     cfg = resolve(given)
     assert "seed" not in given
     assert cfg.seed == 5
-    assert (cfg.data.num_large_crops, cfg.data.num_small_crops) == (2, 3)
+    assert (cfg.host.data.num_large_crops, cfg.host.data.num_small_crops) == (2, 3)
     assert cfg.output_dir == "runs/simclr/simclr"
     assert cfg.optimizer.weight_decay == pytest.approx(1e-4)
-    assert cfg.optimizer.kwargs == {"momentum": 0.9}
-    assert resolve(cfg) == cfg
+    assert cfg.optimizer.kwargs == cfg.host.optimizer.kwargs == {"momentum": 0.9}
+    assert resolve(cfg.host) == cfg
 
 
 @pytest.mark.parametrize(
@@ -104,8 +104,9 @@ def test_resolve_names_what_is_wrong(changes, text):
 
 def test_solo_learns_dali_format_is_an_engine():
     cfg = resolve(config(data__format="dali", data__train_path="x"))
-    assert (cfg.data.format, cfg.data.engine) == ("image_folder", "dali")
-    assert resolve(cfg) == cfg
+    for data in (cfg.data, cfg.host.data):
+        assert (data.format, data.engine) == ("image_folder", "dali")
+    assert resolve(cfg.host) == cfg
     with pytest.raises(UserError, match=r"asks for the engine dali, and data.engine is workers"):
         resolve(config(data__format="dali", data__engine="workers"))
     with pytest.raises(UserError, match=r"dali.device: expected one of gpu, cpu; got 'tpu'"):
@@ -121,10 +122,10 @@ def test_missing_sections_are_listed_with_a_way_out():
 
 def test_learning_rates_follow_the_global_batch():
     cfg = resolve(config())
-    scaled = scale_learning_rates(cfg, world_size=2)
+    scaled = scale_learning_rates(cfg.host, world_size=2)
     assert scaled.optimizer.lr == pytest.approx(0.4 * 512 * 2 / 256)
     assert scaled.optimizer.classifier_lr == pytest.approx(0.1 * 512 * 2 / 256)
-    assert cfg.optimizer.lr == 0.4
+    assert cfg.host.optimizer.lr == 0.4
 
 
 def test_a_gpu_file_runs_on_a_cpu_and_says_so(caplog, monkeypatch):

@@ -49,7 +49,7 @@ def two_steps(cfg: Any, labelled: bool = True) -> tuple[Any, pl.Trainer]:
 
     apply_fixes()
     ltplugins.register()
-    cfg = resolve(cfg)
+    cfg = resolve(cfg).host
     cfg.data.num_classes = 5  # solo-learn's top-5 accuracy wants at least five
     torch.manual_seed(0)
     model = METHODS["gml"](cfg)

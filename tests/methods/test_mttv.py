@@ -191,7 +191,7 @@ def test_cifar_script_has_the_official_learning_rates():
     """LinearLR from 1e-4 of 3.0 over 200 epochs, then a cosine to 0; per epoch, at 1024 pairs."""
     folder = ROOT / "scripts/pretrain/cifar"
     with initialize_config_dir(str(folder), version_base="1.2"):
-        cfg = scale_learning_rates(resolve(compose("mttv")), world_size=1)
+        cfg = scale_learning_rates(resolve(compose("mttv")).host, world_size=1)
     plan = cfg.scheduler
     assert (cfg.max_epochs, plan.interval, cfg.optimizer.batch_size) == (2000, "epoch", 2048)
     for epoch, rate in [(0, 3e-4), (1, 0.0152985), (100, 1.50015), (200, 3.0), (1100, 1.5)]:

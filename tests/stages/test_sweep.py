@@ -55,7 +55,7 @@ def test_files_bring_settings_of_their_own():
     """What a comparison of methods types: a file per method, seeds for all of them."""
     found = members(*FILES, "simclr,mttv", "seed=0,1", "max_epochs=3")
     assert [m.name for m in found] == [f"{n},seed={s}" for n in ("simclr", "mttv") for s in (0, 1)]
-    assert [m.cfg.data.sampler for m in found] == ["shuffle"] * 2 + ["paired"] * 2
+    assert [m.cfg.data.sampler.name for m in found] == ["shuffle"] * 2 + ["paired"] * 2
     assert [len(m.cfg.augmentations) for m in found] == [1, 1, 2, 2]
     assert {m.config_path for m in found} == {FASHION}
     # Two files of one method are two rows: the file says which.
