@@ -20,12 +20,14 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 import ltplugins
+from ltplugins.config.data import data_config, training_set
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
 from ltplugins.data.datamodule import LTDataModule
 from ltplugins.data.sources.base import content_hash
 from ltplugins.data.sources.build import has_test_part
+from ltplugins.data.training_set import TrainingSet
 from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
 from ltplugins.eval.features import state_hash
 from ltplugins.metrics.groups import group_accuracy, shot_groups
@@ -73,9 +75,8 @@ def balance(cfg: DictConfig) -> Path:
         raise UserError(f"output_dir is the run itself ({out}), which is never written to.")
     pl.seed_everything(options.seed, workers=False, verbose=False)
     training = _training_config(first.cfg, options)
-    data = LTDataModule(training)
+    data = training_set(training)
     check_split(first, data.split.hash)
-    data.val_source = None  # the classifier is scored once, at the end
     run = RunFolder(out)
     progress = RunProgress("balance", options.batch_size)
     logger = MetricsLogger(run.metrics)
@@ -97,7 +98,8 @@ def balance(cfg: DictConfig) -> Path:
     meta = {**facts, "config": OmegaConf.to_container(stored, resolve=True), "identity": what}
     trainer.callbacks.append(RunCheckpoint(run.checkpoints, meta, 1, False))  # type: ignore[attr-defined]
     started = time.perf_counter()
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
+    # Without test images: the classifier is scored once, at the end.
+    trainer.fit(model, datamodule=LTDataModule(data, options.seed), ckpt_path=checkpoint)
     if trainer.is_global_zero and not trainer.interrupted:
         seconds = round(time.perf_counter() - started, 1)
         run.update(
@@ -176,7 +178,7 @@ def _stored_config(first: DictConfig, options: BalanceConfig, out: Path) -> Dict
     return cfg
 
 
-def _facts(first: TrainedRun, data: LTDataModule, host: str, weights: str) -> dict[str, Any]:
+def _facts(first: TrainedRun, data: TrainingSet, host: str, weights: str) -> dict[str, Any]:
     return {
         "host": host,
         "split": describe_split(data),
@@ -187,7 +189,7 @@ def _facts(first: TrainedRun, data: LTDataModule, host: str, weights: str) -> di
 
 
 def _identity(
-    options: BalanceConfig, facts: dict[str, Any], data: LTDataModule, world_size: int
+    options: BalanceConfig, facts: dict[str, Any], data: TrainingSet, world_size: int
 ) -> dict[str, Any]:
     chosen = dataclasses.asdict(options)
     return {
@@ -202,7 +204,7 @@ def _identity(
 
 def _compare(first: TrainedRun, out: Path, class_counts: Any) -> dict[str, Any] | None:
     """The classifier before and after, shown and returned by rule; None without test images."""
-    if not has_test_part(first.cfg.data):
+    if not has_test_part(data_config(first.cfg)):
         log.info("no test images (data.val_path): the classifier is not scored.")
         return None
     # Its features are cached in the new folder: the first one is only read.

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.data import data_config
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json
@@ -50,12 +51,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     asked = parse(EvaluateKeys, OmegaConf.to_container(cfg, resolve=True), "")  # type: ignore[arg-type]
     options = asked.eval
     run = open_run(asked.run)
-    if not has_test_part(run.cfg.data):
+    data = data_config(run.cfg)
+    if not has_test_part(data):
         raise UserError("the run's config names no test images. Set data.val_path in config.yaml.")
     extract = FeatureExtractor(run, find_device(asked.device), asked.batch_size)
-    split = make_split(
-        extract.train.targets, extract.train.num_classes, run.cfg.data.get("imbalance")
-    )
+    split = make_split(extract.train.targets, extract.train.num_classes, data.imbalance)
     check_split(run, split.hash)
     use_train = "train" in {
         options.knn.bank if options.knn else None,

@@ -15,12 +15,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 import ltplugins
+from ltplugins.config.data import data_module
 from ltplugins.config.identity import identity
 from ltplugins.config.resolve import check_method, resolve
 from ltplugins.config.trainer import trainer_arguments
 from ltplugins.core.errors import UserError
-from ltplugins.data.datamodule import LTDataModule
 from ltplugins.data.sources.base import content_hash
+from ltplugins.data.training_set import TrainingSet
 from ltplugins.host.build import build_model
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import MetricsLogger
@@ -54,7 +55,8 @@ def pretrain(cfg: DictConfig) -> Path:
     cfg = resolve(cfg, config_blocks)
     check_method(cfg, METHODS)
     pl.seed_everything(cfg.seed, workers=False, verbose=False)
-    data = LTDataModule(cfg)
+    module = data_module(cfg)
+    data = module.training
     cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
     run = RunFolder(cfg.output_dir)
     progress = RunProgress(str(cfg.method), cfg.optimizer.batch_size)
@@ -82,7 +84,7 @@ def pretrain(cfg: DictConfig) -> Path:
         RunCheckpoint(run.checkpoints, meta, cfg.checkpoint.frequency, cfg.checkpoint.keep_prev)
     )
     started = time.perf_counter()
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
+    trainer.fit(model, datamodule=module, ckpt_path=checkpoint)
     if trainer.is_global_zero and not trainer.interrupted:
         run.update(
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -93,7 +95,7 @@ def pretrain(cfg: DictConfig) -> Path:
     return run.path
 
 
-def describe_split(data: LTDataModule) -> dict[str, Any]:
+def describe_split(data: TrainingSet) -> dict[str, Any]:
     """What a number needs to say about its training images."""
     return {
         "description": data.split.description,
@@ -165,7 +167,7 @@ def checkpoint_to_resume(cfg: DictConfig, run: RunFolder, logger: MetricsLogger)
     return str(last)
 
 
-def _show_start(cfg: DictConfig, data: LTDataModule, model: Any, host: str) -> None:
+def _show_start(cfg: DictConfig, data: TrainingSet, model: Any, host: str) -> None:
     params = sum(p.numel() for p in model.backbone.parameters()) / 1e6
     counts = sorted((int(n) for n in data.class_counts), reverse=True)
     log.info("%s; %s", cfg.method, host)
