@@ -36,6 +36,7 @@ from torch import Tensor
 
 from ltplugins.core.distributed import gather, gather_no_grad
 from ltplugins.core.errors import UserError
+from ltplugins.host.facts import facts_of
 from ltplugins.losses.colt import distribution_supcon_loss, tail_scores
 from ltplugins.losses.terms.memory import update_memory
 from ltplugins.methods.parts.durations import to_epochs, to_images
@@ -44,8 +45,6 @@ from ltplugins.methods.parts.ood_subset import choose_subset
 from ltplugins.methods.wrapper import Wrapper
 
 log = logging.getLogger(__name__)
-# Host methods that keep a row per draw of an epoch, as many as the first epoch has.
-_FIXED_LENGTH = ("deepclusterv2",)
 Duration = int | float | str
 
 
@@ -96,7 +95,7 @@ class COLTMixin(Wrapper):
                 f"colt_{self.base_name} draws images from a second source and data.ood names none. "
                 f"Set data.ood, such as {{dataset: emoji_pack}}, and data.sampler: id_plus_ood."
             )
-        if self.base_name in _FIXED_LENGTH:
+        if facts_of(self.base_name).fixed_length:
             raise UserError(
                 f"colt_{self.base_name}: {self.base_name} keeps a memory of one epoch's size, and "
                 f"COLT's epochs grow. Take another base."

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from ltplugins.core.errors import UserError
+from ltplugins.host.facts import facts_of
 
 # name -> mixin class. A mixin collects what base_training_step returned and adds its term.
 WRAPPERS: dict[str, str] = {
@@ -32,9 +33,6 @@ METHODS: dict[str, str] = {
 
 # (outer, inner): gh_colt_<base> is GH over COLT over a base.
 COMPOSED = (("gh", "colt"), ("gh", "sdclr"), ("gh", "ts"), ("bcl", "sdclr"))
-
-# Host entries that produce no embedding z to harmonise.
-_WITHOUT_Z = {"base", "linear", "mae"}
 
 
 def load_mixin(name: str) -> type:
@@ -94,7 +92,7 @@ def register_methods() -> list[str]:
     """
     from ltplugins.host import METHODS as HOST_METHODS
 
-    bases = {n: c for n, c in HOST_METHODS.items() if n not in _WITHOUT_Z and not _is_ours(c)}
+    bases = {n: c for n, c in HOST_METHODS.items() if facts_of(n).yields_z and not _is_ours(c)}
     ours = []
     for wrapper in WRAPPERS:
         for base_name, base in bases.items():

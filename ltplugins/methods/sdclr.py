@@ -32,15 +32,11 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ltplugins.core.errors import UserError
+from ltplugins.host.facts import facts_of
 from ltplugins.losses.sdclr import magnitude_masks, sparsity
 from ltplugins.methods.wrapper import Wrapper
 
 _PRUNED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-# Bases in which the second branch, or its norms, would have no part in the loss.
-_UNFIT = {
-    "ressl": "has only the first view go through the network that is trained",
-    "all4one": "applies its heads outside of a view's forward pass, where there is no branch",
-}
 
 
 @dataclass(frozen=True)
@@ -70,10 +66,10 @@ class SDCLRMixin(Wrapper):
     def setup_wrapper(self, options: SDCLRConfig) -> None:
         """Copy the BatchNorms, allocate the mask. Called once the base is built."""
         self.sdclr = options
-        if self.base_name in _UNFIT:
+        if unfit := facts_of(self.base_name).one_branch:
             raise UserError(
-                f"sdclr_{self.base_name}: {self.base_name} {_UNFIT[self.base_name]}. Take another "
-                f"base, such as sdclr_simclr."
+                f"sdclr_{self.base_name}: {self.base_name} {unfit}. Take another base, such as "
+                f"sdclr_simclr."
             )
         if not 0 <= options.prune_ratio < 1:
             raise UserError(

@@ -14,10 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
-
-# Where a host method's z is not its projector's output: the key that holds its dimension.
-_DIM_KEYS = {"dino": "num_prototypes"}
-
+from ltplugins.host.facts import facts_of
 
 if TYPE_CHECKING:
     from ltplugins.host.builtin import BaseMethod as _Host
@@ -93,7 +90,7 @@ class Wrapper(_Host):
         Raises:
             UserError: the config does not name it.
         """
-        key = _DIM_KEYS.get(self.base_name, "proj_output_dim")
+        key = facts_of(self.base_name).width_key
         dim = OmegaConf.select(self.cfg, f"method_kwargs.{key}")
         if dim is None:
             raise UserError(
