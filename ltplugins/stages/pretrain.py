@@ -24,6 +24,7 @@ from ltplugins.host import prepare
 from ltplugins.host.build import build_model
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import MetricsLogger
+from ltplugins.stages.blocks import config_blocks
 from ltplugins.stages.launch import launch
 from ltplugins.stages.sweep import is_multirun
 from ltplugins.training.checkpoint import RunCheckpoint, continue_metrics
@@ -46,7 +47,7 @@ def pretrain(cfg: DictConfig) -> Path:
 
     host = prepare()
     watch_parent()
-    cfg = resolve(cfg)
+    cfg = resolve(cfg, config_blocks)
     check_method(cfg, METHODS)
     pl.seed_everything(cfg.seed, workers=False, verbose=False)
     data = LTDataModule(cfg)
