@@ -35,6 +35,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Below
 from ltplugins.host.facts import facts_of
 from ltplugins.losses.sdclr import magnitude_masks, sparsity
+from ltplugins.methods.needs import Needs
 from ltplugins.methods.wrapper import Wrapper
 
 _PRUNED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -59,7 +60,10 @@ class SDCLRMixin(Wrapper):
 
     wrapper_name = "sdclr"
     wrapper_config = SDCLRConfig
-    num_views = 2
+    needs = Needs(
+        small_views=True,
+        hint="Each branch has one: set num_crops of the augmentation blocks to 2 in all.",
+    )
     sdclr_masks: nn.Module
     sdclr_norms: nn.Module
     sdclr_epoch: Tensor  # Int[], the epoch that the mask is of; -1 = none yet, nothing is pruned
@@ -71,11 +75,6 @@ class SDCLRMixin(Wrapper):
             raise UserError(
                 f"sdclr_{self.base_name}: {self.base_name} {unfit}. Take another base, such as "
                 f"sdclr_simclr."
-            )
-        if self.num_large_crops != 2:
-            raise UserError(
-                f"sdclr_{self.base_name} takes exactly two large views of each image, one for each "
-                f"branch; the config's augmentations give {self.num_large_crops}."
             )
         self.register_buffer("sdclr_epoch", torch.tensor(-1))
         self._sdclr_view, self._sdclr_sparsity = 0, 0.0
