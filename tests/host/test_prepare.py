@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 import ltplugins
 from ltplugins.host import METHODS, prepare
@@ -15,10 +16,7 @@ from ltplugins.host.builtin import METHOD_KWARGS
 from ltplugins.host.facts import BASES, facts_of, packaged_bases
 from tests.kit.hosts import HOSTS, NAMES, needs_solo
 from tests.kit.paths import ROOT
-
-# solo-learn has no test_resnet.
-SMALL = ["backbone.name=resnet18", "data.imbalance.factor=200", "optimizer.batch_size=32"]
-SHORT = [*SMALL, "max_epochs=1", "+limit_train_batches=2", "limit_val_batches=1", "accelerator=cpu"]
+from tests.kit.tiny import tiny_config
 
 
 def test_it_registers_and_says_what_it_found() -> None:
@@ -42,10 +40,11 @@ def run(arguments: list[str], folder: Path, host: str) -> None:
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_run_with_online_knn_is_evaluated(host: str, tmp_path: Path) -> None:
     """With solo-learn as host the evaluation died of torchmetrics' ``compute_on_step``."""
-    knn = ["+knn_eval.enabled=true", "+knn_eval.k=2"]
-    run(["pretrain", "method=gh_simclr", *SHORT, *knn, "output_dir=run"], tmp_path, host)
-    quick = ["eval.linear=null", "eval.knn.k=3", "device=cpu"]
-    run(["evaluate", "run", *quick], tmp_path, host)
+    cfg = tiny_config(tmp_path, "gh_simclr", max_epochs=1, knn_eval={"enabled": True, "k": 2})
+    cfg.backbone.name = "resnet18"  # solo-learn has no test_resnet
+    OmegaConf.save(cfg, tmp_path / "own.yaml")
+    run(["pretrain", "--config-path", ".", "--config-name", "own"], tmp_path, host)
+    run(["evaluate", "run", "eval.linear=null", "eval.knn.k=3", "device=cpu"], tmp_path, host)
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert ("solo-learn" in results["host"]) == (host == "solo")
 
