@@ -19,7 +19,6 @@ import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-import ltplugins
 from ltplugins.config.data import data_config, training_set
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
@@ -30,6 +29,7 @@ from ltplugins.data.sources.build import has_test_part
 from ltplugins.data.training_set import TrainingSet
 from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
 from ltplugins.eval.features import state_hash
+from ltplugins.host import prepare
 from ltplugins.metrics.groups import group_accuracy, shot_groups
 from ltplugins.runs.checkpoint import TrainedRun, open_run
 from ltplugins.runs.folder import RunFolder
@@ -58,15 +58,9 @@ def balance(cfg: DictConfig) -> Path:
         UserError: no finished run with a classifier of its own, values that cannot be, data that
             have changed, a folder that holds something else.
     """
-    from ltplugins.host import HOST
-
+    host = prepare()
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError("run is missing: ltplugins balance RUN, the folder of a finished run.")
-    if HOST.name == "solo":
-        from ltplugins.host.solo import apply_fixes
-
-        apply_fixes()
-    ltplugins.register()
     plain = OmegaConf.to_container(cfg, resolve=True)
     options = parse(BalanceConfig, plain, "")  # type: ignore[arg-type]
     first = _open_first(options.run)
@@ -82,7 +76,7 @@ def balance(cfg: DictConfig) -> Path:
     logger = MetricsLogger(run.metrics)
     trainer = build_trainer(training, progress, logger)
     method = load_trained(first, data.record)
-    facts = _facts(first, data, HOST.label, state_hash(first.state))
+    facts = _facts(first, data, host.label, state_hash(first.state))
     model = ClassifierBalancer(method, options, options.batch_size * trainer.world_size / 256)
 
     stored = _stored_config(first.cfg, options, out)

@@ -14,7 +14,6 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-import ltplugins
 from ltplugins.config.data import data_module
 from ltplugins.config.identity import identity
 from ltplugins.config.resolve import check_method, resolve
@@ -22,6 +21,7 @@ from ltplugins.config.trainer import trainer_arguments
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.base import content_hash
 from ltplugins.data.training_set import TrainingSet
+from ltplugins.host import prepare
 from ltplugins.host.build import build_model
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import MetricsLogger
@@ -44,14 +44,10 @@ def pretrain(cfg: DictConfig) -> Path:
     Raises:
         UserError: anything wrong with the config, the data or the folder, before training starts.
     """
-    from ltplugins.host import HOST, METHODS
+    from ltplugins.host import METHODS
 
-    if HOST.name == "solo":
-        from ltplugins.host.solo import apply_fixes
-
-        apply_fixes()
+    host = prepare()
     watch_parent()
-    ltplugins.register()
     cfg = resolve(cfg, config_blocks)
     check_method(cfg, METHODS)
     pl.seed_everything(cfg.seed, workers=False, verbose=False)
@@ -64,7 +60,7 @@ def pretrain(cfg: DictConfig) -> Path:
     trainer = build_trainer(cfg, progress, logger)
     model = build_model(cfg, trainer.world_size, data.record.small_stem)
 
-    facts = {"host": HOST.label, "split": describe_split(data), "method": cfg.method}
+    facts = {"host": host.label, "split": describe_split(data), "method": cfg.method}
     what = identity(cfg, trainer.world_size)
     what |= {"split_hash": data.split.hash, "data_hash": content_hash(data.source)}
     if data.ood_source is not None:
@@ -77,7 +73,7 @@ def pretrain(cfg: DictConfig) -> Path:
         run.close()
         return run.path
     if is_first:
-        _show_start(cfg, data, model, HOST.describe())
+        _show_start(cfg, data, model, host.describe())
     checkpoint = checkpoint_to_resume(cfg, run, logger)
     meta = {**facts, "config": OmegaConf.to_container(cfg, resolve=True), "identity": what}
     trainer.callbacks.append(  # type: ignore[attr-defined]
