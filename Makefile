@@ -43,7 +43,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.base
+bench: $(VENV)/.dev
 	$(BIN)/python scripts/bench/all.py
 
 clean:

@@ -15,13 +15,14 @@ Legend: N batch, D embedding dim.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from ltplugins.core.distributed import gather_no_grad, gather_with_offset, rank_share
-from ltplugins.losses.focal import check_focal, focal_nt_xent
+from ltplugins.core.ranges import Above, AtLeast
+from ltplugins.losses.focal import focal_nt_xent
 from ltplugins.methods.method import Method
 
 
@@ -29,10 +30,10 @@ from ltplugins.methods.method import Method
 class FocalConfig:
     """The block ``method_kwargs``; temperature and gamma default to the official settings."""
 
-    proj_hidden_dim: int = 512
-    proj_output_dim: int = 128
-    temperature: float = 0.2
-    gamma: float = 2.0  # 0: SimCLR
+    proj_hidden_dim: Annotated[int, AtLeast(1)] = 512
+    proj_output_dim: Annotated[int, AtLeast(1)] = 128
+    temperature: Annotated[float, Above(0)] = 0.2
+    gamma: Annotated[float, AtLeast(0)] = 2.0  # 0: SimCLR
     detach_weight: bool = False  # true: the weight is a constant to the gradient; ours
 
 
@@ -50,7 +51,6 @@ class FocalMixin(Method):
     def setup_method(self, options: FocalConfig) -> None:
         """Build the projector; its keys are those of the host's SimCLR."""
         self.focal = options
-        check_focal(options.temperature, options.gamma)
         self.projector = nn.Sequential(
             nn.Linear(self.features_dim, options.proj_hidden_dim),
             nn.ReLU(),

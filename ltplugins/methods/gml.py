@@ -48,7 +48,7 @@ from ltplugins.losses.gml import (
 from ltplugins.methods.parts.class_prior import ClassPrior
 from ltplugins.methods.parts.class_queue import ClassQueue
 from ltplugins.methods.parts.cosine_head import CosineClassifier, projector
-from ltplugins.methods.parts.gml_options import GMLConfig, check_options
+from ltplugins.methods.parts.gml_options import GMLConfig, check_against_classes
 from ltplugins.methods.parts.teacher import Teacher, require_same_teacher
 
 
@@ -91,7 +91,7 @@ class GMLMixin(ClassPrior):
 
     def setup_method(self, options: GMLConfig) -> None:
         """Build classifier, projectors and queue; open the teacher."""
-        check_options(options, self.num_classes)
+        check_against_classes(options, self.num_classes)
         self.gml = options
         self.cosine_classifier = CosineClassifier(self.features_dim, self.num_classes)
         self.gml_teacher = None

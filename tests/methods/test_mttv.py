@@ -274,7 +274,10 @@ def test_two_ranks_equal_one(tmp_path):
     [
         ({"method_kwargs__tempreature": 1.0}, r"tempreature'. Did you mean 'temperature'"),
         ({"method_kwargs__fusion": "product"}, "fusion: expected one of sum, concat-style"),
-        ({"method_kwargs__lower": 0.95}, "expected 0 <= lower < upper"),
+        (
+            {"method_kwargs__lower": 0.95},
+            r"\.lower: expected a number below upper \(0.9\), got 0.95",
+        ),
         ({"method_kwargs__temperature": 0.0}, "temperature: expected a number above 0"),
         ({"data__sampler": "shuffle"}, "data.sampler is 'shuffle'. Set data.sampler=paired"),
         ({"optimizer__batch_size": 7}, "even number, it counts both images of a pair; got 7"),
