@@ -21,6 +21,7 @@ from ltplugins.config.trainer import trainer_arguments
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.base import content_hash
 from ltplugins.data.training_set import TrainingSet
+from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host import prepare
 from ltplugins.host.build import build_model
 from ltplugins.runs.folder import RunFolder
@@ -32,6 +33,7 @@ from ltplugins.training.checkpoint import RunCheckpoint, continue_metrics
 from ltplugins.training.faults.ranks import EndTogether, set_timeout, watch_parent, watch_ranks
 from ltplugins.training.progress import RunProgress
 from ltplugins.training.seeds import EpochSeed
+from ltplugins.training.shots import ShotGroups
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +78,11 @@ def pretrain(cfg: DictConfig) -> Path:
         _show_start(cfg, data, model, host.describe())
     checkpoint = checkpoint_to_resume(cfg, run, logger)
     meta = {**facts, "config": OmegaConf.to_container(cfg, resolve=True), "identity": what}
-    trainer.callbacks.append(  # type: ignore[attr-defined]
-        RunCheckpoint(run.checkpoints, meta, cfg.checkpoint.frequency, cfg.checkpoint.keep_prev)
-    )
+    rules = OmegaConf.select(cfg, "eval.groups") or EvalConfig().groups
+    trainer.callbacks += [  # type: ignore[attr-defined]
+        ShotGroups(data.class_counts.tolist(), rules[0]),  # the rule that reports show
+        RunCheckpoint(run.checkpoints, meta, cfg.checkpoint.frequency, cfg.checkpoint.keep_prev),
+    ]
     started = time.perf_counter()
     trainer.fit(model, datamodule=module, ckpt_path=checkpoint)
     if trainer.is_global_zero and not trainer.interrupted:
