@@ -124,7 +124,8 @@ def check(value: Any, hint: Any, path: str) -> Any:
     if origin is dict or hint is dict:
         if not isinstance(value, Mapping):
             raise _wrong(value, hint, path)
-        return dict(value)
+        inner = args[1] if args else Any
+        return {key: check(v, inner, _join(path, key)) for key, v in value.items()}
     return _check_scalar(value, hint, path)
 
 
