@@ -17,7 +17,6 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-import ltplugins
 from ltplugins.config.data import training_set
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
@@ -30,6 +29,7 @@ from ltplugins.data.sources.build import has_test_part
 from ltplugins.data.training_set import TrainingSet
 from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
 from ltplugins.eval.features import state_hash
+from ltplugins.host import prepare
 from ltplugins.metrics.groups import group_accuracy, shot_groups
 from ltplugins.runs.checkpoint import TrainedRun, open_run
 from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
@@ -57,15 +57,9 @@ def balance(cfg: DictConfig) -> Path:
         UserError: no finished run with a classifier of its own, values that cannot be, data that
             have changed, a folder that holds something else.
     """
-    from ltplugins.host import HOST
-
+    host = prepare()
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError("run is missing: ltplugins balance RUN, the folder of a finished run.")
-    if HOST.name == "solo":
-        from ltplugins.host.solo import apply_fixes
-
-        apply_fixes()
-    ltplugins.register()
     plain = OmegaConf.to_container(cfg, resolve=True)
     options = parse(BalanceConfig, plain, "")  # type: ignore[arg-type]
     first = _open_first(options.run)
@@ -85,7 +79,7 @@ def balance(cfg: DictConfig) -> Path:
         data=LTDataModule(data, options.seed),  # no test images: it is scored once, at the end
         config=_stored_config(first.cfg.host, options, out),
         identity=_identity(options, weights, data, training.world_size),
-        origin=_origin(first, data, HOST.label, weights),
+        origin=_origin(first, data, host.label, weights),
         announce=lambda: log.info(
             "classifier of %s (%s), new run folder %s", options.run, first.cfg.method, out
         ),

@@ -19,6 +19,7 @@ from ltplugins.data.sources.build import has_test_part
 from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
 from ltplugins.eval.protocol import EvalConfig, evaluate_features
 from ltplugins.eval.results import Results, SplitName
+from ltplugins.host import prepare
 from ltplugins.report.table import RunResult, results_table
 from ltplugins.runs.checkpoint import open_run
 from ltplugins.runs.facts import now
@@ -48,6 +49,7 @@ def evaluate(cfg: DictConfig) -> Results:
         UserError: a wrong key or value, no such run, no test part, anything that the protocols
             refuse.
     """
+    prepare()
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError("run is missing: ltplugins evaluate RUN, a run folder or a checkpoint.")
     asked = parse(EvaluateKeys, OmegaConf.to_container(cfg, resolve=True), "")  # type: ignore[arg-type]

@@ -10,13 +10,14 @@ from typing import Any
 import lightning.pytorch as pl
 from omegaconf import DictConfig
 
-import ltplugins
 from ltplugins.config.data import data_module
 from ltplugins.config.identity import identity
 from ltplugins.config.resolve import check_method, resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.data.sources.base import content_hash
 from ltplugins.data.training_set import TrainingSet
+from ltplugins.eval.protocol import EvalConfig
+from ltplugins.host import prepare
 from ltplugins.host.build import build_model
 from ltplugins.runs.facts import Origin, SplitFacts
 from ltplugins.stages.blocks import config_blocks, run_keys
@@ -24,6 +25,7 @@ from ltplugins.stages.launch import launch
 from ltplugins.stages.sweep import is_multirun
 from ltplugins.training.faults.ranks import watch_parent
 from ltplugins.training.fit import Job, Training
+from ltplugins.training.shots import ShotGroups
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +38,10 @@ def pretrain(cfg: DictConfig) -> Path:
     Raises:
         UserError: anything wrong with the config, the data or the folder, before training starts.
     """
-    from ltplugins.host import HOST, METHODS
+    from ltplugins.host import METHODS
 
-    if HOST.name == "solo":
-        from ltplugins.host.solo import apply_fixes
-
-        apply_fixes()
+    host = prepare()
     watch_parent()
-    ltplugins.register()
     config = resolve(cfg, config_blocks)
     check_method(config.method, METHODS)
     pl.seed_everything(config.seed, workers=False, verbose=False)
@@ -53,13 +51,15 @@ def pretrain(cfg: DictConfig) -> Path:
     training = Training(config, config.output_dir, config.method)
     model = build_model(config.host, training.world_size, data.record.small_stem)
     split = SplitFacts.of(data.split, data.class_names)
+    rules = (config.eval or {}).get("groups") or EvalConfig().groups
     job = Job(
         model=model,
         data=module,
         config=config.host,
         identity=identity(config, training.world_size) | _hashes(data),
-        origin=Origin(method=config.method, host=HOST.label, split=split),
-        announce=lambda: _show_start(config, data, model, HOST.describe()),
+        origin=Origin(method=config.method, host=host.label, split=split),
+        announce=lambda: _show_start(config, data, model, host.describe()),
+        callbacks=[ShotGroups(data.class_counts.tolist(), rules[0])],  # the rule that reports show
     )
     return training.fit(job)
 

@@ -7,7 +7,7 @@ ranks. The same command again continues an interrupted run and leaves a finished
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Job:
         origin: method, host and split.
         announce: says on the first rank what starts; not called where nothing is left to train.
         conclude: the facts that are known only at the end, by their names in ``RunFacts``.
+        callbacks: of this stage, beside those that every training has.
     """
 
     model: pl.LightningModule
@@ -53,6 +54,7 @@ class Job:
     origin: Origin
     announce: Callable[[], Any]
     conclude: Callable[[], Mapping[str, Any]] = _nothing
+    callbacks: Sequence[pl.Callback] = ()
 
 
 class Training:
@@ -105,7 +107,7 @@ class Training:
         if is_first:
             job.announce()
         checkpoint = checkpoint_to_resume(self.cfg, self.run, self.logger)
-        self.trainer.callbacks.append(self._saver(job))  # type: ignore[attr-defined]
+        self.trainer.callbacks += [*job.callbacks, self._saver(job)]  # type: ignore[attr-defined]
         started = time.perf_counter()
         self.trainer.fit(job.model, datamodule=job.data, ckpt_path=checkpoint)
         if self.trainer.is_global_zero and not self.trainer.interrupted:
