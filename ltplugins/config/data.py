@@ -22,5 +22,6 @@ def data_module(run: RunConfig) -> LTDataModule:
     Raises:
         UserError: as :func:`training_set`; test images that are absent or damaged.
     """
+    training = training_set(run)
     val_source = build_source(run.data, "test") if has_test_part(run.data) else None
-    return LTDataModule(training_set(run), run.seed, val_source)
+    return LTDataModule(training, run.seed, val_source)

@@ -9,6 +9,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ltplugins.config.run import RunConfig
+from ltplugins.data.sources.base import content_hash
+from ltplugins.data.training_set import TrainingSet
 
 # What may differ between a run and its continuation without changing the numbers.
 _NOT_IDENTITY = (
@@ -37,6 +39,14 @@ def identity(run: RunConfig, world_size: int) -> dict[str, Any]:
         kept.pop("dali", None)
     kept["world_size"] = world_size
     return kept
+
+
+def data_hashes(data: TrainingSet) -> dict[str, str]:
+    """What of a run's identity is known only once its data are read."""
+    hashes = {"split_hash": data.split.hash, "data_hash": content_hash(data.source)}
+    if data.ood_source is not None:
+        hashes["ood_hash"] = content_hash(data.ood_source)
+    return hashes
 
 
 def identity_hash(value: Mapping[str, Any]) -> str:

@@ -58,6 +58,14 @@ _ELSEWHERE = ("method_kwargs", "augmentations", "eval")
 _NO_EFFECT = ("augmentations_cfg", "wandb_cfg")
 
 
+# Arguments of Lightning's Trainer that the stages give it themselves, and what to set instead.
+_NOT_FOR_CONFIGS = {
+    "callbacks": "they are the stage's own",
+    "logger": "metrics.csv is always written, and wandb.enabled adds Weights & Biases",
+    "enable_checkpointing": "checkpoint.enabled says whether there are checkpoints",
+    "use_distributed_sampler": "the samplers of data.sampler share the images out themselves",
+}
+
 Blocks = Callable[[str], Mapping[str, type]]
 
 
@@ -175,6 +183,11 @@ def _check_top_level(plain: dict[str, Any]) -> None:
     plain.update({key: getattr(parsed, key) for key in given})
     numbers = [field.name for field in dataclasses.fields(TrainerKeys)]
     parse(TrainerKeys, {k: plain[k] for k in numbers if plain.get(k) is not None}, "")
+    for key, way_out in _NOT_FOR_CONFIGS.items():
+        if plain.get(key) is not None:
+            raise UserError(
+                f"{key}: expected nothing, got {plain[key]!r}. Leave it out: {way_out}."
+            )
     if plain.get("strategy") is not None and plain["strategy"] not in STRATEGIES:
         # Per-sample memories, queues and twins are read and written whole: no sharded strategy.
         raise unknown("strategy", plain["strategy"], STRATEGIES)
@@ -215,6 +228,19 @@ def _count_crops(plain: dict[str, Any]) -> None:
     large = sum(b.get("num_crops", 1) for b in blocks if b["crop_size"] == blocks[0]["crop_size"])
     total = sum(b.get("num_crops", 1) for b in blocks)
     plain["data"].update(num_large_crops=large, num_small_crops=total - large)
+
+
+def without_effect(run: RunConfig) -> list[str]:
+    """What a config asks for that is solo-learn's and has no effect here, a sentence each."""
+    lines = []
+    if run.auto_umap.enabled:
+        lines.append("auto_umap.enabled has no effect here: ltplugins report draws embeddings.")
+    if run.auto_resume.max_hours != AutoResumeSection.max_hours:
+        lines.append(
+            "auto_resume.max_hours has no effect here: a run goes on from its own last checkpoint, "
+            "however old that is."
+        )
+    return lines
 
 
 def check_method(method: str, methods: Mapping[str, Any]) -> None:

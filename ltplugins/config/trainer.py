@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Arguments of Lightning's Trainer, and learning rates, from a resolved config."""
+"""Arguments of Lightning's Trainer, from a run's config."""
 
 import inspect
 import logging
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 
 from ltplugins.config.run import RunConfig
 
@@ -28,23 +27,12 @@ def trainer_keys() -> set[str]:
     return set(inspect.signature(Trainer.__init__).parameters) - {"self"}
 
 
-def scale_learning_rates(cfg: DictConfig, world_size: int) -> DictConfig:
-    """A copy of a host's config whose learning rates are scaled by (batch x world size) / 256."""
-    cfg = cfg.copy()
-    scale = cfg.optimizer.batch_size * world_size / 256
-    cfg.optimizer.lr = cfg.optimizer.lr * scale
-    cfg.optimizer.classifier_lr = cfg.optimizer.classifier_lr * scale
-    return cfg
-
-
 def trainer_arguments(run: RunConfig) -> dict[str, Any]:
     """Arguments for Lightning's Trainer, fitted to this machine; every change is logged.
 
     A file written for GPUs runs on a machine without one: on the CPU, in full precision.
     """
     kwargs = dict(run.trainer)
-    kwargs.pop("callbacks", None)
-    kwargs.pop("logger", None)
     if kwargs.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
         devices = kwargs.get("devices", 1)
         count = len(devices) if isinstance(devices, list) else devices

@@ -12,6 +12,7 @@ from torch import Tensor
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
+from ltplugins.runs.facts import RunFacts
 
 RUN_FILE = "run.json"  # a folder that has it holds a run
 
@@ -64,6 +65,11 @@ def open_run(path: str | Path) -> TrainedRun:
         require_run(path)
         folder, file = path, path / LAST_CHECKPOINT
         if not file.exists():
+            if RunFacts.read(path / RUN_FILE).finished:
+                raise UserError(
+                    f"{path} holds no weights: it was trained with checkpoint.enabled=false. Train "
+                    f"again with checkpoint.enabled=true, into a new output_dir."
+                )
             raise UserError(f"{path} has no checkpoint yet: its first epoch is not complete.")
     elif path.is_file():
         file = path

@@ -85,7 +85,7 @@ def balance(cfg: DictConfig) -> Path:
         ),
         conclude=lambda: {"classifier": _compare(first, out, data.class_counts)},
     )
-    return training.fit(job)
+    return training.start(job)
 
 
 def classifier_scores(run: TrainedRun, class_counts: Any) -> dict[str, dict[str, Any]]:

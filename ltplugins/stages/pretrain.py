@@ -11,10 +11,9 @@ import lightning.pytorch as pl
 from omegaconf import DictConfig
 
 from ltplugins.config.data import data_module
-from ltplugins.config.identity import identity
-from ltplugins.config.resolve import check_method, resolve
+from ltplugins.config.identity import data_hashes, identity
+from ltplugins.config.resolve import check_method, resolve, without_effect
 from ltplugins.config.run import RunConfig
-from ltplugins.data.sources.base import content_hash
 from ltplugins.data.training_set import TrainingSet
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host import prepare
@@ -56,20 +55,12 @@ def pretrain(cfg: DictConfig) -> Path:
         model=model,
         data=module,
         config=config.host,
-        identity=identity(config, training.world_size) | _hashes(data),
+        identity=identity(config, training.world_size) | data_hashes(data),
         origin=Origin(method=config.method, host=host.label, split=split),
         announce=lambda: _show_start(config, data, model, host.describe()),
         callbacks=[ShotGroups(data.class_counts.tolist(), rules[0])],  # the rule that reports show
     )
-    return training.fit(job)
-
-
-def _hashes(data: TrainingSet) -> dict[str, str]:
-    """What of the identity is known only once the data are read."""
-    hashes = {"split_hash": data.split.hash, "data_hash": content_hash(data.source)}
-    if data.ood_source is not None:
-        hashes["ood_hash"] = content_hash(data.ood_source)
-    return hashes
+    return training.start(job)
 
 
 def _show_start(cfg: RunConfig, data: TrainingSet, model: Any, host: str) -> None:
@@ -86,6 +77,11 @@ def _show_start(cfg: RunConfig, data: TrainingSet, model: Any, host: str) -> Non
         data.split.hash[:12],
     )
     log.info("%s, %.1f M parameters; run folder %s", cfg.backbone.name, params, cfg.output_dir)
+    for line in without_effect(cfg):
+        log.info(line)
+    if cfg.debug_augmentations:
+        for i, block in enumerate(cfg.augmentations):
+            log.info("augmentations[%d]: %s", i, block)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

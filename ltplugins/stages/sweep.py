@@ -132,6 +132,10 @@ def _choices(override: Override) -> list[str]:
 def _draft(composer: Composer, own: list[Override], words: list[str], many_files: bool) -> Member:
     """A member with the name and row that its choices give it."""
     cfg = _resolved(composer, words)
+    if not cfg.checkpoint.enabled:
+        raise UserError(
+            "checkpoint.enabled is false, and a sweep evaluates what it trains. Set it to true."
+        )
     head = Path(composer.name).stem if many_files else cfg.method
     swept = [
         (o.key_or_group, word.partition("=")[2])

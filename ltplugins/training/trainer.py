@@ -25,10 +25,8 @@ def build_trainer(cfg: RunConfig, progress: RunProgress, logger: MetricsLogger) 
     Raises:
         UserError: Lightning does not take its arguments.
     """
+    loggers = [logger, *_wandb_logger(cfg)]
     kwargs = trainer_arguments(cfg)
-    loggers: list[Any] = [logger]
-    if cfg.wandb.enabled:
-        loggers += _wandb_logger(cfg)
     callbacks = [EndTogether(), EpochSeed(cfg.seed), LearningRateMonitor("epoch")]
     if kwargs.pop("enable_progress_bar", True):
         callbacks.append(progress)
@@ -45,7 +43,9 @@ def build_trainer(cfg: RunConfig, progress: RunProgress, logger: MetricsLogger) 
 
 
 def _wandb_logger(cfg: RunConfig) -> list[Any]:
-    """Weights & Biases, if its package is installed; metrics.csv is written in any case."""
+    """Weights & Biases, if it is asked for and installed; metrics.csv is written in any case."""
+    if not cfg.wandb.enabled:
+        return []
     try:
         import wandb  # noqa: F401
         from lightning.pytorch.loggers import WandbLogger

@@ -7,10 +7,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from ltplugins.config.identity import differences, identity
-from ltplugins.config.resolve import resolve
-from ltplugins.config.trainer import scale_learning_rates, trainer_arguments
+from ltplugins.config.resolve import resolve, without_effect
+from ltplugins.config.trainer import trainer_arguments
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
+from ltplugins.host.build import scale_learning_rates
 
 
 @dataclass
@@ -93,6 +94,10 @@ def test_resolve_fills_in_and_leaves_the_input_alone():
         ({"rank_timeout": -5}, "^rank_timeout: expected a whole number of 1 or more, got -5"),
         ({"strategy": "ddpp"}, "unknown strategy 'ddpp'. Did you mean 'ddp'"),
         ({"strategy": "fsdp"}, "unknown strategy 'fsdp'.*Valid: auto, ddp, ddp_find"),
+        ({"callbacks": ["x"]}, r"callbacks: expected nothing, got \['x'\]. Leave it out: they are"),
+        ({"logger": False}, "logger: expected nothing, got False. Leave it out: metrics.csv"),
+        ({"enable_checkpointing": True}, "Leave it out: checkpoint.enabled says"),
+        ({"use_distributed_sampler": True}, "Leave it out: the samplers of data.sampler"),
         ({"augmentations": []}, "augmentations: expected a list of blocks"),
         ({"backbone__name": 18}, "backbone.name: expected text, got 18"),
     ],
@@ -100,6 +105,13 @@ def test_resolve_fills_in_and_leaves_the_input_alone():
 def test_resolve_names_what_is_wrong(changes, text):
     with pytest.raises(UserError, match=text):
         resolve(config(**changes))
+
+
+def test_what_has_no_effect_is_said():
+    assert without_effect(resolve(config())) == []
+    asked = {"auto_umap": {"enabled": True}, "auto_resume": {"max_hours": 3}}
+    lines = without_effect(resolve(config(**asked)))
+    assert [line.split()[0] for line in lines] == ["auto_umap.enabled", "auto_resume.max_hours"]
 
 
 def test_solo_learns_dali_format_is_an_engine():

@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 from ltplugins.config.resolve import resolve
-from ltplugins.config.trainer import scale_learning_rates
 from ltplugins.core.errors import UserError
+from ltplugins.host.build import scale_learning_rates
 from ltplugins.host.builtin.optim import warmup_cosine
 from ltplugins.losses.mttv import filtered_log_probs, reduce_log_probs
 from ltplugins.methods.mttv import MTTVConfig

@@ -2,6 +2,7 @@
 """The pretraining stage: its folder, resume after kill -9, and what it refuses."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ltplugins.core.errors import UserError
+from ltplugins.runs.checkpoint import open_run
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
@@ -93,6 +95,24 @@ def test_what_a_run_folder_holds(tmp_path):
 def test_the_last_epoch_is_saved_whatever_the_frequency(tmp_path):
     path = pretrain(tiny_config(tmp_path, "simclr", checkpoint={"frequency": 2}))
     assert load(path / "checkpoints/last.ckpt")["epoch"] == 2
+
+
+def test_a_run_without_checkpoints(tmp_path):
+    path = pretrain(tiny_config(tmp_path, "simclr", max_epochs=2, checkpoint={"enabled": False}))
+    assert RunFolder(path).read().finished
+    assert list((path / "checkpoints").iterdir()) == []
+    assert "train_nce_loss_epoch" in read_metrics(path / "metrics.csv")
+    with pytest.raises(UserError, match=r"holds no weights: .* checkpoint.enabled=false. Train"):
+        open_run(path)
+
+
+def test_the_augmentations_are_shown_on_request(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "ltplugins"):
+        pretrain(tiny_config(tmp_path, "simclr", max_epochs=1))
+        assert "AugmentationBlock" not in caplog.text
+        cfg = tiny_config(tmp_path, "simclr", max_epochs=1, debug_augmentations=True)
+        pretrain({**cfg, "output_dir": str(tmp_path / "shown")})
+    assert "augmentations[0]: AugmentationBlock(crop_size=16, num_crops=2, rrc=RRC" in caplog.text
 
 
 def test_another_configs_run_is_not_overwritten(tmp_path):

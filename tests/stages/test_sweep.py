@@ -90,6 +90,7 @@ def test_names_need_no_quotes_in_a_shell():
         (["optimizer.lr=interval(0,1)"], "an interval has no list of values"),
         (["seed=0,1", "method"], "method"),
         (["--config-path", "/nowhere", "seed=0,1"], "/nowhere is no folder"),
+        (["seed=0,1", "checkpoint.enabled=false"], "a sweep evaluates what it trains"),
         ([*FILES, "simclr,nothing"], "nothing.*Nothing was trained"),
     ],
 )
