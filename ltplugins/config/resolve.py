@@ -6,7 +6,6 @@ section has a dataclass of its valid keys and types; values stay in the YAML.
 """
 
 import dataclasses
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,9 +31,6 @@ from ltplugins.core.errors import UserError, nearest, unknown
 from ltplugins.core.schema import parse
 from ltplugins.data.augment.schema import AugmentationBlock, parse_augmentations
 from ltplugins.data.schema import DaliConfig, DataConfig, parse_data_config
-
-log = logging.getLogger(__name__)
-
 
 SECTIONS: dict[str, type] = {
     "backbone": BackboneConfig,
@@ -84,9 +80,11 @@ def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -
     container = OmegaConf.to_container(given_cfg, resolve=True)
     assert isinstance(container, dict)
     plain: dict[str, Any] = {str(k): v for k, v in container.items()}
-    for key in _NO_EFFECT:
-        if plain.pop(key, None) is not None:
-            log.warning("%s has no effect, in solo-learn 1.0.6 as here.", key)
+    remarks = [
+        f"{key} has no effect, in solo-learn 1.0.6 as here."
+        for key in _NO_EFFECT
+        if plain.pop(key, None) is not None
+    ]
     _check_top_level(plain)
     if isinstance(plain["optimizer"], dict):
         # solo-learn scales the first but never defaults it; 0.1 is what all its files say.
@@ -99,7 +97,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -
     augmentations = _parse_augmentations(plain)
     if blocks is not None:
         check_blocks(plain, blocks(plain["method"]))
-    return _typed(plain, sections, augmentations)
+    return _typed(plain, sections, augmentations, remarks)
 
 
 def _parse_section(plain: dict[str, Any], name: str) -> Any:
@@ -116,7 +114,10 @@ def _parse_section(plain: dict[str, Any], name: str) -> Any:
 
 
 def _typed(
-    plain: dict[str, Any], sections: dict[str, Any], augmentations: list[AugmentationBlock]
+    plain: dict[str, Any],
+    sections: dict[str, Any],
+    augmentations: list[AugmentationBlock],
+    remarks: list[str],
 ) -> RunConfig:
     """Write the defaults into ``plain``, as hosts and folders take it, and put the types around."""
     absent = [name for name in SECTIONS if name not in sections and name != "scheduler"]
@@ -143,8 +144,22 @@ def _typed(
         augmentations=augmentations,
         trainer={k: v for k, v in plain.items() if k in trainer_keys()},
         eval=plain.get("eval"),
+        remarks=(*remarks, *_remarks(sections["auto_umap"], sections["auto_resume"])),
         host=OmegaConf.create(plain),  # not in struct mode, as solo-learn's classes expect
     )
+
+
+def _remarks(umap: AutoUmapSection, resume: AutoResumeSection) -> list[str]:
+    """What is solo-learn's and has no effect here, if it was asked for."""
+    lines = []
+    if umap.enabled:
+        lines.append("auto_umap.enabled has no effect here: ltplugins report draws embeddings.")
+    if resume.max_hours != AutoResumeSection.max_hours:
+        lines.append(
+            "auto_resume.max_hours has no effect here: a run goes on from its own last checkpoint, "
+            "however old that is."
+        )
+    return lines
 
 
 def _own_defaults(name: str, parsed: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,19 +243,6 @@ def _count_crops(plain: dict[str, Any]) -> None:
     large = sum(b.get("num_crops", 1) for b in blocks if b["crop_size"] == blocks[0]["crop_size"])
     total = sum(b.get("num_crops", 1) for b in blocks)
     plain["data"].update(num_large_crops=large, num_small_crops=total - large)
-
-
-def without_effect(run: RunConfig) -> list[str]:
-    """What a config asks for that is solo-learn's and has no effect here, a sentence each."""
-    lines = []
-    if run.auto_umap.enabled:
-        lines.append("auto_umap.enabled has no effect here: ltplugins report draws embeddings.")
-    if run.auto_resume.max_hours != AutoResumeSection.max_hours:
-        lines.append(
-            "auto_resume.max_hours has no effect here: a run goes on from its own last checkpoint, "
-            "however old that is."
-        )
-    return lines
 
 
 def check_method(method: str, methods: Mapping[str, Any]) -> None:

@@ -34,6 +34,7 @@ class RunConfig:
         backbone to augmentations: the sections; those that a file does not have hold defaults.
         trainer: the arguments of Lightning's Trainer that were given, as they were given.
         eval: the ``eval`` block, if there is one; the evaluation knows its type.
+        remarks: sentences about what was asked for and has no effect here.
         host: the whole config as a host's classes take it and as a run folder keeps it.
     """
 
@@ -62,6 +63,7 @@ class RunConfig:
 
     trainer: Mapping[str, Any]
     eval: Mapping[str, Any] | None
+    remarks: tuple[str, ...]
     host: DictConfig
 
     def with_counts(self, num_samples: int, num_classes: int) -> "RunConfig":

@@ -5,16 +5,13 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 from omegaconf import DictConfig
 
 from ltplugins.config.data import data_module
 from ltplugins.config.identity import data_hashes, identity
-from ltplugins.config.resolve import check_method, resolve, without_effect
-from ltplugins.config.run import RunConfig
-from ltplugins.data.training_set import TrainingSet
+from ltplugins.config.resolve import check_method, resolve
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host import prepare
 from ltplugins.host.build import build_model
@@ -22,6 +19,7 @@ from ltplugins.runs.facts import Origin, SplitFacts
 from ltplugins.stages.blocks import config_blocks, run_keys
 from ltplugins.stages.launch import launch
 from ltplugins.stages.sweep import is_multirun
+from ltplugins.training.announce import announce
 from ltplugins.training.faults.ranks import watch_parent
 from ltplugins.training.fit import Job, Training
 from ltplugins.training.shots import ShotGroups
@@ -57,31 +55,10 @@ def pretrain(cfg: DictConfig) -> Path:
         config=config.host,
         identity=identity(config, training.world_size) | data_hashes(data),
         origin=Origin(method=config.method, host=host.label, split=split),
-        announce=lambda: _show_start(config, data, model, host.describe()),
+        announce=lambda: announce(config, data, model, host),
         callbacks=[ShotGroups(data.class_counts.tolist(), rules[0])],  # the rule that reports show
     )
     return training.start(job)
-
-
-def _show_start(cfg: RunConfig, data: TrainingSet, model: Any, host: str) -> None:
-    params = sum(p.numel() for p in model.backbone.parameters()) / 1e6
-    counts = sorted((int(n) for n in data.class_counts), reverse=True)
-    log.info("%s; %s", cfg.method, host)
-    log.info(
-        "%s: %d images, %d classes of %d to %d images, split %s",
-        cfg.data.dataset,
-        data.num_samples,
-        data.num_classes,
-        counts[0],
-        counts[-1],
-        data.split.hash[:12],
-    )
-    log.info("%s, %.1f M parameters; run folder %s", cfg.backbone.name, params, cfg.output_dir)
-    for line in without_effect(cfg):
-        log.info(line)
-    if cfg.debug_augmentations:
-        for i, block in enumerate(cfg.augmentations):
-            log.info("augmentations[%d]: %s", i, block)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ltplugins.config.identity import differences, identity
-from ltplugins.config.resolve import resolve, without_effect
+from ltplugins.config.resolve import resolve
 from ltplugins.config.trainer import trainer_arguments
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
@@ -108,10 +108,10 @@ def test_resolve_names_what_is_wrong(changes, text):
 
 
 def test_what_has_no_effect_is_said():
-    assert without_effect(resolve(config())) == []
-    asked = {"auto_umap": {"enabled": True}, "auto_resume": {"max_hours": 3}}
-    lines = without_effect(resolve(config(**asked)))
-    assert [line.split()[0] for line in lines] == ["auto_umap.enabled", "auto_resume.max_hours"]
+    assert resolve(config()).remarks == ()
+    asked = {"auto_umap": {"enabled": True}, "auto_resume": {"max_hours": 3}, "wandb_cfg": {"a": 1}}
+    said = [line.split(" has no effect")[0] for line in resolve(config(**asked)).remarks]
+    assert said == ["wandb_cfg", "auto_umap.enabled", "auto_resume.max_hours"]
 
 
 def test_solo_learns_dali_format_is_an_engine():

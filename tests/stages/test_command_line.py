@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a user sees who mistypes: one line, exit code 2, no folder; and what stays Hydra's."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -17,6 +18,15 @@ def ltplugins(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ltplugins.cli", *arguments]
     env = {**os.environ, "LTPLUGINS_HOST": "builtin", "COLUMNS": "100"}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were():
+    """A command line that runs in this process sets them up for itself."""
+    logger = logging.getLogger("ltplugins")
+    before = (logger.propagate, logger.level, list(logger.handlers))
+    yield
+    logger.propagate, logger.level, logger.handlers = before
 
 
 @pytest.mark.parametrize(

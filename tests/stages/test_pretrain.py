@@ -106,7 +106,9 @@ def test_a_run_without_checkpoints(tmp_path):
         open_run(path)
 
 
-def test_the_augmentations_are_shown_on_request(tmp_path, caplog):
+def test_the_augmentations_are_shown_on_request(tmp_path, caplog, monkeypatch):
+    # A command line that ran in this process has given them a handler of their own.
+    monkeypatch.setattr(logging.getLogger("ltplugins"), "propagate", True)
     with caplog.at_level(logging.INFO, "ltplugins"):
         pretrain(tiny_config(tmp_path, "simclr", max_epochs=1))
         assert "AugmentationBlock" not in caplog.text
