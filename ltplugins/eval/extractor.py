@@ -56,8 +56,8 @@ def check_split(run: TrainedRun, found: str) -> None:
     Raises:
         UserError: the data set now gives another split.
     """
-    expected = run.meta.get("split", {}).get("hash")
-    if expected not in (None, found):
+    expected = run.origin.split.hash if run.origin else None
+    if expected is not None and expected != found:
         raise UserError(
             f"{run.path}: the split now has hash {found[:12]}, the run was trained on "
             f"{expected[:12]}. The data set has changed; evaluate where it was trained."

@@ -38,7 +38,7 @@ def load_model(run: TrainedRun, num_classes: int, small_stem: bool) -> Any:
 
     host = prepare()
     check_method(run.cfg.method, METHODS)
-    trained_with = run.meta.get("host", host.label)
+    trained_with = run.origin.host if run.origin else host.label
     if trained_with != host.label:
         log.warning("trained with %s, evaluated with %s", trained_with, host.label)
     # The method's per-image memory is not needed here.

@@ -160,7 +160,7 @@ def _origin(first: TrainedRun, data: TrainingSet, host: str, weights: str) -> Or
         method=first.cfg.method,
         host=host,
         split=SplitFacts.of(data.split, data.class_names),
-        label=f"{first.meta.get('label', first.cfg.method)}+balance",
+        label=f"{first.label}+balance",
         stage_1=FirstStage(str(first.path), first.epoch, weights),
     )
 

@@ -73,10 +73,10 @@ def evaluate(cfg: DictConfig) -> Results:
     results = Results(
         **vars(scores),
         run=run.cfg.name,
-        method=run.meta.get("label", run.cfg.method),
+        method=run.label,
         seed=run.cfg.seed,
         epoch=run.epoch,
-        host=run.meta.get("host"),
+        host=run.origin.host if run.origin else None,
         dataset=data.dataset,
         split=SplitName(split.hash, split.description),
         class_names=[str(n) for n in extract.train.class_names],

@@ -28,7 +28,7 @@ def build_trainer(cfg: RunConfig, progress: RunProgress, logger: MetricsLogger) 
     loggers = [logger, *_wandb_logger(cfg)]
     kwargs = trainer_arguments(cfg)
     callbacks = [EndTogether(), EpochSeed(cfg.seed), LearningRateMonitor("epoch")]
-    if kwargs.pop("enable_progress_bar", True):
+    if kwargs.get("enable_progress_bar", True):  # without ours Lightning would show its own
         callbacks.append(progress)
     # Our samplers shard themselves; our own callback saves.
     fixed = {"use_distributed_sampler": False, "enable_checkpointing": False, "logger": loggers}

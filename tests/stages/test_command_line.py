@@ -78,6 +78,7 @@ def test_a_key_that_the_file_does_not_list_trains(tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
+    assert "poch" not in done.stdout + done.stderr  # neither our progress nor Lightning's
     stored = OmegaConf.load(tmp_path / "out/config.yaml")
     assert stored.method_kwargs.gh.epsilon == 0.1
     assert stored.enable_progress_bar is False
