@@ -33,13 +33,6 @@ def test_a_resumed_run_equals_the_unbroken_one(method, epoch, batch, tmp_path, m
     assert_same_run(whole, pretrain(cfg))
 
 
-def test_an_error_lets_go_of_the_folder(tmp_path, monkeypatch):
-    interrupted(tiny_config(tmp_path, "simclr"), 1, 0, monkeypatch)
-    code = "import fcntl,sys; fcntl.lockf(open(sys.argv[1],'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
-    lock = str(tmp_path / "run/.lock")
-    subprocess.run([sys.executable, "-c", code, lock], check=True, timeout=60)
-
-
 def test_workers_engine_resumes_too(tmp_path, monkeypatch):
     changes = {"data__engine": "workers", "data__num_workers": 1, "max_epochs": 3}
     whole = pretrain(tiny_config(tmp_path, **changes, output_dir=str(tmp_path / "whole")))
