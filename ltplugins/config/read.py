@@ -7,12 +7,12 @@ valid name. Defaults are written back, so that the config of a run shows all it 
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.core.errors import UserError
-from ltplugins.core.schema import parse
+from ltplugins.core.schema import check, parse
 
 T = TypeVar("T")
 
@@ -35,16 +35,13 @@ def read(cls: type[T], cfg: DictConfig, path: str) -> T:
     return parsed
 
 
-def require_int(cfg: DictConfig, path: str, minimum: int = 0) -> int:
-    """Return the whole number at ``path``.
+def read_value(cfg: DictConfig, path: str, hint: Any) -> Any:
+    """Return the value at ``path``, of the hinted type.
 
     Raises:
-        UserError: it is missing, not a whole number, or below ``minimum``.
+        UserError: it is missing, of another type, or outside the hint's range.
     """
-    value = OmegaConf.select(cfg, path)
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise UserError(f"{path}: expected a whole number >= {minimum}, got {value!r}.")
-    return value
+    return check(OmegaConf.select(cfg, path), hint, path)
 
 
 def require_pair(cfg: DictConfig) -> None:

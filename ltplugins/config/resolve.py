@@ -7,7 +7,7 @@ section has a dataclass of its valid keys and types; values stay in the YAML.
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -21,13 +21,19 @@ from ltplugins.config.sections import (
     MomentumConfig,
     OptimizerConfig,
     PerformanceConfig,
+    RunKeys,
     SchedulerConfig,
+    TrainerKeys,
     WandbSection,
 )
 from ltplugins.config.trainer import STRATEGIES, trainer_keys
 from ltplugins.core.errors import UserError, nearest, unknown
 from ltplugins.core.schema import parse
+from ltplugins.data.augment.schema import parse_augmentations
+from ltplugins.data.imbalance import ImbalanceConfig
+from ltplugins.data.samplers import SamplerConfig
 from ltplugins.data.schema import DaliConfig, DataConfig, parse_data_config
+from ltplugins.data.sources.joined import OODConfig
 
 log = logging.getLogger(__name__)
 
@@ -47,31 +53,31 @@ _SECTIONS: dict[str, type] = {
     "auto_umap": AutoUmapSection,
 }
 _REQUIRED_SECTIONS = ("backbone", "data", "optimizer")
-_SCALARS: dict[str, Any] = {
-    "name": str,
-    "method": str,
-    "max_epochs": int,
-    "seed": int,
-    "accumulate_grad_batches": int | None,
-    "output_dir": str | None,
-    "resume_from_checkpoint": str | None,
-    "debug_augmentations": bool,
-    "rank_timeout": int | None,  # seconds that a rank waits for the others; null: 30 minutes
-}
-# Sections with their own parsers elsewhere: by the method, the augmentations, the evaluation.
+_RUN_KEYS = tuple(field.name for field in dataclasses.fields(RunKeys))
+# Blocks within ``data`` that have a type of their own; ``data.sampler`` may be a name, too.
+_DATA_BLOCKS = {"imbalance": ImbalanceConfig, "sampler": SamplerConfig, "ood": OODConfig}
+# Sections of the floors above, whose types are handed in, and the list of augmentations.
 _ELSEWHERE = ("method_kwargs", "augmentations", "eval")
 # In one of solo-learn's files, of an older scheme; nothing reads them there either.
 _NO_EFFECT = ("augmentations_cfg", "wandb_cfg")
 
 
-def resolve(cfg: DictConfig | Mapping[str, Any]) -> DictConfig:
+Blocks = Callable[[str], Mapping[str, type]]
+
+
+def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -> DictConfig:
     """Check a composed config and fill in the defaults; the input is left as it was.
+
+    Args:
+        blocks: for a method's name, the types of the blocks that floors above this one own, by
+            their path ("method_kwargs.gh", "eval"); ``None`` leaves those blocks unchecked.
 
     Returns:
         A new DictConfig, not in struct mode, as solo-learn's classes expect.
 
     Raises:
-        UserError: an unknown key (with the nearest valid one), a wrong type, a missing key.
+        UserError: an unknown key (with the nearest valid one), a wrong type, a value outside its
+            range, a missing key.
     """
     given_cfg = cfg if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))
     container = OmegaConf.to_container(given_cfg, resolve=True)
@@ -96,8 +102,11 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> DictConfig:
             # has its own default for them.
             values = {k: v for k, v in dataclasses.asdict(parsed).items() if k in given}
             plain[name] = {**values, **_own_defaults(name, parsed)}
+    _check_data_blocks(plain["data"])
     _check_augmentations(plain)
-    plain.setdefault("seed", 5)
+    if blocks is not None:
+        check_blocks(plain, blocks(plain["method"]))
+    plain.setdefault("seed", RunKeys.seed)
     plain.setdefault("method_kwargs", {})
     plain.setdefault("name", plain["method"])
     checkpoint = parse(CheckpointSection, plain.get("checkpoint"), "checkpoint")
@@ -124,10 +133,10 @@ def _own_defaults(name: str, parsed: Any) -> dict[str, Any]:
 
 
 def _check_top_level(plain: dict[str, Any]) -> None:
-    valid = {*_SECTIONS, *_SCALARS, *_ELSEWHERE, *trainer_keys()}
+    valid = {*_SECTIONS, *_RUN_KEYS, *_ELSEWHERE, *trainer_keys()}
     for key in plain:
         if key not in valid:
-            ours = sorted({*_SECTIONS, *_SCALARS, *_ELSEWHERE})
+            ours = sorted({*_SECTIONS, *_RUN_KEYS, *_ELSEWHERE})
             raise UserError(
                 f"unknown key '{key}'.{nearest(key, valid)} Valid: {', '.join(ours)}, and the "
                 f"arguments of Lightning's Trainer."
@@ -138,14 +147,11 @@ def _check_top_level(plain: dict[str, Any]) -> None:
             f"the config has no {', '.join(missing)}. Start from one of the files under scripts/, "
             f"or from a solo-learn YAML: --config-path DIR --config-name FILE."
         )
-    scalars = dataclasses.make_dataclass("Scalars", [(k, t, None) for k, t in _SCALARS.items()])
-    given = {k: v for k, v in plain.items() if k in _SCALARS}
-    for key, value in given.items():
-        plain[key] = getattr(parse(scalars, {key: value}, "config"), key)
-    if plain["max_epochs"] < 1:
-        raise UserError(f"max_epochs: expected 1 or more, got {plain['max_epochs']}.")
-    if (seconds := plain.get("rank_timeout")) is not None and seconds < 1:
-        raise UserError(f"rank_timeout: expected seconds, 1 or more, or null; got {seconds}.")
+    given = {key: plain[key] for key in _RUN_KEYS if key in plain}
+    parsed = parse(RunKeys, given, "")
+    plain.update({key: getattr(parsed, key) for key in given})
+    numbers = [field.name for field in dataclasses.fields(TrainerKeys)]
+    parse(TrainerKeys, {k: plain[k] for k in numbers if plain.get(k) is not None}, "")
     if plain.get("strategy") is not None and plain["strategy"] not in STRATEGIES:
         # Per-sample memories, queues and twins are read and written whole: no sharded strategy.
         raise unknown("strategy", plain["strategy"], STRATEGIES)
@@ -158,6 +164,34 @@ def _check_augmentations(plain: dict[str, Any]) -> None:
             "augmentations: expected a list of blocks (crop_size, num_crops, rrc, color_jitter, "
             f"...), got {blocks!r}. Add one of the augmentations files to the defaults list."
         )
+
+    parse_augmentations(blocks)
+
+
+def _check_data_blocks(data: Mapping[str, Any]) -> None:
+    for name, cls in _DATA_BLOCKS.items():
+        block = data.get(name)
+        if isinstance(block, Mapping):  # the section's own type has refused anything else
+            parse(cls, block, f"data.{name}")
+
+
+def check_blocks(plain: Mapping[str, Any], blocks: Mapping[str, type]) -> None:
+    """Check the blocks of a plain config against their types, by path.
+
+    Where one block lies within another ("method_kwargs.gh" in "method_kwargs"), the outer one does
+    not know its key.
+
+    Raises:
+        UserError: see ``ltplugins.core.schema.parse``.
+    """
+    for path, cls in blocks.items():
+        section: Any = plain
+        for key in path.split("."):
+            section = (section or {}).get(key)
+        if isinstance(section, Mapping):
+            inner = {p.removeprefix(f"{path}.") for p in blocks if p.startswith(f"{path}.")}
+            section = {key: value for key, value in section.items() if key not in inner}
+        parse(cls, section, path)
 
 
 def _count_crops(plain: dict[str, Any]) -> None:

@@ -1,8 +1,59 @@
 # SPDX-License-Identifier: MIT
 """The sections of a run's YAML that every method shares: solo-learn's keys and defaults."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from ltplugins.core.ranges import AtLeast, Seed, UpTo, Within
+
+# Lightning's: a number of processes (-1: all there are), their numbers, or text such as "auto".
+Devices = Annotated[int, AtLeast(1, also=-1)] | list[Annotated[int, AtLeast(0)]] | str | None
+# Lightning's: a number of batches, or a share of them.
+Batches = Annotated[int, AtLeast(0)] | Annotated[float, Within(0, 1)] | None
+
+
+@dataclass
+class RunKeys:
+    """The keys at the top of a config that are ours or solo-learn's, and no section.
+
+    ``rank_timeout`` is the seconds that a rank waits for the others; null: 30 minutes.
+    """
+
+    method: str
+    max_epochs: Annotated[int, AtLeast(1)]
+    name: str = ""  # absent: the method's
+    seed: Seed = 5
+    accumulate_grad_batches: Annotated[int, AtLeast(1)] | None = None
+    output_dir: str | None = None
+    resume_from_checkpoint: str | None = None
+    debug_augmentations: bool = False
+    rank_timeout: Annotated[int, AtLeast(1)] | None = None
+
+
+@dataclass
+class TrainerKeys:
+    """Arguments of Lightning's Trainer that hold numbers; null is Lightning's own default."""
+
+    devices: Devices = None
+    num_nodes: Annotated[int, AtLeast(1)] = 1
+    min_epochs: Annotated[int, AtLeast(0)] | None = None
+    max_steps: Annotated[int, AtLeast(1, also=-1)] = -1
+    min_steps: Annotated[int, AtLeast(0)] | None = None
+    limit_train_batches: Batches = None
+    limit_val_batches: Batches = None
+    limit_test_batches: Batches = None
+    limit_predict_batches: Batches = None
+    overfit_batches: Annotated[int, AtLeast(0)] | Annotated[float, Within(0, 1)] = 0.0
+    fast_dev_run: bool | Annotated[int, AtLeast(0)] = False
+    val_check_interval: (
+        Annotated[int, AtLeast(1)] | Annotated[float, UpTo(0, 1)] | str | dict[str, Any] | None
+    ) = None
+    check_val_every_n_epoch: Annotated[int, AtLeast(1)] | None = 1
+    num_sanity_val_steps: Annotated[int, AtLeast(0, also=-1)] | None = None
+    log_every_n_steps: Annotated[int, AtLeast(0)] | None = None
+    gradient_clip_val: Annotated[float, AtLeast(0)] | None = None
+    reload_dataloaders_every_n_epochs: Annotated[int, AtLeast(0)] = 0
 
 
 @dataclass
@@ -15,10 +66,10 @@ class BackboneConfig:
 @dataclass
 class OptimizerConfig:
     name: str
-    batch_size: int
-    lr: float
-    classifier_lr: float
-    weight_decay: float
+    batch_size: Annotated[int, AtLeast(1)]  # of each process
+    lr: Annotated[float, AtLeast(0)]  # for 256 images
+    classifier_lr: Annotated[float, AtLeast(0)]
+    weight_decay: Annotated[float, AtLeast(0)]
     exclude_bias_n_norm_wd: bool = False
     kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -28,17 +79,17 @@ class SchedulerConfig:
     """``lr_decay_steps`` are epochs; ``warmup_epochs`` may be a fraction of one."""
 
     name: str
-    lr_decay_steps: list[int] | None = None
-    min_lr: float = 0.0
-    warmup_start_lr: float = 3e-5
-    warmup_epochs: float = 10
+    lr_decay_steps: list[Annotated[int, AtLeast(0)]] | None = None
+    min_lr: Annotated[float, AtLeast(0)] = 0.0
+    warmup_start_lr: Annotated[float, AtLeast(0)] = 3e-5
+    warmup_epochs: Annotated[float, AtLeast(0)] = 10
     interval: Literal["step", "epoch"] = "step"
 
 
 @dataclass
 class KnnConfig:
     enabled: bool = False
-    k: int = 20
+    k: Annotated[int, AtLeast(1)] = 20
     distance_func: Literal["cosine", "euclidean"] = "euclidean"
 
 
@@ -51,9 +102,14 @@ class PerformanceConfig:
 class MomentumConfig:
     """EMA factor: from ``base_tau`` to ``final_tau`` along a cosine over the whole run."""
 
-    base_tau: float = 0.99
-    final_tau: float = 1.0
+    base_tau: Annotated[float, Within(0, 1)] = 0.99
+    final_tau: Annotated[float, Within(0, 1)] = 1.0
     classifier: bool = False
+
+    def refusals(self) -> Iterator[tuple[str, str]]:
+        """The factor rises."""
+        if not self.base_tau <= self.final_tau:
+            yield "base_tau", f"a number of at most momentum.final_tau ({self.final_tau:g})"
 
 
 @dataclass
@@ -62,7 +118,7 @@ class CheckpointSection:
 
     enabled: bool = True
     dir: str = "runs"
-    frequency: int = 1
+    frequency: Annotated[int, AtLeast(1)] = 1
     keep_prev: bool = False
 
 
@@ -71,7 +127,7 @@ class AutoResumeSection:
     """``auto_resume``; max_hours is solo-learn's and has no effect here."""
 
     enabled: bool = True
-    max_hours: int = 36
+    max_hours: Annotated[int, AtLeast(1)] = 36
 
 
 @dataclass
@@ -90,4 +146,4 @@ class AutoUmapSection:
 
     enabled: bool = False
     dir: str = "auto_umap"
-    frequency: int = 1
+    frequency: Annotated[int, AtLeast(1)] = 1

@@ -60,6 +60,18 @@ def gather_with_offset(x: Tensor) -> tuple[Tensor, int]:
     return _Gather.apply(x, sizes), sum(sizes[: rank()])
 
 
+def rank_share(count: Any, total: Any) -> Any:
+    """What a mean over this rank's rows is multiplied by so that DDP's average is over all rows.
+
+    It is W count / total: 1 where every rank has as many rows.
+
+    Args:
+        count: rows of this rank, a number or Int[].
+        total: rows of all ranks, likewise.
+    """
+    return world_size() * count / total
+
+
 def over_ranks(mean: Tensor, count: Tensor | int) -> Tensor:
     """Weigh a mean over this rank's rows so that DDP's average is the mean over all ranks' rows.
 
@@ -75,7 +87,7 @@ def over_ranks(mean: Tensor, count: Tensor | int) -> Tensor:
     count = torch.as_tensor(count, device=mean.device, dtype=mean.dtype)
     total = count.clone()
     dist.all_reduce(total)
-    return mean * (world_size() * count / total.clamp(min=1))
+    return mean * rank_share(count, total.clamp(min=1))
 
 
 def on_first_rank(work: Callable[[], T]) -> T:

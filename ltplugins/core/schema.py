@@ -13,100 +13,13 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Protocol, TypeVar, Union, runtime_checkable
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 from ltplugins.core.errors import UserError, nearest
+from ltplugins.core.ranges import Constraint
 
 T = TypeVar("T")
 MISSING = dataclasses.MISSING
-
-
-@runtime_checkable
-class Constraint(Protocol):
-    """What ``Annotated`` says of a value beyond its type."""
-
-    def holds(self, value: Any) -> bool:
-        """Whether a value of the right type is valid."""
-
-    def expected(self, what: str) -> str:
-        """The valid values in words; ``what`` is the type's ("a number")."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """Numbers between two ends; ``None`` is no end. See the functions below for the usual ones."""
-
-    low: float | None = None
-    high: float | None = None
-    low_included: bool = True
-    high_included: bool = True
-
-    def holds(self, value: Any) -> bool:
-        """Whether ``value`` lies inside; NaN lies nowhere."""
-        if self.low is not None:
-            above = value >= self.low if self.low_included else value > self.low
-            if not above:
-                return False
-        if self.high is not None:
-            return value <= self.high if self.high_included else value < self.high
-        return not math.isnan(value)
-
-    def expected(self, what: str) -> str:
-        """Such as "a number above 0", "0 or more and below 1", "0 to 1"."""
-        low, high = (None if end is None else f"{end:g}" for end in (self.low, self.high))
-        if self.low_included and self.high_included and low and high:
-            return f"{what} from {low} to {high}"
-        lower = f"of {low} or more" if self.low_included else f"above {low}"
-        upper = f"of at most {high}" if self.high_included else f"below {high}"
-        ends = [text for end, text in ((low, lower), (high, upper)) if end is not None]
-        return f"{what} {' and '.join(ends)}"
-
-
-def Above(low: float) -> Range:
-    """Numbers above ``low``."""
-    return Range(low=low, low_included=False)
-
-
-def AtLeast(low: float) -> Range:
-    """Numbers of ``low`` or more."""
-    return Range(low=low)
-
-
-def Within(low: float, high: float) -> Range:
-    """Numbers from ``low`` to ``high``, both included."""
-    return Range(low, high)
-
-
-def Between(low: float, high: float) -> Range:
-    """Numbers above ``low`` and below ``high``."""
-    return Range(low, high, False, False)
-
-
-def UpTo(low: float, high: float) -> Range:
-    """Numbers above ``low`` and at most ``high``."""
-    return Range(low, high, low_included=False)
-
-
-def Below(low: float, high: float) -> Range:
-    """Numbers of ``low`` or more and below ``high``."""
-    return Range(low, high, high_included=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class Length:
-    """Lists of a number of elements."""
-
-    least: int
-    most: int | None = None  # None: exactly ``least``
-
-    def holds(self, value: Any) -> bool:
-        """Whether the list has as many."""
-        return self.least <= len(value) <= (self.least if self.most is None else self.most)
-
-    def expected(self, what: str) -> str:
-        """Such as "a list of 3 numbers"."""
-        count = f"{self.least}" if self.most is None else f"{self.least} to {self.most}"
-        return what.replace("a list of", f"a list of {count}", 1)
 
 
 class OutOfRange(UserError):
@@ -143,7 +56,8 @@ def parse(cls: type[T], section: Mapping[str, Any] | None, path: str) -> T:
         try:
             values[key] = check(section[key], hints[key], where)
         except OutOfRange as error:
-            if str(error).startswith(f"{where}:"):  # not of a key further in, which has said it
+            # Not of a key further in, which has said it.
+            if str(error).startswith((f"{where}:", f"{where}[")):
                 raise OutOfRange(f"{error}{_way_out(fields[key])}") from None
             raise
     for name, field in fields.items():
@@ -219,9 +133,20 @@ def _check_union(value: Any, hint: Any, path: str) -> Any:
         except UserError:
             if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
                 raise  # the message about the key inside says more than "expected a block"
-    if outside is not None:
-        raise outside
-    raise _wrong(value, hint, path)
+    if outside is None:
+        raise _wrong(value, hint, path)
+    numeric = [option for option in args if option is not type(None) and is_number(option)]
+    if len(numeric) > 1:  # each has its own range: say all
+        expected = " or ".join(describe(option) for option in numeric)
+        raise OutOfRange(f"{path}: expected {expected}, got {value!r}.")
+    raise outside
+
+
+def is_number(hint: Any) -> bool:
+    """Whether the values of a hint are numbers: an int or a float, with a range or without."""
+    if typing.get_origin(hint) is Annotated:
+        return is_number(typing.get_args(hint)[0])
+    return hint in (int, float)
 
 
 def _check_scalar(value: Any, hint: type, path: str) -> Any:
@@ -266,13 +191,17 @@ def describe(hint: Any) -> str:
         kinds = [arg for arg in args if not (arg is int and float in args)]
         return " or ".join(dict.fromkeys(describe(kind) for kind in kinds))
     if origin is Literal:
-        return f"one of {', '.join(str(a) for a in args)}"
+        return f"one of {', '.join(str(a) for a in args)}" if len(args) > 1 else f"{args[0]!r}"
     if origin is list:
-        inner = args[0]
-        kind = typing.get_args(inner)[0] if typing.get_origin(inner) is Annotated else inner
-        text = f"a list of {_PLURALS.get(kind, 'values')}"
-        return describe(inner).replace(_WORDS[kind], text, 1) if kind in _PLURALS else text
+        return _describe_list(args[0])
     return _WORDS.get(origin or hint, "a block of keys" if hint is not Any else "any value")
+
+
+def _describe_list(inner: Any) -> str:
+    kind = typing.get_args(inner)[0] if typing.get_origin(inner) is Annotated else inner
+    if kind in _PLURALS:
+        return describe(inner).replace(_WORDS[kind], f"a list of {_PLURALS[kind]}", 1)
+    return f"a list of values, each {describe(inner)}"
 
 
 def default_of(field: "dataclasses.Field[Any]") -> Any:
@@ -286,7 +215,8 @@ def _way_out(field: "dataclasses.Field[Any]") -> str:
     default = default_of(field)
     if default is MISSING:
         return " Set it to a value in that range."
-    return f" Set it to a value in that range, or leave it out for the default, {default}."
+    shown = "null" if default is None else default
+    return f" Set it to a value in that range, or leave it out for the default, {shown}."
 
 
 def _join(path: str, key: object) -> str:

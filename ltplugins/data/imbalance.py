@@ -13,11 +13,12 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from ltplugins.core.errors import UserError
+from ltplugins.core.ranges import Above, AtLeast, Note, Seed
 from ltplugins.core.schema import parse
 from ltplugins.data.index_file import read_index_file
 
@@ -41,11 +42,11 @@ class ImbalanceConfig:
     """
 
     kind: Literal["exp", "step", "pareto", "file", "none"] = "none"
-    factor: float = 100.0
-    split_seed: int = 0
-    class_order: str | int = "natural"
-    max_count: int | None = None
-    alpha: float = 6.0
+    factor: Annotated[float, AtLeast(1), Note("100, not 0.01")] = 100.0
+    split_seed: Seed = 0
+    class_order: Literal["natural"] | Seed = "natural"
+    max_count: Annotated[int, AtLeast(1)] | None = None
+    alpha: Annotated[float, Above(0)] = 6.0
     path: str | None = None
     sha256: str | None = None
 
@@ -61,12 +62,7 @@ class Split:
 
 
 def exponential_counts(max_count: int, num_classes: int, factor: float) -> list[int]:
-    """Class counts by rank k: int(max_count * factor^(-k / (C - 1))).
-
-    Raises:
-        UserError: a factor below 1, or a max_count or num_classes below 1.
-    """
-    _check_counts_args(max_count, num_classes, factor)
+    """Class counts by rank k: int(max_count * factor^(-k / (C - 1)))."""
     last = max(num_classes - 1, 1)
     # Written as LDAM writes it, with the reciprocal: int() must see the same last bit.
     return [int(max_count * (1.0 / factor) ** (k / last)) for k in range(num_classes)]
@@ -74,7 +70,6 @@ def exponential_counts(max_count: int, num_classes: int, factor: float) -> list[
 
 def step_counts(max_count: int, num_classes: int, factor: float) -> list[int]:
     """The first half of the ranks keep max_count images, the others int(max_count / factor)."""
-    _check_counts_args(max_count, num_classes, factor)
     head = num_classes // 2 if num_classes > 1 else 1
     return [max_count] * head + [int(max_count * (1.0 / factor))] * (num_classes - head)
 
@@ -86,27 +81,9 @@ def pareto_counts(max_count: int, num_classes: int, factor: float, alpha: float 
     al., CVPR 2019, https://arxiv.org/abs/1904.05160) names; its exact subset is a published list,
     so use ``file_list`` with that list to work on it.
     """
-    _check_counts_args(max_count, num_classes, factor)
-    if alpha <= 0:
-        raise UserError(f"data.imbalance.alpha: expected a power above 0, got {alpha}.")
     c = (factor ** (1.0 / alpha) - 1.0) / max(num_classes - 1, 1)
     # The tiny term keeps an exact quotient (500 / 100) from truncating to the integer below.
     return [int(max_count * (1.0 + c * k) ** -alpha + 1e-9) for k in range(num_classes)]
-
-
-def _check_counts_args(max_count: int, num_classes: int, factor: float) -> None:
-    if factor < 1:
-        raise UserError(
-            f"data.imbalance.factor: expected largest/smallest class count, 1 or more "
-            f"(100, not 0.01), got {factor}. Did you mean {1 / factor:g}?"
-            if factor > 0
-            else f"data.imbalance.factor: expected 1 or more (100, not 0.01), got {factor}."
-        )
-    if max_count < 1 or num_classes < 1:
-        raise UserError(
-            f"data.imbalance: expected at least one image and one class, "
-            f"got max_count {max_count} and {num_classes} classes."
-        )
 
 
 def select_indices(targets: np.ndarray, counts: Sequence[int], seed: int) -> np.ndarray:
@@ -150,19 +127,10 @@ def hash_indices(indices: np.ndarray) -> str:
 
 
 def class_order(order: str | int, num_classes: int) -> np.ndarray:
-    """Class ids from head to tail, Int[C].
-
-    Raises:
-        UserError: neither ``natural`` nor a seed.
-    """
+    """Class ids from head to tail, Int[C]: ``natural``, or the seed of a permutation."""
     if order == "natural":
         return np.arange(num_classes)
-    try:
-        return np.random.RandomState(int(order)).permutation(num_classes)
-    except ValueError:
-        raise UserError(
-            f"data.imbalance.class_order: expected 'natural' or a seed of 0 or more, got {order!r}."
-        ) from None
+    return np.random.RandomState(int(order)).permutation(num_classes)
 
 
 def make_split(
@@ -212,6 +180,11 @@ def _counts_by_class(targets: np.ndarray, num_classes: int, cfg: ImbalanceConfig
         raise UserError(
             f"data.imbalance.kind {cfg.kind} needs labels, and the source has none "
             f"(data.no_labels). Give labels, or use kind: file."
+        )
+    if cfg.max_count is None and labelled < num_classes:
+        raise UserError(
+            f"data.imbalance.max_count: expected a number of images, for the source has "
+            f"{labelled} of {num_classes} classes; got null. Set it, or use kind: none."
         )
     max_count = cfg.max_count if cfg.max_count is not None else labelled // num_classes
     if cfg.kind == "exp":

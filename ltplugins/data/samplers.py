@@ -14,12 +14,13 @@ Legend: N training images, W ranks, B batch of one rank, C classes.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from ltplugins.core.errors import UserError, unknown
+from ltplugins.core.ranges import AtLeast
 from ltplugins.core.schema import parse
 from ltplugins.core.seeding import mix_seed
 
@@ -95,7 +96,7 @@ class ClassAwareSampler(EpochSampler):
         seed, rank, world_size: as :class:`EpochSampler`.
 
     Raises:
-        UserError: no label at all, or a negative gamma.
+        UserError: no label at all.
     """
 
     def __init__(
@@ -109,8 +110,6 @@ class ClassAwareSampler(EpochSampler):
     ) -> None:
         super().__init__(len(targets), seed=seed, rank=rank, world_size=world_size)
         targets = np.asarray(targets)
-        if gamma < 0:
-            raise UserError(f"data.sampler.gamma: expected 0 or more, got {gamma}.")
         if not (targets >= 0).any():
             raise UserError("sampler 'class_aware' needs labels, and the data has none.")
         # Positions sorted by class; class k is members[starts[k] : starts[k] + counts[k]].
@@ -158,7 +157,7 @@ class TwoBranchSampler(EpochSampler):
         seed, rank, world_size: as :class:`EpochSampler`.
 
     Raises:
-        UserError: images without label, or a negative gamma.
+        UserError: images without label.
     """
 
     group = 2
@@ -225,7 +224,7 @@ class SamplerConfig:
     """``data.sampler`` written as a block: a name and what it takes."""
 
     name: str
-    gamma: float = 0.0
+    gamma: Annotated[float, AtLeast(0)] = 0.0
 
 
 SAMPLERS = ("class_aware", "id_plus_ood", "paired", "shuffle", "two_branch")
@@ -242,7 +241,7 @@ def build_sampler(
     """Build a sampler by name (``shuffle``) or block (``{name: class_aware, gamma: 0.5}``).
 
     Raises:
-        UserError: an unknown name or key.
+        UserError: an unknown name or key, a gamma outside its range.
     """
     cfg = (
         SamplerConfig(name) if isinstance(name, str) else parse(SamplerConfig, name, "data.sampler")

@@ -4,10 +4,13 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ltplugins.core.errors import UserError
+from ltplugins.core.ranges import AtLeast, Between
 from ltplugins.core.schema import parse
+
+Fraction = Annotated[float, Between(0, 1, also=-1)]  # of a source; -1: everything
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,14 @@ class DataConfig:
     train_path: str | None = None
     val_path: str | None = None
     format: Literal["image_folder", "file_list", "arrays", "dali"] = "image_folder"
-    num_workers: int = 4
+    num_workers: Annotated[int, AtLeast(0)] = 4
     no_labels: bool = False
-    fraction: float = -1.0
-    num_classes: int | None = None
-    num_large_crops: int | None = None
-    num_small_crops: int | None = None
+    fraction: Fraction = -1.0
+    num_classes: Annotated[int, AtLeast(1)] | None = None
+    num_large_crops: Annotated[int, AtLeast(1)] | None = None
+    num_small_crops: Annotated[int, AtLeast(0)] | None = None
 
-    num_samples: int | None = None
+    num_samples: Annotated[int, AtLeast(1)] | None = None
     root: str | None = None
     probe_path: str | None = None
     imbalance: dict[str, Any] | None = None
@@ -60,15 +63,10 @@ def parse_data_config(section: Mapping[str, Any] | DataConfig) -> DataConfig:
     as these two.
 
     Raises:
-        UserError: an unknown key or a wrong type, a fraction outside (0, 1), ``format: dali`` with
+        UserError: an unknown key, a wrong type, a value outside its range, ``format: dali`` with
             another engine.
     """
     cfg = section if isinstance(section, DataConfig) else parse(DataConfig, section, "data")
-    if cfg.fraction > 0 and not cfg.fraction < 1:
-        raise UserError(
-            f"data.fraction: expected a share between 0 and 1 (or -1 for everything), "
-            f"got {cfg.fraction}."
-        )
     if cfg.format != "dali":
         return cfg
     engine = None if isinstance(section, DataConfig) else section.get("engine")

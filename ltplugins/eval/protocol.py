@@ -6,15 +6,17 @@ A protocol's name says what its number is: ``knn_k20_T0.07``, ``linear_100shot``
 ``classifier`` is what a supervised method itself has learned to say: nothing is fitted for it.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ltplugins.core.errors import UserError
+from ltplugins.core.ranges import Above, AtLeast, Between, Length, Seed
 from ltplugins.eval.linear import C_GRID, Engine, ProbeResult, linear_probe
 from ltplugins.metrics.groups import (
     RULES,
@@ -44,8 +46,8 @@ class Features(NamedTuple):
 class KnnConfig:
     """``k`` neighbours vote with exp(cosine / temperature); ``bank`` says among which images."""
 
-    k: int = 20
-    temperature: float = 0.07
+    k: Annotated[int, AtLeast(1)] = 20
+    temperature: Annotated[float, Above(0)] = 0.07
     bank: Bank = "probe"
 
 
@@ -56,11 +58,15 @@ class LinearConfig:
     n-shot draws and the full probe come from ``fit_on``; see `linear_probe` for the rest.
     """
 
-    shots: list[int | Literal["full"]] = field(default_factory=lambda: [100, "full"])
+    shots: list[Annotated[int, AtLeast(1)] | Literal["full"]] = field(
+        default_factory=lambda: [100, "full"]
+    )
     fit_on: Bank = "probe"
-    grid: list[float] = field(default_factory=lambda: list(C_GRID))
-    val_fraction: float = 0.2
-    max_iter: int = 500
+    grid: Annotated[list[Annotated[float, Above(0)]], Length(1, math.inf)] = field(
+        default_factory=lambda: list(C_GRID)
+    )
+    val_fraction: Annotated[float, Between(0, 1)] = 0.2
+    max_iter: Annotated[int, AtLeast(1)] = 500
     engine: Engine = "sklearn"
 
 
@@ -77,7 +83,7 @@ class EvalConfig:
     linear: LinearConfig | None = field(default_factory=LinearConfig)
     classifier: bool = True
     groups: list[GroupRule] = field(default_factory=lambda: ["tercile"])
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    seeds: list[Seed] = field(default_factory=lambda: [0, 1, 2])
 
 
 def evaluate_features(

@@ -9,7 +9,7 @@ An image that is still poorly learnt late (high momentum loss M_i) is taken for 
 augmented more strongly.
 
 Known differences from the official code:
-- The moving average is ``losses/memory.py``'s: the same rule, without a loop over the batch.
+- The moving average is ``terms/memory.py``'s: the same rule, without a loop over the batch.
 - Officially an image that an epoch left out has M_i = 0 in that epoch; its loader leaves none out.
   Here M_i stays, and an image that was never seen has h_i = 0 and counts in no mean.
 - Equal losses give h_i = 1/2; officially 0 / 0.
@@ -21,16 +21,16 @@ Legend: B images, D dim, N training images.
 
 import torch
 import torch.nn.functional as F
+from einops import reduce, repeat
 from torch import Tensor
 
 from ltplugins.core.errors import UserError
-from ltplugins.core.precision import at_least_float32
-from ltplugins.losses.terms.memory import update_memory
-
-__all__ = ["boost_strengths", "image_losses", "update_memory"]
+from ltplugins.core.precision import full_precision
+from ltplugins.losses.terms.masked import masked_log_sum_exp, own_columns
 
 
 @torch.no_grad()
+@full_precision
 def image_losses(z_1: Tensor, z_2: Tensor, indexes: Tensor, *, temperature: float) -> Tensor:
     """NT-Xent of each image, the mean over its two views as anchors.
 
@@ -54,16 +54,14 @@ def image_losses(z_1: Tensor, z_2: Tensor, indexes: Tensor, *, temperature: floa
             f"image_losses: expected two views of one shape and an index per row, got "
             f"{tuple(z_1.shape)}, {tuple(z_2.shape)} and {tuple(indexes.shape)}."
         )
-    with torch.autocast(z_1.device.type, enabled=False):
-        z = torch.cat([z_1, z_2])
-        z = F.normalize(at_least_float32(z), dim=1)
-        logits = z @ z.T / temperature  # (2B, 2B)
-        # -inf for the anchor itself: every row keeps its positive, and nothing has a gradient.
-        logits.fill_diagonal_(-torch.inf)
-        ids = indexes.repeat(2)
-        among_positives = logits.masked_fill(ids[:, None] != ids[None, :], -torch.inf)
-        rows = logits.logsumexp(dim=1) - among_positives.logsumexp(dim=1)
-        return rows.view(2, -1).mean(dim=0)
+    z = F.normalize(torch.cat([z_1, z_2]), dim=1)
+    logits = z @ z.T / temperature  # (2B, 2B)
+    itself = own_columns(logits)
+    ids = repeat(indexes, "image -> (view image)", view=2)
+    other_image = ids[:, None] != ids[None, :]
+    of_positives = masked_log_sum_exp(logits, itself | other_image)
+    losses = masked_log_sum_exp(logits, itself) - of_positives
+    return reduce(losses, "(view image) -> image", "mean", view=2)
 
 
 @torch.no_grad()

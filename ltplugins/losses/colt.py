@@ -11,7 +11,7 @@ gives the paper's score with a minus sign; the budget is the same either way.
 Known differences from the official code:
 - ``topk`` may also be a share of the negatives, as a secondary source says of the paper; the code
   takes 10 whatever the batch. More than there are is all of them; officially it crashes.
-- What concerns budgets and the choice of images: see ``colt_selection.py``.
+- What concerns budgets and the choice of images: see ``terms/ood_selection.py``.
 - ``distribution_supcon_loss`` is 0 for a batch of one domain, also where that is OOD alone.
 - Its denominator is the code's, all other views. What the secondary source writes, the pair and
   the other domain only, is the option ``cross_domain``; it is "-style", not checked on the paper.
@@ -24,24 +24,18 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import repeat
 from torch import Tensor
 
 from ltplugins.core.errors import UserError, unknown
-from ltplugins.core.precision import at_least_float32
-from ltplugins.losses.terms.ood_selection import allocate_budget, budget_weights, select_ood
-
-__all__ = [
-    "allocate_budget",
-    "budget_weights",
-    "distribution_supcon_loss",
-    "select_ood",
-    "tail_scores",
-]
+from ltplugins.core.precision import full_precision
+from ltplugins.losses.terms.masked import lowest, masked_log_sum_exp
 
 DENOMINATORS = ("all", "cross_domain")
 
 
 @torch.no_grad()
+@full_precision
 def tail_scores(z_1: Tensor, z_2: Tensor, *, temperature: float, topk: int | float) -> Tensor:
     """Score of each image: the sum of its top-k softmax probabilities over the negatives (step 2).
 
@@ -88,9 +82,8 @@ def _weights(z: Tensor, rows: slice, temperature: float) -> tuple[Tensor, Tensor
         shares = torch.softmax(_logits(z, rows, temperature), dim=1)
         return shares, shares.new_ones(len(shares), 1)
     # No cosine is above 1, so the maximum need not be looked for.
-    with torch.autocast(z.device.type, enabled=False):
-        shift = z.new_full((), -1 / temperature)
-        weights = torch.addmm(shift, z[rows] / temperature, z.T).exp_()
+    shift = z.new_full((), -1 / temperature)
+    weights = torch.addmm(shift, z[rows] / temperature, z.T).exp_()
     weights[:, rows].fill_diagonal_(0.0)
     return weights, weights.sum(dim=1, keepdim=True).reciprocal_()
 
@@ -107,6 +100,7 @@ def _number_of_negatives(topk: int | float, available: int) -> int:
     )
 
 
+@full_precision
 def distribution_supcon_loss(
     z_1: Tensor,
     z_2: Tensor,
@@ -141,16 +135,14 @@ def distribution_supcon_loss(
         )
     z = _unit_views(z_1, z_2)
     logits = _logits(z, slice(0, len(z)), temperature)
-    domain = is_ood.bool().repeat(2)
+    domain = repeat(is_ood.bool(), "image -> (view image)", view=2)
     same = domain[:, None] == domain[None, :]
     if denominator == "all":
         log_p = logits.log_softmax(dim=1)
     else:
-        # The pair itself and the other domain: for every pair another normaliser. The lowest
-        # finite value in the place of -inf, so that a batch of one domain has a gradient of 0.
-        lowest = torch.finfo(logits.dtype).min
-        others = torch.logsumexp(logits.masked_fill(same, lowest), dim=1, keepdim=True)
-        log_p = logits - torch.logaddexp(logits, others)
+        # The pair itself and the other domain: for every pair another normaliser.
+        others = masked_log_sum_exp(logits, same)
+        log_p = logits - torch.logaddexp(logits, others[:, None])
     positive = same.clone().fill_diagonal_(False)
     log_p = log_p.masked_fill(~positive, 0.0).sum(dim=1)
     loss = -(log_p / positive.sum(dim=1).clamp(min=1)).mean()
@@ -158,18 +150,16 @@ def distribution_supcon_loss(
 
 
 def _unit_views(z_1: Tensor, z_2: Tensor) -> Tensor:
-    """All 2B views, unit norm, at least float32: Float[2B D]."""
+    """All 2B views, unit norm: Float[2B D]."""
     if z_1.shape != z_2.shape:
         raise UserError(
             f"the two views differ in shape, {tuple(z_1.shape)} and {tuple(z_2.shape)}."
         )
-    z = torch.cat([z_1, z_2])
-    return F.normalize(at_least_float32(z), dim=1)
+    return F.normalize(torch.cat([z_1, z_2]), dim=1)
 
 
 def _logits(z: Tensor, rows: slice, temperature: float) -> Tensor:
     """Cosine / temperature of some views with all, own column at the lowest finite value."""
-    with torch.autocast(z.device.type, enabled=False):
-        logits = (z[rows] / temperature) @ z.T
-    logits[:, rows].fill_diagonal_(torch.finfo(logits.dtype).min)
+    logits = (z[rows] / temperature) @ z.T
+    logits[:, rows].fill_diagonal_(lowest(logits))
     return logits

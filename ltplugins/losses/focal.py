@@ -19,12 +19,12 @@ Legend: N local anchors, M candidates of all ranks, D embedding dim.
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ltplugins.core.errors import UserError
-from ltplugins.core.precision import at_least_float32
+from ltplugins.core.precision import full_precision
+from ltplugins.losses.terms.masked import masked_log_sum_exp, own_columns
 
 
 class FocalTerms(NamedTuple):
@@ -41,6 +41,14 @@ class FocalTerms(NamedTuple):
     has_positive: Tensor
 
 
+class FocalLoss(NamedTuple):
+    """The scalar of :func:`focal_nt_xent`, and the weight of each anchor in it, Float[N]."""
+
+    loss: Tensor
+    weight: Tensor
+
+
+@full_precision
 def focal_nt_xent(
     z: Tensor,
     ids: Tensor,
@@ -51,7 +59,7 @@ def focal_nt_xent(
     all_z: Tensor | None = None,
     all_ids: Tensor | None = None,
     offset: int = 0,
-) -> Tensor:
+) -> FocalLoss:
     """``-mean (1 - p)^gamma log p`` over the anchors that have a positive; 0 if none has.
 
     With gamma = 0 it is NT-Xent.
@@ -66,7 +74,7 @@ def focal_nt_xent(
         offset: row of ``all_z`` where the anchors begin.
 
     Returns:
-        Scalar, at least float32.
+        The loss, a scalar, and the anchors' weights; at least float32.
 
     Raises:
         UserError: a temperature or a gamma that cannot be.
@@ -74,9 +82,11 @@ def focal_nt_xent(
     check_focal(temperature, gamma)
     all_z, all_ids = (z, ids) if all_z is None or all_ids is None else (all_z, all_ids)
     terms = focal_terms(z, ids, all_z, all_ids, temperature=temperature, offset=offset)
-    return focal_loss(terms, focal_weight(terms, gamma, detach=detach_weight))
+    weight = focal_weight(terms, gamma, detach=detach_weight)
+    return FocalLoss(focal_loss(terms, weight), weight)
 
 
+@full_precision
 def focal_terms(
     z: Tensor, ids: Tensor, all_z: Tensor, all_ids: Tensor, *, temperature: float, offset: int
 ) -> FocalTerms:
@@ -84,20 +94,14 @@ def focal_terms(
 
     Arguments as of :func:`focal_nt_xent`.
     """
-    with torch.autocast(z.device.type, enabled=False):
-        z, all_z = at_least_float32(z), at_least_float32(all_z)
-        logits = F.normalize(z, dim=1) @ F.normalize(all_z, dim=1).T / temperature  # (N, M)
-        itself = F.one_hot(torch.arange(len(z), device=z.device) + offset, len(all_z)).bool()
-        same = ids[:, None] == all_ids[None, :]
-        has_positive = (same & ~itself).any(dim=1)
-        # The lowest finite value stands for -inf: its exponential is the same 0, and an anchor
-        # without positives or negatives subtracts to a finite number, not to NaN.
-        lowest = torch.finfo(logits.dtype).min
-        logits = logits.masked_fill(itself, lowest)
-        total = logits.logsumexp(dim=1)
-        log_p = logits.masked_fill(~same, lowest).logsumexp(dim=1) - total
-        log_q = logits.masked_fill(same, lowest).logsumexp(dim=1) - total
-        return FocalTerms(log_p.masked_fill(~has_positive, 0.0), log_q, has_positive)
+    logits = F.normalize(z, dim=1) @ F.normalize(all_z, dim=1).T / temperature  # (N, M)
+    itself = own_columns(logits, offset)
+    positive = (ids[:, None] == all_ids[None, :]) & ~itself
+    has_positive = positive.any(dim=1)
+    total = masked_log_sum_exp(logits, itself)
+    log_p = masked_log_sum_exp(logits, ~positive) - total
+    log_q = masked_log_sum_exp(logits, positive | itself) - total
+    return FocalTerms(log_p.masked_fill(~has_positive, 0.0), log_q, has_positive)
 
 
 def focal_weight(terms: FocalTerms, gamma: float, *, detach: bool = False) -> Tensor:

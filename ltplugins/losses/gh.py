@@ -23,22 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltplugins.core.errors import UserError
-from ltplugins.core.precision import at_least_float32
-from ltplugins.losses.terms.memory import update_memory
+from ltplugins.core.precision import full_precision
 from ltplugins.losses.terms.sinkhorn import sinkhorn
-
-__all__ = [
-    "direction_counts",
-    "geometric_logits",
-    "gh_cross_entropy",
-    "gh_loss",
-    "population_prior",
-    "prior_from_counts",
-    "ramp_weight",
-    "simplex_etf",
-    "sinkhorn",  # step 4
-    "update_memory",  # step 7
-]
 
 
 def simplex_etf(
@@ -108,6 +94,7 @@ def _uniform_directions(
     return F.normalize(points.detach(), dim=1)
 
 
+@full_precision
 def geometric_logits(z: Tensor, etf: Tensor) -> Tensor:
     """Project embeddings on the K directions and rescale each row to unit length (step 3).
 
@@ -128,9 +115,7 @@ def geometric_logits(z: Tensor, etf: Tensor) -> Tensor:
             f"geometric_logits: z has dimension {z.shape[-1]}, the directions have "
             f"{etf.shape[-1]}; build them with simplex_etf(K, {z.shape[-1]})."
         )
-    with torch.autocast(z.device.type, enabled=False):
-        z = at_least_float32(z)
-        return F.normalize(z @ etf.to(z.dtype).T, dim=-1)
+    return F.normalize(z @ etf.to(z.dtype).T, dim=-1)
 
 
 def gh_cross_entropy(assignments: Tensor, logits: Tensor, temperature: float) -> Tensor:
@@ -138,6 +123,7 @@ def gh_cross_entropy(assignments: Tensor, logits: Tensor, temperature: float) ->
     return -(assignments * F.log_softmax(logits / temperature, dim=1)).sum(dim=1).mean()
 
 
+@full_precision
 def gh_loss(
     logits_1: Tensor,
     logits_2: Tensor,
@@ -173,11 +159,9 @@ def gh_loss(
         sinkhorn(t, prior, epsilon=epsilon, num_iters=num_iters, tolerance=tolerance)
         for t in (logits_1, logits_2)
     )
-    with torch.autocast(logits_1.device.type, enabled=False):
-        logits_1, logits_2 = at_least_float32(logits_1), at_least_float32(logits_2)
-        return gh_cross_entropy(q_1, logits_2, temperature) + gh_cross_entropy(
-            q_2, logits_1, temperature
-        )
+    return gh_cross_entropy(q_1, logits_2, temperature) + gh_cross_entropy(
+        q_2, logits_1, temperature
+    )
 
 
 def ramp_weight(epoch: int, warmup: float, ramp: float) -> float:
@@ -191,21 +175,6 @@ def ramp_weight(epoch: int, warmup: float, ramp: float) -> float:
     if epoch <= warmup:
         return 0.0
     return 1.0 if ramp <= 0 else min(1.0, (epoch - warmup) / ramp)
-
-
-@torch.no_grad()
-def population_prior(memory: Tensor, filled: Tensor, floor: float = 0.0) -> Tensor:
-    """Share of the images that fall on each direction: (n_k + floor) / (n + K floor) (step 7).
-
-    Args:
-        memory: Float[N K].
-        filled: Bool[N]; rows without an observation do not count.
-        floor: added to every count (100 in the official ImageNet script, 0 for CIFAR).
-
-    Returns:
-        Float[K], sums to 1; uniform while nothing has been observed.
-    """
-    return prior_from_counts(direction_counts(memory, filled), floor)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ Known differences from the official code:
   has loss 0, without gradient, and still counts in the mean: means over parts of a batch add up.
 - float32 at least, also under autocast; a class without training images (prior 0) is allowed.
 
-Which slots of the queue belong to which class: ``gml_queue.py``.
+Which slots of the queue belong to which class: ``terms/class_rings.py``.
 
 Legend: N anchors, K stored keys, D embedding dim, C classes.
 """
@@ -26,7 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltplugins.core.precision import at_least_float32
+from ltplugins.core.precision import at_least_float32, full_precision
+from ltplugins.losses.terms.distillation import distillation_loss
+from ltplugins.losses.terms.masked import lowest
 
 
 class ContrastiveTerms(NamedTuple):
@@ -46,40 +48,22 @@ class GMLTerms(NamedTuple):
     distillation: Tensor
 
 
-def class_log_likelihood(
-    q: Tensor,
-    keys: Tensor,
-    key_targets: Tensor,
-    *,
-    num_classes: int,
-    temperature: float | Tensor,
-    weights: Tensor | None = None,
-) -> Tensor:
-    """ell_ic = log of the mean of exp(q_i . k_j / T) over the keys of class c (step 4).
-
-    Args:
-        q: Float[N D], unit norm.
-        keys: Float[K D], unit norm.
-        key_targets: Int[K], classes 0..C-1.
-        num_classes: C.
-        temperature: T > 0.
-        weights: Float[N K] or Bool[N K], >= 0, of each key in each anchor's means; None = all 1.
-
-    Returns:
-        Float[N C], at least float32; -inf, without gradient, where a class has no key of weight.
-    """
-    with torch.autocast(q.device.type, enabled=False):
-        logits = at_least_float32(q) @ at_least_float32(keys).T / temperature
-        return class_log_mean_exp(logits, key_targets, num_classes=num_classes, weights=weights)
-
-
 def class_log_mean_exp(
     logits: Tensor, key_targets: Tensor, *, num_classes: int, weights: Tensor | None = None
 ) -> Tensor:
-    """Log of each class's weighted mean of exp(logits): Float[N K] -> Float[N C].
+    """Log of each class's weighted mean of exp(logits), the likelihood ell_ic (step 4).
 
     Each class is shifted by its own maximum. Memory is N x K: no one-hot K x C matrix, which has
-    2 GB at iNaturalist's size. Arguments and result as in :func:`class_log_likelihood`.
+    2 GB at iNaturalist's size.
+
+    Args:
+        logits: Float[N K], q_i . k_j / T.
+        key_targets: Int[K], classes 0..C-1.
+        num_classes: C.
+        weights: Float[N K] or Bool[N K], >= 0, of each key in each anchor's means; None = all 1.
+
+    Returns:
+        Float[N C]; -inf, without gradient, where a class has no key of weight.
     """
     empty = logits.new_zeros(len(logits), num_classes)
     if weights is None:
@@ -110,15 +94,14 @@ def bayes_cross_entropy(likelihood: Tensor, targets: Tensor, prior: Tensor) -> T
     Returns:
         Scalar. An anchor whose own class is masked has loss 0 and no gradient.
     """
-    # The lowest finite value stands for -inf: the same 0 as an exponential, without NaN gradients.
-    lowest = torch.finfo(likelihood.dtype).min
     scores = likelihood + prior.to(likelihood.dtype).log()
-    scores = scores.masked_fill(scores.isneginf(), lowest)
-    known = scores.gather(1, targets[:, None])[:, 0] > lowest
+    scores = scores.masked_fill(scores.isneginf(), lowest(scores))
+    known = scores.gather(1, targets[:, None])[:, 0] > lowest(scores)
     loss = F.cross_entropy(scores, targets, reduction="none")
     return loss.masked_fill(~known, 0.0).mean()
 
 
+@full_precision
 def contrastive_terms(
     q: Tensor,
     keys: Tensor,
@@ -141,23 +124,23 @@ def contrastive_terms(
         prior: Float[C].
         temperature: Float[], T > 0.
     """
-    with torch.autocast(q.device.type, enabled=False):
-        dots = at_least_float32(q) @ at_least_float32(keys).T  # (N, K)
-        others = indexes[:, None] != key_indexes[None, :]
-        num_classes = len(prior)
-        temperature = temperature.to(dots.dtype)
-        for_features = class_log_mean_exp(
-            dots / temperature.detach(), key_targets, num_classes=num_classes
-        )
-        for_temperature = class_log_mean_exp(
-            dots.detach() / temperature, key_targets, num_classes=num_classes, weights=others
-        )
-        return ContrastiveTerms(
-            bayes_cross_entropy(for_features, targets, prior),
-            bayes_cross_entropy(for_temperature, targets, prior),
-        )
+    dots = q @ keys.T  # (N, K)
+    others = indexes[:, None] != key_indexes[None, :]
+    num_classes = len(prior)
+    temperature = temperature.to(dots.dtype)
+    for_features = class_log_mean_exp(
+        dots / temperature.detach(), key_targets, num_classes=num_classes
+    )
+    for_temperature = class_log_mean_exp(
+        dots.detach() / temperature, key_targets, num_classes=num_classes, weights=others
+    )
+    return ContrastiveTerms(
+        bayes_cross_entropy(for_features, targets, prior),
+        bayes_cross_entropy(for_temperature, targets, prior),
+    )
 
 
+@full_precision
 def logit_adjusted_cross_entropy(
     logits: Tensor, targets: Tensor, prior: Tensor, *, scale: float
 ) -> Tensor:
@@ -169,25 +152,7 @@ def logit_adjusted_cross_entropy(
         prior: Float[C], frequencies in the whole training set.
         scale: 1/T_s.
     """
-    with torch.autocast(logits.device.type, enabled=False):
-        return bayes_cross_entropy(at_least_float32(logits) * scale, targets, prior)
-
-
-def distillation_loss(
-    logits: Tensor, teacher_logits: Tensor, *, temperature: float = 4.0
-) -> Tensor:
-    """KL(softmax(teacher / T) || softmax(student / T)) * T^2, mean over the anchors (step 5).
-
-    Args:
-        logits, teacher_logits: Float[N C], scaled as each classifier's own softmax takes them; no
-            gradient flows to the teacher's.
-        temperature: T > 0.
-    """
-    with torch.autocast(logits.device.type, enabled=False):
-        student = F.log_softmax(at_least_float32(logits) / temperature, dim=1)
-        teacher = F.log_softmax(at_least_float32(teacher_logits).detach() / temperature, dim=1)
-        kl = F.kl_div(student, teacher.to(student.dtype), reduction="batchmean", log_target=True)
-        return kl * temperature**2
+    return bayes_cross_entropy(logits * scale, targets, prior)
 
 
 def gml_loss(

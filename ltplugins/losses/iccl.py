@@ -25,7 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltplugins.core.errors import UserError, unknown
-from ltplugins.core.precision import at_least_float32
+from ltplugins.core.precision import full_precision
+from ltplugins.losses.terms.distillation import distillation_loss
+from ltplugins.losses.terms.masked import masked_log_softmax
 
 Curriculum = Literal["parabolic-style", "linear-style", "constant"]
 # Below this norm a mean of unit vectors has no direction to speak of.
@@ -43,6 +45,7 @@ def mix_images(first: Tensor, second: Tensor, lam: Tensor) -> Tensor:
     return lam * first + (1 - lam) * second
 
 
+@full_precision
 def centroid_loss(
     z: Tensor,
     centroids: Tensor,
@@ -75,16 +78,12 @@ def centroid_loss(
     _check_rows(z, centroids, targets_a, targets_b, lam)
     if not temperature > 0:
         raise UserError(f"temperature: expected a number above 0, got {temperature}.")
-    with torch.autocast(z.device.type, enabled=False):
-        z = F.normalize(at_least_float32(z), dim=1)
-        logits = z @ centroids.detach().to(z.dtype).T / temperature  # (N, C)
-        if filled is not None:
-            # The lowest finite value stands for -inf, so that a row without centroid is no NaN.
-            logits = logits.masked_fill(~filled, torch.finfo(logits.dtype).min)
-        log_p = logits.log_softmax(dim=1)
-        lam = lam.to(log_p.dtype)
-        term_a, term_b = (_picked(log_p, t, filled) for t in (targets_a, targets_b))
-        return -(lam * term_a + (1 - lam) * term_b).mean()
+    z = F.normalize(z, dim=1)
+    logits = z @ centroids.detach().to(z.dtype).T / temperature  # (N, C)
+    log_p = logits.log_softmax(dim=1) if filled is None else masked_log_softmax(logits, ~filled)
+    lam = lam.to(log_p.dtype)
+    term_a, term_b = (_picked(log_p, t, filled) for t in (targets_a, targets_b))
+    return -(lam * term_a + (1 - lam) * term_b).mean()
 
 
 def _picked(log_p: Tensor, targets: Tensor, filled: Tensor | None) -> Tensor:
@@ -93,6 +92,7 @@ def _picked(log_p: Tensor, targets: Tensor, filled: Tensor | None) -> Tensor:
     return picked if filled is None else torch.where(filled[targets], picked, 0.0)
 
 
+@full_precision
 def mixup_cross_entropy(
     logits: Tensor, targets_a: Tensor, targets_b: Tensor, lam: Tensor
 ) -> Tensor:
@@ -103,12 +103,10 @@ def mixup_cross_entropy(
         targets_a, targets_b: Int[N].
         lam: Float[N].
     """
-    with torch.autocast(logits.device.type, enabled=False):
-        logits = at_least_float32(logits)
-        lam = lam.to(logits.dtype)
-        loss_a = F.cross_entropy(logits, targets_a, reduction="none")
-        loss_b = F.cross_entropy(logits, targets_b, reduction="none")
-        return (lam * loss_a + (1 - lam) * loss_b).mean()
+    lam = lam.to(logits.dtype)
+    loss_a = F.cross_entropy(logits, targets_a, reduction="none")
+    loss_b = F.cross_entropy(logits, targets_b, reduction="none")
+    return (lam * loss_a + (1 - lam) * loss_b).mean()
 
 
 def curriculum_weights(progress: float, kind: Curriculum) -> tuple[float, float]:
@@ -133,6 +131,7 @@ def curriculum_weights(progress: float, kind: Curriculum) -> tuple[float, float]
 
 
 @torch.no_grad()
+@full_precision
 def update_centroids(
     centroids: Tensor,
     updates: Tensor,
@@ -160,44 +159,21 @@ def update_centroids(
     Returns:
         The new centroids, unit norm, and the new number of updates; without gradient.
     """
-    with torch.autocast(z.device.type, enabled=False):
-        z = F.normalize(z.detach().to(centroids.dtype), dim=1)
-        classes = torch.arange(len(centroids), device=z.device)
-        member = (targets[:, None] == classes).to(z.dtype)  # (N, C)
-        counts = member.sum(dim=0)
-        means = member.T @ z / counts.clamp(min=1)[:, None]  # (C, D)
-        seen = updates.to(z.dtype)
-        keep = (updates > 0) * torch.full_like(seen, momentum)
-        if bias_correction:
-            keep = torch.minimum(keep, seen / (seen + 1))
-        moved = keep[:, None] * centroids + (1 - keep)[:, None] * means
-        norm = moved.norm(dim=1)
-        # Embeddings that cancel have no direction: such a class keeps what it has.
-        changed = (counts > 0) & (norm > _NO_DIRECTION)
-        new = torch.where(
-            changed[:, None], moved / norm.clamp(min=_NO_DIRECTION)[:, None], centroids
-        )
-        return new, updates + changed
-
-
-def distillation_loss(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
-    """T^2 KL(teacher || student) of softened predictions, mean over N.
-
-    Args:
-        student: Float[N C], logits.
-        teacher: Float[N C], logits; they get no gradient.
-        temperature: T above 0.
-
-    Raises:
-        UserError: a temperature that cannot be.
-    """
-    if not temperature > 0:
-        raise UserError(f"temperature: expected a number above 0, got {temperature}.")
-    with torch.autocast(student.device.type, enabled=False):
-        log_q = (at_least_float32(student) / temperature).log_softmax(dim=1)
-        log_p = (at_least_float32(teacher.detach()) / temperature).log_softmax(dim=1)
-        kl = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-        return temperature**2 * kl
+    z = F.normalize(z.detach().to(centroids.dtype), dim=1)
+    classes = torch.arange(len(centroids), device=z.device)
+    member = (targets[:, None] == classes).to(z.dtype)  # (N, C)
+    counts = member.sum(dim=0)
+    means = member.T @ z / counts.clamp(min=1)[:, None]  # (C, D)
+    seen = updates.to(z.dtype)
+    keep = (updates > 0) * torch.full_like(seen, momentum)
+    if bias_correction:
+        keep = torch.minimum(keep, seen / (seen + 1))
+    moved = keep[:, None] * centroids + (1 - keep)[:, None] * means
+    norm = moved.norm(dim=1)
+    # Embeddings that cancel have no direction: such a class keeps what it has.
+    changed = (counts > 0) & (norm > _NO_DIRECTION)
+    new = torch.where(changed[:, None], moved / norm.clamp(min=_NO_DIRECTION)[:, None], centroids)
+    return new, updates + changed
 
 
 def balance_loss(
@@ -217,8 +193,7 @@ def balance_loss(
         weight: w, 0 to 1.
         temperature: T.
     """
-    with torch.autocast(logits.device.type, enabled=False):
-        class_loss = F.cross_entropy(at_least_float32(logits), targets)
+    class_loss = full_precision(F.cross_entropy)(logits, targets)
     if weight == 0 or teacher is None:
         return class_loss
     distilled = distillation_loss(logits, teacher, temperature=temperature)

@@ -14,7 +14,7 @@ Known differences from the official code:
 - A batch none of whose positives passes the filter has loss 0 without gradient, officially +inf.
 - Log space and float32 at least. ``mean_log`` and ``filter_positives=False`` are options of ours.
 
-Legend: N pairs, A anchors, M candidates of all ranks (2N in one process), D embedding dim.
+Legend: N pairs, A = 2N anchors, M candidates of all ranks (2N in one process), D embedding dim.
 """
 
 import math
@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ltplugins.core.errors import UserError, unknown
-from ltplugins.core.precision import at_least_float32
+from ltplugins.core.precision import at_least_float32, full_precision
+from ltplugins.losses.terms.masked import lowest, masked_log_sum_exp
 
 Reduction = Literal["log_mean", "mean_log"]
 
@@ -57,92 +58,60 @@ def fuse(first: Tensor, second: Tensor, *, concat: bool = False) -> Tensor:
     return torch.cat([first, second], dim=1) if concat else first + second
 
 
-def filtered_contrastive_loss(
+@full_precision
+def filtered_log_probs(
     u: Tensor,
     v: Tensor,
     *,
     temperature: float,
     lower: float,
     upper: float,
-    reduction: Reduction = "log_mean",
     filter_positives: bool = True,
-) -> Tensor:
-    """Contrast 2N embeddings, u_i with v_i, without entries outside lower <= |cos| <= upper.
-
-    Args:
-        u, v: Float[N D], any scale; row i of one is the positive of row i of the other.
-        temperature: t > 0.
-        lower, upper: the band of |cosine| that is kept; 0 and 1 keep everything.
-        reduction: see :func:`reduce_log_probs`.
-        filter_positives: whether the filter may drop a positive, as in the official code.
-
-    Returns:
-        Scalar, at least float32.
-
-    Raises:
-        UserError: u and v differ in shape, or a temperature, band or reduction that cannot be.
-    """
-    if u.shape != v.shape or u.ndim != 2 or len(u) == 0:
-        raise UserError(
-            f"filtered_contrastive_loss: expected u and v of one shape (N, D) with N >= 1, got "
-            f"{tuple(u.shape)} and {tuple(v.shape)}."
-        )
-    both = torch.cat([u, v])  # (2N, D)
-    rows = torch.arange(len(both), device=u.device)
-    probs = filtered_log_probs(
-        both,
-        both,
-        rows,
-        rows.roll(len(u)),
-        temperature=temperature,
-        lower=lower,
-        upper=upper,
-        filter_positives=filter_positives,
-    )
-    return reduce_log_probs(probs.log_p, probs.has_positive, reduction)
-
-
-def filtered_log_probs(
-    anchors: Tensor,
-    candidates: Tensor,
-    own: Tensor,
-    positive: Tensor,
-    *,
-    temperature: float,
-    lower: float,
-    upper: float,
-    filter_positives: bool = True,
+    all_u: Tensor | None = None,
+    all_v: Tensor | None = None,
+    offset: int = 0,
 ) -> FilteredProbs:
     """Log share of each anchor's positive among the candidates that pass the filter (steps 5-7).
 
-    One rank calls it with its own anchors and the candidates of all ranks.
+    The 2N anchors are u and v; u_i and v_i are each other's positive. A candidate counts where
+    lower <= |cosine| <= upper.
 
     Args:
-        anchors: Float[A D], any scale.
-        candidates: Float[M D]; they contain the anchors.
-        own: Int[A], the candidate that is the anchor itself.
-        positive: Int[A], the candidate that is its positive.
-        temperature, lower, upper, filter_positives: of :func:`filtered_contrastive_loss`.
+        u, v: Float[N D], any scale; this rank's.
+        temperature: t > 0.
+        lower, upper: the band of |cosine| that is kept; 0 and 1 keep everything.
+        filter_positives: whether the filter may drop a positive, as in the official code.
+        all_u, all_v: Float[M/2 D], the candidates of all ranks; default ``u`` and ``v``.
+        offset: row of ``all_u`` and ``all_v`` where this rank's begin.
+
+    Returns:
+        For the anchors u, then v; reduce with :func:`reduce_log_probs`.
 
     Raises:
-        UserError: a temperature or a band that cannot be.
+        UserError: u and v differ in shape, or a temperature or a band that cannot be.
     """
+    if u.shape != v.shape or u.ndim != 2 or len(u) == 0:
+        raise UserError(
+            f"filtered_log_probs: expected u and v of one shape (N, D) with N >= 1, got "
+            f"{tuple(u.shape)} and {tuple(v.shape)}."
+        )
     check_filter(temperature, lower, upper)
-    with torch.autocast(anchors.device.type, enabled=False):
-        anchors, candidates = at_least_float32(anchors), at_least_float32(candidates)
-        similarity = F.normalize(anchors, dim=1) @ F.normalize(candidates, dim=1).T  # (A, M)
-        dropped = ~in_band(similarity, lower, upper)
-        if not filter_positives:
-            dropped.scatter_(1, positive[:, None], False)
-        dropped.scatter_(1, own[:, None], False)
-        share = dropped.sum() / (dropped.numel() - len(anchors))
-        has_positive = ~dropped.gather(1, positive[:, None])[:, 0]
-        out = dropped.scatter(1, own[:, None], True)
-        # The lowest finite value stands for -inf: its exponential is the same 0, and an anchor with
-        # nothing left subtracts to a finite number, not to NaN.
-        logits = (similarity / temperature).masked_fill(out, torch.finfo(similarity.dtype).min)
-        log_p = logits.gather(1, positive[:, None])[:, 0] - logits.logsumexp(dim=1)
-        return FilteredProbs(log_p, has_positive, share)
+    all_u, all_v = (u, v) if all_u is None or all_v is None else (all_u, all_v)
+    anchors, candidates = torch.cat([u, v]), torch.cat([all_u, all_v])  # (A, D), (M, D)
+    similarity = F.normalize(anchors, dim=1) @ F.normalize(candidates, dim=1).T  # (A, M)
+    u_columns = offset + torch.arange(len(u), device=u.device)
+    v_columns = len(all_u) + u_columns
+    own = torch.cat([u_columns, v_columns])[:, None]
+    positive = torch.cat([v_columns, u_columns])[:, None]
+    dropped = ~in_band(similarity, lower, upper)
+    if not filter_positives:
+        dropped.scatter_(1, positive, False)
+    dropped.scatter_(1, own, False)
+    share = dropped.sum() / (dropped.numel() - len(anchors))
+    has_positive = ~dropped.gather(1, positive)[:, 0]
+    logits = similarity / temperature
+    total = masked_log_sum_exp(logits, dropped.scatter(1, own, True))
+    return FilteredProbs(logits.gather(1, positive)[:, 0] - total, has_positive, share)
 
 
 def reduce_log_probs(log_p: Tensor, has_positive: Tensor, reduction: Reduction) -> Tensor:
@@ -161,8 +130,7 @@ def reduce_log_probs(log_p: Tensor, has_positive: Tensor, reduction: Reduction) 
         UserError: an unknown reduction.
     """
     if reduction == "log_mean":
-        lowest = torch.finfo(log_p.dtype).min
-        total = log_p.masked_fill(~has_positive, lowest).logsumexp(dim=0)
+        total = log_p.masked_fill(~has_positive, lowest(log_p)).logsumexp(dim=0)
         loss = math.log(len(log_p)) - total
     elif reduction == "mean_log":
         loss = -log_p.masked_fill(~has_positive, 0.0).sum() / has_positive.sum().clamp(min=1)

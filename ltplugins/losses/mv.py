@@ -17,10 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltplugins.core.precision import full_precision
 from ltplugins.losses.mttv import in_band
 
 
 @torch.no_grad()
+@full_precision
 def positive_in_band(z_1: Tensor, z_2: Tensor, *, lower: float, upper: float) -> Tensor:
     """Which images' two views satisfy lower <= |cosine| <= upper.
 
@@ -30,8 +32,7 @@ def positive_in_band(z_1: Tensor, z_2: Tensor, *, lower: float, upper: float) ->
     Returns:
         Bool[N].
     """
-    with torch.autocast(z_1.device.type, enabled=False):
-        return in_band(F.cosine_similarity(z_1.float(), z_2.float(), dim=1), lower, upper)
+    return in_band(F.cosine_similarity(z_1, z_2, dim=1), lower, upper)
 
 
 def detach_rows(value: Any, keep: Tensor) -> Any:

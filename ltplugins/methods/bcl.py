@@ -23,15 +23,17 @@ Legend: B global batch, N training images.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from ltplugins.core.distributed import gather_no_grad
 from ltplugins.core.errors import UserError
+from ltplugins.core.ranges import Above, Below
 from ltplugins.data.augment.strength import Boost
-from ltplugins.losses.bcl import boost_strengths, image_losses, update_memory
+from ltplugins.losses.bcl import boost_strengths, image_losses
+from ltplugins.losses.terms.memory import update_memory
 from ltplugins.methods.wrapper import Wrapper
 
 # I: one operation, magnitudes 10 + 20 h. D: two, 5 + 25 h u with u from [0, 1] per image.
@@ -46,8 +48,9 @@ class BCLConfig:
     """The block ``method_kwargs.bcl``; the defaults are the official CIFAR-100 settings."""
 
     variant: Literal["I", "D"] = "I"
-    momentum: float = 0.97  # beta, the share of an image's old loss that is kept
-    temperature: float = 0.2  # tau of L_i; the packaged YAML takes the base's, where it has one
+    momentum: Annotated[float, Below(0, 1)] = 0.97  # beta, the share of an image's old loss
+    # tau of L_i; the packaged YAML takes the base's, where it has one.
+    temperature: Annotated[float, Above(0)] = 0.2
     ops: Literal["bcl", "torchvision"] = "bcl"  # RandAugment's list; bcl is the official one
 
 
@@ -72,15 +75,6 @@ class BCLMixin(Wrapper):
     def setup_wrapper(self, options: BCLConfig) -> None:
         """Allocate the memory. Called once the base is built."""
         self.bcl = options
-        for name, good in (
-            ("momentum", 0 <= options.momentum < 1),
-            ("temperature", options.temperature > 0),
-        ):
-            if not good:
-                raise UserError(
-                    f"method_kwargs.bcl.{name}: {getattr(options, name)!r} is out of range; "
-                    f"see ltplugins/methods/bcl.py."
-                )
         self.register_buffer("bcl_strength_for", torch.tensor(-1))
         BCLMixin.allocate_per_sample(self, self.num_samples or 0)
 

@@ -28,7 +28,7 @@ Legend: B global batch, D embedding dim, N training images, M OOD images, K budg
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from omegaconf import OmegaConf
@@ -36,9 +36,10 @@ from torch import Tensor
 
 from ltplugins.core.distributed import gather, gather_no_grad
 from ltplugins.core.errors import UserError
+from ltplugins.core.ranges import Above, AtLeast, Below, Seed, UpTo
 from ltplugins.losses.colt import distribution_supcon_loss, tail_scores
 from ltplugins.losses.terms.memory import update_memory
-from ltplugins.methods.parts.durations import to_epochs, to_images
+from ltplugins.methods.parts.durations import Duration, Images, to_epochs, to_images
 from ltplugins.methods.parts.growing import steps_until, tell_true_total
 from ltplugins.methods.parts.ood_subset import choose_subset
 from ltplugins.methods.wrapper import Wrapper
@@ -46,7 +47,6 @@ from ltplugins.methods.wrapper import Wrapper
 log = logging.getLogger(__name__)
 # Host methods that keep a row per draw of an epoch, as many as the first epoch has.
 _FIXED_LENGTH = ("deepclusterv2",)
-Duration = int | float | str
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,20 @@ class COLTConfig:
     The defaults are the official CIFAR-100 settings; its 100 and 25 of 2000 epochs are the shares.
     """
 
-    weight: float = 0.2  # alpha, of the domain term; 0 in the official CIFAR-10 script
-    temperature: float = 0.2  # tau, of the scores and of the term
-    topk: int | float = 10  # k negatives of a score; a float is a share of them
-    momentum: float = 0.97  # m, the share of an image's old score that is kept
+    # alpha, of the domain term; 0 in the official CIFAR-10 script.
+    weight: Annotated[float, AtLeast(0)] = 0.2
+    temperature: Annotated[float, Above(0)] = 0.2  # tau, of the scores and of the term
+    # k negatives of a score; a float is a share of them.
+    topk: Annotated[int, AtLeast(1)] | Annotated[float, UpTo(0, 1)] = 10
+    momentum: Annotated[float, Below(0, 1)] = 0.97  # m, the share of an image's old score
     warmup: Duration = "5%"  # w: epochs without OOD images
     interval: Duration = "1.25%"  # r: epochs from one selection to the next
-    budget: int | str = 10_000  # K: images, or a share of N such as "50%"
-    num_clusters: int = 10  # C
-    cluster_temperature: float = 1.0  # tau_c
-    cluster_seed: int = 0
-    minibatch_above: int = 100_000  # N from which k-means works in mini-batches
+    budget: Images = 10_000  # K: images, or a share of N such as "50%"
+    num_clusters: Annotated[int, AtLeast(1)] = 10  # C
+    cluster_temperature: Annotated[float, Above(0)] = 1.0  # tau_c
+    cluster_seed: Seed = 0
+    # N from which k-means works in mini-batches.
+    minibatch_above: Annotated[int, AtLeast(0)] = 100_000
     assignment: Literal["greedy", "fair"] = "greedy"  # fair: no cluster is asked first
     denominator: Literal["all", "cross_domain"] = "all"  # of the term; see losses/colt.py
 
@@ -101,10 +104,9 @@ class COLTMixin(Wrapper):
                 f"colt_{self.base_name}: {self.base_name} keeps a memory of one epoch's size, and "
                 f"COLT's epochs grow. Take another base."
             )
-        _check_options(options)
-        warmup = to_epochs(options.warmup, self.max_epochs, "colt.warmup")
+        warmup = to_epochs(options.warmup, self.max_epochs)
         self.colt_first = max(1, round(warmup))  # 0-based epoch that first draws OOD images
-        interval = to_epochs(options.interval, self.max_epochs, "colt.interval")
+        interval = to_epochs(options.interval, self.max_epochs)
         self.colt_interval = max(1, round(interval))
         self.register_buffer("colt_selected_for", torch.tensor(-1))
         COLTMixin.allocate_per_sample(self, self.num_samples or 0)
@@ -127,7 +129,7 @@ class COLTMixin(Wrapper):
                 "COLT changes what is drawn while it trains and needs the data of this package. "
                 "Run it with ltplugins pretrain or scripts/pretrain.py, not with the host's main."
             )
-        self.colt_budget = to_images(self.colt.budget, data.num_samples, "colt.budget")
+        self.colt_budget = to_images(self.colt.budget, data.num_samples)
         if self.colt_budget > data.num_ood:
             log.warning(
                 "colt.budget asks for %d OOD images, the pool has %d: all of them are taken.",
@@ -220,20 +222,3 @@ class COLTMixin(Wrapper):
         """Whether the latest selection that ``epoch`` should have is still to be made."""
         past = epoch - self.colt_first
         return past >= 0 and int(self.colt_selected_for) < epoch - past % self.colt_interval
-
-
-def _check_options(options: COLTConfig) -> None:
-    for name, good in (
-        ("num_clusters", options.num_clusters >= 1),
-        ("temperature", options.temperature > 0),
-        ("cluster_temperature", options.cluster_temperature > 0),
-        ("topk", options.topk > 0 and (isinstance(options.topk, int) or options.topk <= 1)),
-        ("momentum", 0 <= options.momentum < 1),
-        ("weight", options.weight >= 0),
-    ):
-        if not good:
-            raise UserError(
-                f"method_kwargs.colt.{name}: {getattr(options, name)!r} is out of range; "
-                f"see ltplugins/methods/colt.py."
-            )
-    to_images(options.budget, 1, "colt.budget")

@@ -15,13 +15,14 @@ Legend: N batch, D embedding dim.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
-from ltplugins.core.distributed import gather_no_grad, gather_with_offset, world_size
-from ltplugins.losses.focal import check_focal, focal_loss, focal_terms, focal_weight
+from ltplugins.core.distributed import gather_no_grad, gather_with_offset, rank_share
+from ltplugins.core.ranges import Above, AtLeast
+from ltplugins.losses.focal import focal_nt_xent
 from ltplugins.methods.method import Method
 
 
@@ -29,10 +30,10 @@ from ltplugins.methods.method import Method
 class FocalConfig:
     """The block ``method_kwargs``; temperature and gamma default to the official settings."""
 
-    proj_hidden_dim: int = 512
-    proj_output_dim: int = 128
-    temperature: float = 0.2
-    gamma: float = 2.0  # 0: SimCLR
+    proj_hidden_dim: Annotated[int, AtLeast(1)] = 512
+    proj_output_dim: Annotated[int, AtLeast(1)] = 128
+    temperature: Annotated[float, Above(0)] = 0.2
+    gamma: Annotated[float, AtLeast(0)] = 2.0  # 0: SimCLR
     detach_weight: bool = False  # true: the weight is a constant to the gradient; ours
 
 
@@ -50,7 +51,6 @@ class FocalMixin(Method):
     def setup_method(self, options: FocalConfig) -> None:
         """Build the projector; its keys are those of the host's SimCLR."""
         self.focal = options
-        check_focal(options.temperature, options.gamma)
         self.projector = nn.Sequential(
             nn.Linear(self.features_dim, options.proj_hidden_dim),
             nn.ReLU(),
@@ -79,14 +79,22 @@ class FocalMixin(Method):
         all_z, offset = gather_with_offset(z)
         all_ids = gather_no_grad(ids)
         options = self.focal
-        terms = focal_terms(z, ids, all_z, all_ids, temperature=options.temperature, offset=offset)
-        weight = focal_weight(terms, options.gamma, detach=options.detach_weight)
+        focal = focal_nt_xent(
+            z,
+            ids,
+            temperature=options.temperature,
+            gamma=options.gamma,
+            detach_weight=options.detach_weight,
+            all_z=all_z,
+            all_ids=all_ids,
+            offset=offset,
+        )
         # The mean over ranks is then that over anchors, in a last batch of uneven ranks too.
-        share = world_size() * len(z) / len(all_z)
-        nce_loss = focal_loss(terms, weight) * share
+        share = rank_share(len(z), len(all_z))
+        nce_loss = focal.loss * share
         metrics = {
             "train_nce_loss": nce_loss.detach(),
-            "train_focal_weight": weight.detach().mean() * share,
+            "train_focal_weight": focal.weight.detach().mean() * share,
         }
         self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=len(batch[0]))
         return nce_loss + out["loss"]

@@ -23,7 +23,7 @@ Legend: B global batch, K directions, D embedding dim, N training images.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from omegaconf import OmegaConf
@@ -31,16 +31,15 @@ from torch import Tensor
 
 from ltplugins.core.distributed import gather, gather_no_grad
 from ltplugins.core.errors import UserError
+from ltplugins.core.ranges import Above, AtLeast, Seed, Within
 from ltplugins.losses.gh import (
     geometric_logits,
     gh_loss,
     ramp_weight,
     simplex_etf,
 )
-from ltplugins.methods.parts.durations import to_epochs
+from ltplugins.methods.parts.durations import Duration, to_epochs
 from ltplugins.methods.parts.population_memory import PopulationMemory
-
-Duration = int | float | str
 
 
 @dataclass(frozen=True)
@@ -50,26 +49,29 @@ class GHConfig:
     The defaults are the official CIFAR settings; its 500 + 10 of 1000 epochs are the shares.
     """
 
-    num_directions: int = 100  # K, whatever the number of classes
-    weight: float = 1.0  # w_GH after the ramp
+    num_directions: Annotated[int, AtLeast(2)] = 100  # K, whatever the number of classes
+    weight: Annotated[float, AtLeast(0)] = 1.0  # w_GH after the ramp
     warmup: Duration = "50%"  # E_w: base loss alone, the memory fills
     ramp: Duration = "1%"  # R: epochs from weight 0 to full
-    temperature: float = 0.1  # gamma
-    epsilon: float = 0.05  # Sinkhorn's entropy weight
-    num_iters: int = 300
-    tolerance: float | None = None  # Sinkhorn stops early below this L1 error of its columns
-    memory_momentum_warmup: float = 0.9  # beta up to the end of warm-up
-    memory_momentum: float = 0.999  # beta after it
+    temperature: Annotated[float, Above(0)] = 0.1  # gamma
+    epsilon: Annotated[float, Above(0)] = 0.05  # Sinkhorn's entropy weight
+    num_iters: Annotated[int, AtLeast(1)] = 300
+    # Sinkhorn stops early below this L1 error of its columns.
+    tolerance: Annotated[float, AtLeast(0)] | None = None
+    memory_momentum_warmup: Annotated[float, Within(0, 1)] = 0.9  # beta up to the end of warm-up
+    memory_momentum: Annotated[float, Within(0, 1)] = 0.999  # beta after it
     memory_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     memory_sharded: bool = False  # each rank keeps N / W rows; see gh_memory.py
     prior_interval: Duration = "2%"  # recompute the prior in every n-th epoch after warm-up
     prior_refresh: Literal["epoch", "step"] = "epoch"
-    prior_floor: float = 0.0  # added to every count; 100 in the official ImageNet script
+    # Added to every count; 100 in the official ImageNet script.
+    prior_floor: Annotated[float, AtLeast(0)] = 0.0
     approximate_etf: bool = False  # allow K > D + 1, where no exact simplex exists
-    etf_seed: int = 0
+    etf_seed: Seed = 0
     two_stage_lr: bool = False  # the official schedule: cosine to the boundary, then restart
-    stage_1_end_lr: float = 0.6  # as shares of the peak; 0.3 / 0.5 in the CIFAR script
-    stage_2_start_lr: float = 0.6
+    # As shares of the peak; 0.3 / 0.5 in the CIFAR script.
+    stage_1_end_lr: Annotated[float, AtLeast(0)] = 0.6
+    stage_2_start_lr: Annotated[float, AtLeast(0)] = 0.6
 
 
 class GHMixin(PopulationMemory):
@@ -105,9 +107,9 @@ class GHMixin(PopulationMemory):
         self.register_buffer("gh_prior_is_set", torch.tensor(False))
         self.gh_with_ood = OmegaConf.select(self.cfg, "data.ood") is not None
         GHMixin.allocate_per_sample(self, self.num_samples or 0)
-        self.gh_warmup = round(to_epochs(options.warmup, self.max_epochs, "gh.warmup"))
-        self.gh_ramp = to_epochs(options.ramp, self.max_epochs, "gh.ramp")
-        interval = to_epochs(options.prior_interval, self.max_epochs, "gh.prior_interval")
+        self.gh_warmup = round(to_epochs(options.warmup, self.max_epochs))
+        self.gh_ramp = to_epochs(options.ramp, self.max_epochs)
+        interval = to_epochs(options.prior_interval, self.max_epochs)
         self.gh_prior_interval = max(1, round(interval))
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:

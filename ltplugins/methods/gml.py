@@ -36,7 +36,7 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from ltplugins.core.distributed import gather_no_grad, world_size
+from ltplugins.core.distributed import gather_no_grad, rank_share
 from ltplugins.core.errors import UserError
 from ltplugins.core.precision import at_least_float32
 from ltplugins.losses.gml import (
@@ -48,7 +48,7 @@ from ltplugins.losses.gml import (
 from ltplugins.methods.parts.class_prior import ClassPrior
 from ltplugins.methods.parts.class_queue import ClassQueue
 from ltplugins.methods.parts.cosine_head import CosineClassifier, projector
-from ltplugins.methods.parts.gml_options import GMLConfig, check_options
+from ltplugins.methods.parts.gml_options import GMLConfig, check_against_classes
 from ltplugins.methods.parts.teacher import Teacher, require_same_teacher
 
 
@@ -91,7 +91,7 @@ class GMLMixin(ClassPrior):
 
     def setup_method(self, options: GMLConfig) -> None:
         """Build classifier, projectors and queue; open the teacher."""
-        check_options(options, self.num_classes)
+        check_against_classes(options, self.num_classes)
         self.gml = options
         self.cosine_classifier = CosineClassifier(self.features_dim, self.num_classes)
         self.gml_teacher = None
@@ -191,7 +191,7 @@ class GMLMixin(ClassPrior):
         if self.knn_eval:
             self.knn(train_features=feats[0].detach(), train_targets=targets)
         # DDP averages over ranks; this makes it the mean over images, whatever each rank has.
-        share = world_size() * len(targets) / len(gather_no_grad(targets))
+        share = rank_share(len(targets), len(gather_no_grad(targets)))
         return share * (terms.total + out["loss"] + keys.get("loss", 0.0))
 
     def _contrast(

@@ -25,7 +25,7 @@ Legend: N pairs of this rank, M pairs of all ranks, D embedding dim, C classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -33,8 +33,9 @@ import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from ltplugins.core.distributed import gather_no_grad, rank, world_size
+from ltplugins.core.distributed import gather_no_grad, rank, rank_share, world_size
 from ltplugins.core.errors import UserError
+from ltplugins.core.ranges import Above, AtLeast, Below
 from ltplugins.core.seeding import mix_seed
 from ltplugins.losses.iccl import (
     Curriculum,
@@ -53,16 +54,20 @@ _LAMBDAS = 0x1CC1  # tells this stream of random numbers from others of the same
 class ICCLConfig:
     """The block ``method_kwargs``. None of the defaults is the paper's: its text was not read."""
 
-    proj_hidden_dim: int | None = None  # null: the feature width
-    proj_output_dim: int = 128
-    temperature: float = 0.1
-    centroid_weight: float = 1.0  # a, of L_cc beside L_ce
-    centroid_momentum: float = 0.99  # m, per update; .999 per image in MoPro
+    proj_hidden_dim: Annotated[int, AtLeast(1)] | None = None  # null: the feature width
+    proj_output_dim: Annotated[int, AtLeast(1)] = 128
+    temperature: Annotated[float, Above(0)] = 0.1
+    centroid_weight: Annotated[float, AtLeast(0)] = 1.0  # a, of L_cc beside L_ce
+    centroid_momentum: Annotated[float, Below(0, 1)] = (
+        0.99  # m, per update; .999 per image in MoPro
+    )
     bias_correction: bool = True  # rarely seen classes forget their first embeddings
-    mixup_alpha: float = 1.0  # lambda ~ Beta(alpha, alpha); 1 = uniform
+    mixup_alpha: Annotated[float, Above(0)] = 1.0  # lambda ~ Beta(alpha, alpha); 1 = uniform
     curriculum: Curriculum = "parabolic-style"
-    clean_weight: float = 1.0  # times the curriculum's weight of the clean branch
-    mixed_weight: float = 1.0  # and of the mixed one
+    clean_weight: Annotated[float, AtLeast(0)] = (
+        1.0  # times the curriculum's weight of the clean branch
+    )
+    mixed_weight: Annotated[float, AtLeast(0)] = 1.0  # and of the mixed one
 
 
 class ICCLMixin(Method):
@@ -95,7 +100,6 @@ class ICCLMixin(Method):
 
     def setup_method(self, options: ICCLConfig) -> None:
         """Build the projection head and the centroids, empty."""
-        _check_options(options)
         self.iccl = options
         width, out = self.features_dim, options.proj_output_dim
         hidden = options.proj_hidden_dim or width
@@ -154,7 +158,7 @@ class ICCLMixin(Method):
         self._log_step(clean, clean_losses, mixed_losses, clean_weight, own)
         self._update_centroids(all_z, all_targets)
         # DDP averages over ranks: a rank with fewer pairs counts for less.
-        share = pairs * world_size() / len(all_targets)
+        share = rank_share(pairs, len(all_targets))
         total = clean_weight * self._total(clean_losses) + mixed_weight * self._total(mixed_losses)
         return share * total
 
@@ -223,19 +227,3 @@ class ICCLMixin(Method):
         self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=len(own))
         if self.knn_eval:
             self.knn(train_features=clean["feats"].detach(), train_targets=own)
-
-
-def _check_options(options: ICCLConfig) -> None:
-    if not 0 <= options.centroid_momentum < 1:
-        raise UserError(
-            f"method_kwargs.centroid_momentum: expected 0 or more and below 1, "
-            f"got {options.centroid_momentum}."
-        )
-    for name in ("temperature", "mixup_alpha"):
-        value = getattr(options, name)
-        if not value > 0:
-            raise UserError(f"method_kwargs.{name}: expected a number above 0, got {value}.")
-    for name in ("clean_weight", "mixed_weight", "centroid_weight"):
-        value = getattr(options, name)
-        if value < 0:
-            raise UserError(f"method_kwargs.{name}: expected 0 or more, got {value}.")

@@ -24,9 +24,9 @@ Legend: N pairs of this rank, M pairs of all ranks, D embedding dim.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -34,10 +34,10 @@ from torch import Tensor, nn
 
 from ltplugins.core.distributed import gather, gather_no_grad, gather_with_offset, over_ranks
 from ltplugins.core.errors import UserError
+from ltplugins.core.ranges import Above, AtLeast, Below, UpTo
 from ltplugins.data.augment.schema import AugmentationBlock, parse_augmentations
 from ltplugins.losses.mttv import (
     FilteredProbs,
-    check_filter,
     filtered_log_probs,
     fuse,
     reduce_log_probs,
@@ -49,17 +49,22 @@ from ltplugins.methods.method import Method, require_sampler
 class MTTVConfig:
     """The block ``method_kwargs``; the defaults are the official CIFAR settings."""
 
-    proj_hidden_dim: int | None = None  # null: the feature width
-    proj_output_dim: int | None = None  # null: a quarter of it
-    temperature: float = 0.3
-    lower: float = 0.1  # drop |cosine| below
-    upper: float = 0.9  # and above; 1 in the official ImageNet variant
+    proj_hidden_dim: Annotated[int, AtLeast(1)] | None = None  # null: the feature width
+    proj_output_dim: Annotated[int, AtLeast(1)] | None = None  # null: a quarter of it
+    temperature: Annotated[float, Above(0)] = 0.3
+    lower: Annotated[float, Below(0, 1)] = 0.1  # drop |cosine| below
+    upper: Annotated[float, UpTo(0, 1)] = 0.9  # and above; 1 in the official ImageNet variant
     reduction: Literal["log_mean", "mean_log"] = "log_mean"  # mean_log is ours
     filter: Literal["all", "negatives-style"] = "all"  # whether positives are dropped too
     fusion: Literal["sum", "concat-style"] = "sum"
     # in_batch-style: neighbours of the sampler's batch are partners; half the pairs an epoch
     pairing: Literal["sampler", "in_batch-style"] = "sampler"
     plain_first_view: bool = True  # false: any first view, to ablate it
+
+    def refusals(self) -> Iterator[tuple[str, str]]:
+        """The band is not empty."""
+        if not self.lower < self.upper:
+            yield "lower", f"a number below upper ({self.upper:g})"
 
 
 class MTTVMixin(Method):
@@ -85,7 +90,6 @@ class MTTVMixin(Method):
     def setup_method(self, options: MTTVConfig) -> None:
         """Build the projector and its twin."""
         self.mttv = options
-        check_filter(options.temperature, options.lower, options.upper)
         if options.pairing == "sampler":
             require_sampler(self.cfg, "mttv", ("paired",))
         if options.plain_first_view:
@@ -153,14 +157,12 @@ class MTTVMixin(Method):
         Each rank does the similarities of its own anchors only; the log of the mean is of all.
         """
         all_u, offset = gather_with_offset(u)
-        candidates = torch.cat([all_u, gather_no_grad(v)])  # (2M, D)
-        query_rows = offset + torch.arange(len(u), device=u.device)
-        key_rows = query_rows + len(all_u)
         probs = filtered_log_probs(
-            torch.cat([u, v]),
-            candidates,
-            torch.cat([query_rows, key_rows]),
-            torch.cat([key_rows, query_rows]),
+            u,
+            v,
+            all_u=all_u,
+            all_v=gather_no_grad(v),
+            offset=offset,
             temperature=self.mttv.temperature,
             lower=self.mttv.lower,
             upper=self.mttv.upper,

@@ -21,17 +21,17 @@ gradient from that pair. Unlike in ``mttv``, negatives are not filtered: they ar
 Legend: N batch, V views, D embedding dim.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ltplugins.core.errors import UserError
-from ltplugins.losses.mttv import check_filter
+from ltplugins.core.ranges import AtLeast, Below, UpTo
 from ltplugins.losses.mv import detach_rows, positive_in_band
 from ltplugins.methods.wrapper import Wrapper
 
@@ -40,9 +40,15 @@ from ltplugins.methods.wrapper import Wrapper
 class MVConfig:
     """The block ``method_kwargs.mv``."""
 
-    views: int | None = None  # V; null: as many large views as the augmentations give
-    lower: float = 0.0  # 0 and 1: no filter
-    upper: float = 1.0
+    # V; null: as many large views as the augmentations give.
+    views: Annotated[int, AtLeast(2)] | None = None
+    lower: Annotated[float, Below(0, 1)] = 0.0  # 0 and 1: no filter
+    upper: Annotated[float, UpTo(0, 1)] = 1.0
+
+    def refusals(self) -> Iterator[tuple[str, str]]:
+        """The band is not empty."""
+        if not self.lower < self.upper:
+            yield "lower", f"a number below upper ({self.upper:g})"
 
 
 class MVMixin(Wrapper):
@@ -72,11 +78,8 @@ class MVMixin(Wrapper):
         return base_cfg, block
 
     def setup_wrapper(self, options: MVConfig) -> None:
-        """Check the options."""
+        """Remember the options."""
         self.mv = options
-        check_filter(1.0, options.lower, options.upper)
-        if options.views is not None and options.views < 2:
-            raise UserError(f"method_kwargs.mv.views: expected 2 or more, got {options.views}.")
         self._mv_filters = options.lower > 0 or options.upper < 1
         self._mv_keep: Tensor | None = None
         # What each view's forward returned, by the identity of its tensor, within a step.

@@ -78,9 +78,19 @@ def option_classes(method: str) -> dict[str, type]:
     if method in METHODS:
         mixin: Any = load_mixin(method)
         return {"method_kwargs": mixin.method_config}
-    *wrappers, _ = method.split("_")
-    mixins: list[Any] = [load_mixin(name) for name in wrappers if name in WRAPPERS]
+    mixins: list[Any] = [load_mixin(name) for name in split_name(method)[0]]
     return {f"method_kwargs.{m.wrapper_name}": m.wrapper_config for m in mixins}
+
+
+def split_name(method: str) -> tuple[list[str], str]:
+    """The wrappers of a name, the outermost first, and what they are over."""
+    wrappers = []
+    head, _, rest = method.partition("_")
+    while rest and head in WRAPPERS:
+        wrappers.append(head)
+        method = rest
+        head, _, rest = method.partition("_")
+    return wrappers, method
 
 
 def register_methods() -> list[str]:

@@ -24,7 +24,7 @@ Known differences from the official code, beside those in ``losses/sdclr.py``:
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ltplugins.core.errors import UserError
+from ltplugins.core.ranges import Below
 from ltplugins.losses.sdclr import magnitude_masks, sparsity
 from ltplugins.methods.wrapper import Wrapper
 
@@ -47,7 +48,7 @@ _UNFIT = {
 class SDCLRConfig:
     """The block ``method_kwargs.sdclr``."""
 
-    prune_ratio: float = 0.9  # official for CIFAR; 0.3 for ImageNet
+    prune_ratio: Annotated[float, Below(0, 1)] = 0.9  # official for CIFAR; 0.3 for ImageNet
 
 
 class SDCLRMixin(Wrapper):
@@ -74,11 +75,6 @@ class SDCLRMixin(Wrapper):
             raise UserError(
                 f"sdclr_{self.base_name}: {self.base_name} {_UNFIT[self.base_name]}. Take another "
                 f"base, such as sdclr_simclr."
-            )
-        if not 0 <= options.prune_ratio < 1:
-            raise UserError(
-                f"method_kwargs.sdclr.prune_ratio: expected a share of 0 or more and below 1, got "
-                f"{options.prune_ratio}. 0.9 prunes nine weights of ten."
             )
         if self.num_large_crops != 2:
             raise UserError(

@@ -15,13 +15,14 @@ Known differences from the official code, which has SimCLR only:
   loss has its temperature as a factor too, so there the schedule also moves the gradient's scale.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ltplugins.core.errors import UserError
+from ltplugins.core.ranges import Above
 from ltplugins.losses.ts import cosine_temperature
-from ltplugins.methods.parts.durations import to_epochs
+from ltplugins.methods.parts.durations import LongDuration, to_epochs
 from ltplugins.methods.wrapper import Wrapper
 
 
@@ -29,10 +30,18 @@ from ltplugins.methods.wrapper import Wrapper
 class TSConfig:
     """The block ``method_kwargs.ts``; the defaults are the official settings for CIFAR."""
 
-    temperature_min: float = 0.1
-    temperature_max: float = 1.0
-    t_max: int | float | str = "10%"  # from highest to lowest: epochs, or a share of the run
+    temperature_min: Annotated[float, Above(0)] = 0.1
+    temperature_max: Annotated[float, Above(0)] = 1.0
+    t_max: LongDuration = "10%"  # from highest to lowest: epochs, or a share of the run
     interval: Literal["epoch", "step"] = "epoch"  # step is ours
+
+    def refusals(self) -> Iterator[tuple[str, str]]:
+        """The schedule has a lowest and a highest temperature."""
+        if not self.temperature_min <= self.temperature_max:
+            yield (
+                "temperature_min",
+                f"a number of at most temperature_max ({self.temperature_max:g})",
+            )
 
 
 class TSMixin(Wrapper):
@@ -46,21 +55,14 @@ class TSMixin(Wrapper):
     temperature: float
 
     def setup_wrapper(self, options: TSConfig) -> None:
-        """Check base and options."""
+        """Check the base and start the schedule."""
         self.ts = options
         if not isinstance(getattr(self, "temperature", None), int | float):
             raise UserError(
                 f"ts_{self.base_name}: {self.base_name} has no single temperature to schedule. "
                 f"Take a contrastive base, such as ts_simclr, ts_supcon or ts_mocov2plus."
             )
-        if not 0 < options.temperature_min <= options.temperature_max:
-            raise UserError(
-                f"method_kwargs.ts: expected 0 < temperature_min <= temperature_max, got "
-                f"{options.temperature_min} and {options.temperature_max}."
-            )
-        t_max = to_epochs(options.t_max, self.max_epochs, "method_kwargs.ts.t_max")
-        if t_max == 0:
-            raise UserError("method_kwargs.ts.t_max: expected more than 0 epochs, got 0.")
+        t_max = to_epochs(options.t_max, self.max_epochs)
         # Once an epoch, a shorter half period would be drawn from at random points.
         self.ts_t_max = t_max if options.interval == "step" else max(1.0, t_max)
         self.temperature = self._scheduled_temperature(0)

@@ -36,7 +36,7 @@ from ltplugins.runs.model import load_trained
 from ltplugins.stages.evaluate import quote_run
 from ltplugins.stages.launch import launch
 from ltplugins.stages.pretrain import build_trainer, checkpoint_to_resume, describe_split
-from ltplugins.training.balancer import BalanceConfig, ClassifierBalancer, check_balance
+from ltplugins.training.balancer import BalanceConfig, ClassifierBalancer
 from ltplugins.training.checkpoint import RunCheckpoint
 from ltplugins.training.progress import RunProgress
 
@@ -66,8 +66,7 @@ def balance(cfg: DictConfig) -> Path:
         apply_fixes()
     ltplugins.register()
     plain = OmegaConf.to_container(cfg, resolve=True)
-    options = parse(BalanceConfig, plain, "balance")  # type: ignore[arg-type]
-    check_balance(options)
+    options = parse(BalanceConfig, plain, "")  # type: ignore[arg-type]
     first = _open_first(options.run)
     out = Path(options.output_dir or f"{str(options.run).rstrip('/')}-balanced")
     if out.resolve() == first.path.resolve():

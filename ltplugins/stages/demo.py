@@ -38,7 +38,7 @@ def demo(
             f"output_dir={folder}",
             f"seed={seed}",
             f"data.imbalance.class_order={class_order}",
-            *([f"max_epochs={epochs}"] if epochs else []),
+            *([f"max_epochs={epochs}"] if epochs is not None else []),
         ]
         pretrain(compose_packaged("pretrain", overrides))
         evaluate(compose_packaged("evaluate", [f"run={folder}"]))

@@ -4,14 +4,16 @@
 import dataclasses
 import logging
 import sys
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json
+from ltplugins.core.ranges import AtLeast
 from ltplugins.core.schema import parse
 from ltplugins.data.imbalance import make_split
 from ltplugins.data.sources.build import has_test_part
@@ -24,22 +26,33 @@ from ltplugins.stages.launch import launch
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class EvaluateKeys:
+    """``ltplugins evaluate``: its keys. A run's own ``eval`` block is overridden by this one."""
+
+    run: str  # a run folder or a checkpoint
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    device: str = "auto"  # auto, cpu, cuda, cuda:1
+    batch_size: Annotated[int, AtLeast(1)] = 256
+
+
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Evaluate ``cfg.run`` and write ``results.json`` beside it; return what was written.
 
-    Keys: ``run``, ``eval`` (see EvalConfig; a run's own ``eval`` block is overridden by the one
-    given), ``device`` (auto, cpu, cuda), ``batch_size``.
+    Keys: see :class:`EvaluateKeys`.
 
     Raises:
-        UserError: no such run, no test part, anything that the protocols refuse.
+        UserError: a wrong key or value, no such run, no test part, anything that the protocols
+            refuse.
     """
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError("run is missing: ltplugins evaluate RUN, a run folder or a checkpoint.")
-    options = parse(EvalConfig, OmegaConf.to_container(cfg.eval, resolve=True), "eval")  # type: ignore[arg-type]
-    run = open_run(cfg.run)
+    asked = parse(EvaluateKeys, OmegaConf.to_container(cfg, resolve=True), "")  # type: ignore[arg-type]
+    options = asked.eval
+    run = open_run(asked.run)
     if not has_test_part(run.cfg.data):
         raise UserError("the run's config names no test images. Set data.val_path in config.yaml.")
-    extract = FeatureExtractor(run, find_device(cfg.device), cfg.batch_size)
+    extract = FeatureExtractor(run, find_device(asked.device), asked.batch_size)
     split = make_split(
         extract.train.targets, extract.train.num_classes, run.cfg.data.get("imbalance")
     )

@@ -24,6 +24,7 @@ from ltplugins.data.sources.base import content_hash
 from ltplugins.host.build import build_model
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import MetricsLogger
+from ltplugins.stages.blocks import config_blocks
 from ltplugins.stages.launch import launch
 from ltplugins.stages.sweep import is_multirun
 from ltplugins.training.checkpoint import RunCheckpoint, continue_metrics
@@ -50,7 +51,7 @@ def pretrain(cfg: DictConfig) -> Path:
         apply_fixes()
     watch_parent()
     ltplugins.register()
-    cfg = resolve(cfg)
+    cfg = resolve(cfg, config_blocks)
     check_method(cfg, METHODS)
     pl.seed_everything(cfg.seed, workers=False, verbose=False)
     data = LTDataModule(cfg)

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ltplugins.config.resolve import resolve
 from ltplugins.core.errors import UserError
+from ltplugins.stages.blocks import config_blocks
 
 # Repetitions of one experiment: their runs are averaged. Any other swept key makes rows of its own.
 REPETITIONS = ("seed", "data.imbalance.class_order", "data.imbalance.split_seed")
@@ -221,7 +222,7 @@ def _absolute(path: str) -> str:
 
 def _resolved(path: str, name: str, overrides: Sequence[str]) -> DictConfig:
     try:
-        return resolve(_compose(path, name, overrides))
+        return resolve(_compose(path, name, overrides), config_blocks)
     except (HydraException, OmegaConfBaseException, UserError) as error:
         text = " ".join(str(error).split())
         raise UserError(f"{name} {' '.join(overrides)}: {text} Nothing was trained.") from None

@@ -14,13 +14,15 @@ Legend: N batch, F feature width, C classes.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from ltplugins.config.sections import Devices
 from ltplugins.core.errors import UserError
+from ltplugins.core.ranges import Above, AtLeast, Below, Seed
 from ltplugins.losses.iccl import balance_loss
 
 
@@ -30,41 +32,20 @@ class BalanceConfig:
 
     run: str  # the folder of a finished run
     output_dir: str | None = None  # null: that folder's name and "-balanced"
-    epochs: int = 10  # of N draws each
-    batch_size: int = 256  # of each process
-    lr: float = 0.1
-    backbone_lr: float = 0.0  # 0: frozen, BatchNorm statistics included
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    gamma: float = 0.0  # class-aware draws: 0 = classes alike, 1 = reversed frequency
+    epochs: Annotated[int, AtLeast(1)] = 10  # of N draws each
+    batch_size: Annotated[int, AtLeast(1)] = 256  # of each process
+    lr: Annotated[float, Above(0)] = 0.1
+    backbone_lr: Annotated[float, AtLeast(0)] = 0.0  # 0: frozen, BatchNorm statistics included
+    momentum: Annotated[float, Below(0, 1)] = 0.9
+    weight_decay: Annotated[float, AtLeast(0)] = 0.0
+    # Of the class-aware draws: 0 = classes alike, 1 = reversed frequency.
+    gamma: Annotated[float, AtLeast(0)] = 0.0
     init: Literal["stage_1", "fresh"] = "stage_1"  # where the classifier starts
-    distill_weight: float = 0.0  # w
-    distill_temperature: float = 2.0  # T
-    seed: int = 0
+    distill_weight: Annotated[float, Below(0, 1)] = 0.0  # w; at 1 no label would count
+    distill_temperature: Annotated[float, Above(0)] = 2.0  # T
+    seed: Seed = 0
     accelerator: str | None = None  # null: the run's own
-    devices: Any = None  # null: the run's own
-
-
-def check_balance(options: BalanceConfig) -> None:
-    """Refuse values that cannot be.
-
-    Raises:
-        UserError: which one, and what was expected.
-    """
-    for name in ("epochs", "batch_size"):
-        if getattr(options, name) < 1:
-            raise UserError(f"{name}: expected 1 or more, got {getattr(options, name)}.")
-    for name in ("lr", "distill_temperature"):
-        if not getattr(options, name) > 0:
-            raise UserError(f"{name}: expected a number above 0, got {getattr(options, name)}.")
-    for name in ("backbone_lr", "weight_decay", "gamma"):
-        if getattr(options, name) < 0:
-            raise UserError(f"{name}: expected 0 or more, got {getattr(options, name)}.")
-    if not 0 <= options.distill_weight < 1:
-        raise UserError(
-            f"distill_weight: expected 0 or more and below 1 (at 1 no label would count), "
-            f"got {options.distill_weight}."
-        )
+    devices: Devices = None  # null: the run's own
 
 
 class ClassifierBalancer(pl.LightningModule):

@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from timing import Row, medians
 
-from ltplugins.losses.colt import allocate_budget
-from ltplugins.losses.terms.ood_selection import select_by_similarity
+from ltplugins.losses.terms.ood_selection import allocate_budget, select_ood
 from ltplugins.methods.colt import COLTConfig
 from ltplugins.methods.parts.ood_subset import clusters_and_means
 from ltplugins.metrics.knn import knn_predict
@@ -102,7 +101,7 @@ def selection_rows(num_pool: int = 300_000, num_id: int = 10_847) -> Iterator[Ro
         centers, means = clusters_and_means(feats, scores, filled, COLTConfig())
         cosines = F.normalize(pool, dim=1) @ F.normalize(centers, dim=1).T
         budgets = allocate_budget(means, 10_000)
-        chosen = select_by_similarity(cosines, budgets, assignment=assignment)
+        chosen = select_ood(cosines, budgets, assignment=assignment)
         seconds = time.perf_counter() - start
         assert len(chosen.unique()) == 10_000
         yield Row(f"OOD selection {num_pool:,} x 128, {assignment}", seconds, 5, "s")

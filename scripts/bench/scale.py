@@ -26,9 +26,9 @@ from threadpoolctl import threadpool_limits
 from timing import milliseconds, print_table
 
 from ltplugins.data.samplers import build_sampler
-from ltplugins.losses.colt import allocate_budget
-from ltplugins.losses.gh import population_prior, update_memory
-from ltplugins.losses.terms.ood_selection import select_by_similarity
+from ltplugins.losses.gh import direction_counts, prior_from_counts
+from ltplugins.losses.terms.memory import update_memory
+from ltplugins.losses.terms.ood_selection import allocate_budget, select_ood
 from ltplugins.methods.colt import COLTConfig
 from ltplugins.methods.parts.ood_subset import clusters_and_means
 
@@ -48,7 +48,7 @@ def memory_lines(n: int) -> dict[str, float]:
             lambda m=memory, f=filled: update_memory(m, f, indexes, values, 0.9), 11
         )
         found[f"GH prior, {name}, ms"] = milliseconds(
-            lambda m=memory, f=filled: population_prior(m, f)
+            lambda m=memory, f=filled: prior_from_counts(direction_counts(m, f))
         )
     scores, filled = torch.rand(n), torch.ones(n, dtype=torch.bool)
     found["COLT memory, MB"] = (scores.nbytes + filled.nbytes) / 1e6
@@ -81,7 +81,7 @@ def selection_lines(n: int) -> dict[str, float]:
     centers, means = clusters_and_means(feats, scores, filled, COLTConfig())
     clustered = time.process_time()
     budgets = allocate_budget(means, 10_000)
-    select_by_similarity(pool @ F.normalize(centers, dim=1).T, budgets)
+    select_ood(pool @ F.normalize(centers, dim=1).T, budgets)
     return {
         "COLT features of N on every rank, MB": feats.nbytes / 1e6,
         "COLT k-means and means, ms": 1000 * (clustered - start),

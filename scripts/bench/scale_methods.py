@@ -19,12 +19,13 @@ import ltplugins
 from ltplugins.config.resolve import resolve
 from ltplugins.data.augment.strength import Boost, StrengthTable
 from ltplugins.host import METHODS
-from ltplugins.losses.bcl import boost_strengths, image_losses, update_memory
+from ltplugins.losses.bcl import boost_strengths, image_losses
 from ltplugins.losses.focal import focal_nt_xent
 from ltplugins.losses.gml import contrastive_terms, gml_loss
 from ltplugins.losses.iccl import centroid_loss, update_centroids
 from ltplugins.losses.sdclr import magnitude_masks
 from ltplugins.losses.terms.bases import nt_xent
+from ltplugins.losses.terms.memory import update_memory
 from ltplugins.stages.demo import compose_packaged
 
 B, DIM, QUEUE = 512, 128, 16_384
@@ -170,8 +171,8 @@ def batch_lines(batch: int) -> dict[str, float]:
     views, ids = torch.randn(2, batch, DIM).requires_grad_(), torch.arange(batch)
     forms: dict[str, Callable[[], Tensor]] = {
         "NT-Xent": lambda: nt_xent(views.flatten(0, 1), ids.repeat(2), 0.2),
-        "focal": lambda: focal_nt_xent(
-            views.flatten(0, 1), ids.repeat(2), temperature=0.2, gamma=2.0
+        "focal": lambda: (
+            focal_nt_xent(views.flatten(0, 1), ids.repeat(2), temperature=0.2, gamma=2.0).loss
         ),
     }
     found = {}

@@ -13,8 +13,10 @@ from timing import Row, ratio
 from torch import Tensor
 
 from ltplugins.losses.colt import tail_scores
-from ltplugins.losses.gh import geometric_logits, gh_loss, simplex_etf, sinkhorn, update_memory
+from ltplugins.losses.gh import geometric_logits, gh_loss, simplex_etf
 from ltplugins.losses.terms.bases import nt_xent
+from ltplugins.losses.terms.memory import update_memory
+from ltplugins.losses.terms.sinkhorn import sinkhorn
 
 B, K, D, N = 512, 100, 128, 50_000
 

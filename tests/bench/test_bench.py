@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from ltplugins.losses.colt import tail_scores
-from ltplugins.losses.gh import gh_loss, update_memory
+from ltplugins.losses.gh import gh_loss
 from ltplugins.losses.terms.bases import nt_xent
+from ltplugins.losses.terms.memory import update_memory
 from ltplugins.metrics.knn import knn_predict
 from tests.kit.paths import ROOT
 

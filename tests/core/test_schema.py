@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A value outside its range is refused by one sentence: key, expected, got, way out."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -8,18 +9,18 @@ from typing import Annotated, Literal
 import pytest
 
 from ltplugins.core.errors import UserError
-from ltplugins.core.schema import (
+from ltplugins.core.ranges import (
     Above,
     AtLeast,
     Below,
     Between,
     Length,
-    OutOfRange,
+    Note,
+    Seed,
     UpTo,
     Within,
-    describe,
-    parse,
 )
+from ltplugins.core.schema import OutOfRange, describe, parse
 
 
 @dataclass
@@ -39,6 +40,13 @@ class Options:
     count: Annotated[int, AtLeast(0)] | Literal["all"] = "all"
     low: float = 0.0
     high: float = 1.0
+    topk: Annotated[int, AtLeast(1)] | Annotated[float, UpTo(0, 1)] = 10
+    fraction: Annotated[float, Between(0, 1, also=-1)] = -1.0
+    factor: Annotated[float, AtLeast(1), Note("100, not 0.01")] = 100.0
+    shots: Annotated[list[Annotated[int, AtLeast(1)] | Literal["full"]], Length(1, math.inf)] = (
+        field(default_factory=lambda: [100, "full"])
+    )
+    seed: Seed = 0
     inner: Inner = field(default_factory=Inner)
 
     def refusals(self) -> Iterator[tuple[str, str]]:
@@ -61,6 +69,17 @@ class Options:
         ({"mean": [0.1, 0.2]}, "o.mean: expected a list of 3 numbers from 0 to 1, got [0.1, 0.2]."),
         ({"mean": [0.1, 0.2, 2]}, "o.mean[2]: expected a number from 0 to 1, got 2."),
         ({"count": -1}, "o.count: expected a whole number of 0 or more, got -1."),
+        ({"mean": [0.1, 0.2, 2]}, "o.mean[2]: expected a number from 0 to 1, got 2. Set it to a "
+         "value in that range, or leave it out for the default, null."),
+        ({"topk": 0}, "o.topk: expected a whole number of 1 or more or a number above 0 and of at "
+         "most 1, got 0. Set it to a value in that range, or leave it out for the default, 10."),
+        ({"topk": 1.5}, "o.topk: expected a whole number of 1 or more or a number above 0"),
+        ({"fraction": 0}, "o.fraction: expected a number above 0 and below 1, or -1, got 0."),
+        ({"factor": 0.01}, "o.factor: expected a number of 1 or more (100, not 0.01), got 0.01."),
+        ({"shots": []}, "o.shots: expected a list of 1 or more values, each a whole number of 1 or "
+         "more or 'full', got []."),
+        ({"shots": [0]}, "o.shots[0]: expected a whole number of 1 or more, got 0."),
+        ({"seed": 2**32}, "o.seed: expected a whole number from 0 to 4294967295, got 4294967296."),
         ({"inner": {"share": 2}}, "o.inner.share: expected a number from 0 to 1, got 2."),
         ({"low": 2.0}, "o.low: expected a number of at most high (1), got 2.0."),
         ({"size": 1.5}, "o.size: expected a whole number of 1 or more or null, got 1.5 (float)."),
@@ -85,6 +104,9 @@ def test_refused_by_one_sentence(given, text):
         {"mean": [0, 1, 0.5]},
         {"count": "all"},
         {"count": 0},
+        {"topk": 1.0},
+        {"fraction": -1},
+        {"shots": ["full"]},
         {"low": 1.0},
     ],
 )

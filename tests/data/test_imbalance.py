@@ -152,20 +152,23 @@ def test_bad_index_array(tmp_path):
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        ({"kind": "exp", "factor": 0.01}, r"\(100, not 0.01\), got 0.01. Did you mean 100"),
-        ({"kind": "exp", "factor": 0}, r"expected 1 or more \(100, not 0.01\), got 0"),
+        ({"kind": "exp", "factor": 0.01}, r"of 1 or more \(100, not 0.01\), got 0.01. Set it"),
+        ({"kind": "exp", "factor": 0}, r"expected a number of 1 or more \(100, not 0.01\), got 0"),
         ({"kind": "exp", "factor": 2, "max_count": 50}, "class 0: 50 images asked, 10 available"),
         ({"kind": "exp", "factor": 1000}, "factor 1000 leaves class 3 without an image"),
         (
             {"kind": "exp", "class_order": "random"},
-            "'natural' or a seed of 0 or more, got 'random'",
+            "class_order: expected 'natural' or a whole number from 0 to 4294967295, got 'random'",
         ),
         ({"kind": "file"}, "data.imbalance.path is missing"),
         ({"kind": "file", "path": "nowhere.txt"}, "no such file: nowhere.txt"),
         ({"kind": "expo"}, "expected one of exp, .*Did you mean 'exp'"),
         ({"factr": 3}, "unknown key 'data.imbalance.factr'. Did you mean 'factor'"),
-        ({"kind": "pareto", "alpha": -1, "factor": 2}, "power above 0, got -1"),
-        ({"kind": "exp", "factor": 2, "max_count": 0}, "got max_count 0"),
+        ({"kind": "pareto", "alpha": -1, "factor": 2}, "alpha: expected a number above 0, got -1"),
+        (
+            {"kind": "exp", "factor": 2, "max_count": 0},
+            "max_count: expected a whole number of 1 or more, got 0",
+        ),
     ],
 )
 def test_bad_blocks(block, message):

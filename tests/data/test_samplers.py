@@ -206,7 +206,7 @@ def test_sampler_errors():
         build_sampler({"name": "class_aware", "gama": 1}, TARGETS)
     with pytest.raises(UserError, match=r"'class_aware' needs labels, and the data has none"):
         build_sampler("class_aware", np.full(4, -1))
-    with pytest.raises(UserError, match=r"gamma: expected 0 or more, got -1"):
+    with pytest.raises(UserError, match=r"gamma: expected a number of 0 or more, got -1"):
         build_sampler({"name": "class_aware", "gamma": -1}, TARGETS)
     with pytest.raises(UserError, match=r"a label for every image; 1 of 4 have none"):
         build_sampler("two_branch", np.array([0, 1, -1, 1]))

@@ -37,7 +37,7 @@ BAD = {
     ),
     "method_kwargs type": (
         {"method_kwargs__proj_hidden_dim": "wide"},
-        "method_kwargs.proj_hidden_dim: expected int, got 'wide' (str).",
+        "method_kwargs.proj_hidden_dim: expected a whole number of 1 or more, got 'wide' (str).",
     ),
     "optimizer key": (
         {"optimizer__weigth_decay": 0.1},
@@ -56,8 +56,11 @@ BAD = {
         "backbone.small_stem: expected",
     ),
     "section": ({"scheduler": "cosine"}, "scheduler: expected a block of keys, got 'cosine'."),
-    "classes": ({"data__num_classes": None}, "data.num_classes: expected a whole number >= 1"),
-    "epochs": ({"max_epochs": 2.5}, "max_epochs: expected a whole number >= 1, got 2.5."),
+    "classes": (
+        {"data__num_classes": None},
+        "data.num_classes: expected a whole number of 1 or more, got None",
+    ),
+    "epochs": ({"max_epochs": 2.5}, "max_epochs: expected a whole number of 1 or more, got 2.5"),
 }
 
 
@@ -80,6 +83,11 @@ def test_bad_momentum() -> None:
         UserError, match=r"unknown key 'momentum.base_tua'. Did you mean 'base_tau'"
     ):
         build("byol", momentum__base_tua=0.9)
+    with pytest.raises(
+        UserError,
+        match=r"base_tau: expected a number of at most momentum.final_tau \(0.9\), got 0.99",
+    ):
+        build("byol", momentum={"base_tau": 0.99, "final_tau": 0.9})
 
 
 @pytest.mark.parametrize("method", ["barlow_twins", "mocov2plus", "simsiam", "vicreg"])

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from ltplugins.core.errors import UserError
-from ltplugins.losses.bcl import boost_strengths, image_losses, update_memory
+from ltplugins.losses.bcl import boost_strengths, image_losses
 from ltplugins.losses.terms.bases import nt_xent
+from ltplugins.losses.terms.memory import update_memory
 
 
 def pair(batch=7, dim=5, seed=0, dtype=torch.float64):

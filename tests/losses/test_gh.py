@@ -9,15 +9,16 @@ import torch.nn.functional as F
 
 from ltplugins.core.errors import UserError
 from ltplugins.losses.gh import (
+    direction_counts,
     geometric_logits,
     gh_loss,
-    population_prior,
+    prior_from_counts,
     ramp_weight,
     simplex_etf,
-    sinkhorn,
-    update_memory,
 )
 from ltplugins.losses.terms import sinkhorn as sinkhorn_module
+from ltplugins.losses.terms.memory import update_memory
+from ltplugins.losses.terms.sinkhorn import sinkhorn
 
 T1 = F.normalize(
     torch.tensor(
@@ -312,6 +313,10 @@ def test_first_observation_is_not_averaged_with_the_start_value():
     memory, filled = torch.full((2, 2), 9.0), torch.zeros(2, dtype=torch.bool)
     update_memory(memory, filled, torch.tensor([1]), torch.tensor([[0.5, 0.25]]), 0.999)
     assert memory[1].tolist() == [0.5, 0.25]
+
+
+def population_prior(memory, filled, floor=0.0):
+    return prior_from_counts(direction_counts(memory, filled), floor)
 
 
 def test_population_prior():

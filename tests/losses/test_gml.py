@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from ltplugins.losses.gml import (
     ContrastiveTerms,
     bayes_cross_entropy,
-    class_log_likelihood,
+    class_log_mean_exp,
     contrastive_terms,
-    distillation_loss,
     gml_loss,
     logit_adjusted_cross_entropy,
 )
+from ltplugins.losses.terms.distillation import distillation_loss
 
 
 def at_degrees(*angles):
@@ -86,6 +86,11 @@ def contrast(case, temperature=0.1):
     return contrastive_terms(**case, temperature=temperature)
 
 
+def class_log_likelihood(q, keys, key_targets, *, num_classes, temperature, weights=None):
+    logits = q @ keys.T / temperature
+    return class_log_mean_exp(logits, key_targets, num_classes=num_classes, weights=weights)
+
+
 def test_worked_likelihoods():
     ell = class_log_likelihood(Q, KEYS, KEY_TARGETS, num_classes=3, temperature=0.2)
     torch.testing.assert_close(ell, torch.tensor(ELL, dtype=torch.float64), rtol=0, atol=1e-6)
@@ -147,7 +152,9 @@ def test_worked_supervised_and_distillation_losses():
     for prior, expected in ((uniform, 0.016196), (skewed, 0.046403)):
         loss = logit_adjusted_cross_entropy(COSINES, TARGETS, prior, scale=30.0)
         assert loss.item() == pytest.approx(expected, abs=1e-6)
-    assert distillation_loss(30 * COSINES, 30 * COSINES).item() == pytest.approx(0, abs=1e-12)
+    assert distillation_loss(30 * COSINES, 30 * COSINES, temperature=4.0).item() == pytest.approx(
+        0, abs=1e-12
+    )
     kd = distillation_loss(30 * COSINES, 30 * TEACHER, temperature=4.0)
     assert kd.item() == pytest.approx(0.862165, abs=1e-6)
 
@@ -338,7 +345,7 @@ def test_half_precision_and_low_temperature(dtype, temperature):
     prior = torch.tensor([0.6, 0.3, 0.1])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = logit_adjusted_cross_entropy(logits, TARGETS, prior, scale=1 / temperature)
-        kd = distillation_loss(logits / temperature, TEACHER / temperature)
+        kd = distillation_loss(logits / temperature, TEACHER / temperature, temperature=4.0)
     assert loss.dtype == kd.dtype == torch.float32
     (loss + kd).backward()
     assert logits.grad.isfinite().all()

@@ -15,11 +15,11 @@ from ltplugins.losses.iccl import (
     balance_loss,
     centroid_loss,
     curriculum_weights,
-    distillation_loss,
     mix_images,
     mixup_cross_entropy,
     update_centroids,
 )
+from ltplugins.losses.terms.distillation import distillation_loss
 
 
 def at_degrees(*angles):

@@ -13,12 +13,18 @@ import torch.nn.functional as F
 
 from ltplugins.core.errors import UserError
 from ltplugins.losses.mttv import (
-    filtered_contrastive_loss,
     filtered_log_probs,
     fuse,
     in_band,
     reduce_log_probs,
 )
+
+
+def filtered_contrastive_loss(u, v, *, reduction="log_mean", **options):
+    """Both steps, as one process takes them."""
+    probs = filtered_log_probs(u, v, **options)
+    return reduce_log_probs(probs.log_p, probs.has_positive, reduction)
+
 
 OFFICIAL = {"temperature": 0.3, "lower": 0.1, "upper": 0.9}
 PLAIN = {"temperature": 0.3, "lower": 0.0, "upper": 2.0}
@@ -70,9 +76,7 @@ def oracle_loss(u, v, temperature, lower, upper, reduction="log_mean", filter_po
 
 
 def test_worked_example_of_the_spec():
-    rows = torch.arange(4)
-    both = torch.cat([U, V])
-    probs = filtered_log_probs(both, both, rows, rows.roll(2), **OFFICIAL)
+    probs = filtered_log_probs(U, V, **OFFICIAL)
     # Anchors in the order u_0, u_1, v_0, v_1; the spec's are interleaved.
     expected = torch.tensor([0.954239, 0.592744, 0.695967, 0.957790], dtype=torch.float64)
     torch.testing.assert_close(probs.log_p.exp(), expected, atol=1e-6, rtol=0)
@@ -93,8 +97,7 @@ def test_by_hand_with_two_entries_dropped():
     # With the band up to .9 each anchor keeps one negative at .866 beside its positive at .5; the
     # two negatives of u_0 are 30 degrees (kept) and 90 degrees (dropped).
     share = 1 / (1 + math.exp((math.sqrt(3) / 2 - 0.5) / 0.3))
-    both, rows = torch.cat([u, v]), torch.arange(4)
-    probs = filtered_log_probs(both, both, rows, rows.roll(2), **OFFICIAL)
+    probs = filtered_log_probs(u, v, **OFFICIAL)
     assert probs.log_p[0].exp().item() == pytest.approx(share)
 
 
@@ -151,8 +154,7 @@ def test_without_a_filter_it_is_the_plain_loss():
 def test_upper_one_keeps_equal_vectors():
     # float32 makes some cosines of a vector with itself 1.0000001.
     u = torch.randn(64, 7, generator=torch.Generator().manual_seed(0))
-    rows, both = torch.arange(128), torch.cat([u, u])
-    probs = filtered_log_probs(both, both, rows, rows.roll(64), temperature=0.3, lower=0, upper=1)
+    probs = filtered_log_probs(u, u, temperature=0.3, lower=0, upper=1)
     assert probs.has_positive.all()
 
 
@@ -193,11 +195,8 @@ def test_a_dropped_positive_counts_as_share_zero_and_does_not_pull():
 
 def test_widening_the_band_never_drops_more():
     u, v = random_pairs(32)
-    both, rows = torch.cat([u, v]), torch.arange(64)
     shares = [
-        filtered_log_probs(
-            both, both, rows, rows.roll(32), temperature=0.3, lower=low, upper=high
-        ).dropped.item()
+        filtered_log_probs(u, v, temperature=0.3, lower=low, upper=high).dropped.item()
         for low, high in [(0.4, 0.6), (0.3, 0.6), (0.3, 0.9), (0.1, 0.9), (0.0, 1.0)]
     ]
     assert shares == sorted(shares, reverse=True)
@@ -257,13 +256,14 @@ def test_numbers_of_the_official_code(temperature, lower, upper, expected):
 def test_the_official_cifar_mask_but_not_its_double_subtraction():
     """There: 4878 entries dropped with the 128 of the diagonal, and a loss of 2.302620."""
     u, v = random_pairs(64, 16, seed=7)
-    both, rows = torch.cat([u, v]), torch.arange(128)
-    probs = filtered_log_probs(both, both, rows, rows.roll(64), **OFFICIAL)
+    probs = filtered_log_probs(u, v, **OFFICIAL)
     assert round(probs.dropped.item() * 128 * 127) == 4878 - 128
-    e = F.normalize(both, dim=1)
+    e = F.normalize(torch.cat([u, v]), dim=1)
     weights = (e @ e.T / 0.3).exp() * in_band(e @ e.T, 0.1, 0.9)
     weights.fill_diagonal_(0.0)
-    p = weights.gather(1, rows.roll(64)[:, None])[:, 0] / (weights.sum(1) - math.exp(1 / 0.3))
+    p = weights.gather(1, torch.arange(128).roll(64)[:, None])[:, 0] / (
+        weights.sum(1) - math.exp(1 / 0.3)
+    )
     assert -p.mean().log().item() == pytest.approx(2.302620090197559, abs=1e-6)
     assert filtered_contrastive_loss(u, v, **OFFICIAL) > 2.5
 
@@ -273,6 +273,21 @@ def test_frozen_value():
     u, v = random_pairs(64, 16, seed=7)
     loss = filtered_contrastive_loss(u, v, **OFFICIAL).item()
     assert loss == pytest.approx(2.5153572384942016, abs=1e-9)
+
+
+def test_parts_of_a_batch_are_the_rows_of_the_whole():
+    """A rank's anchors against all ranks' candidates; a wrong offset is another number."""
+    u, v = random_pairs(12)
+    whole = filtered_log_probs(u, v, **OFFICIAL)
+    rows = slice(5, 9)
+
+    def part(offset):
+        return filtered_log_probs(u[rows], v[rows], all_u=u, all_v=v, offset=offset, **OFFICIAL)
+
+    for of_part, of_whole in zip(part(5)[:2], whole[:2], strict=True):
+        parts = torch.cat([of_whole[5:9], of_whole[17:21]])
+        torch.testing.assert_close(of_part, parts)
+    assert not torch.allclose(part(4).log_p, part(5).log_p)
 
 
 def test_fusion():

@@ -239,8 +239,8 @@ def test_frozen_losses(tmp_path):
     [
         ({"variantt": "I"}, r"bcl.variantt'. Did you mean 'variant'"),
         ({"variant": "J"}, r"bcl.variant: expected one of I, D"),
-        ({"momentum": 1.0}, r"bcl.momentum: 1.0 is out of range"),
-        ({"temperature": 0.0}, r"bcl.temperature: 0.0 is out of range"),
+        ({"momentum": 1.0}, r"bcl.momentum: expected a number of 0 or more and below 1, got 1.0"),
+        ({"temperature": 0.0}, r"bcl.temperature: expected a number above 0, got 0.0"),
         ({"ops": "torch"}, r"bcl.ops: expected one of bcl, torchvision"),
     ],
 )

@@ -388,12 +388,21 @@ def test_clusters_of_few_of_equal_and_of_unscored_images():
     ("changes", "text"),
     [
         ({"topkk": 3}, r"colt.topkk'. Did you mean 'topk'"),
-        ({"topk": 0}, "colt.topk: 0 is out of range"),
-        ({"topk": 1.5}, "colt.topk: 1.5 is out of range"),
-        ({"num_clusters": 0}, "colt.num_clusters: 0 is out of range"),
-        ({"momentum": 1.0}, "colt.momentum: 1.0 is out of range"),
-        ({"cluster_temperature": 0.0}, "colt.cluster_temperature: 0.0 is out of range"),
-        ({"budget": "much"}, "colt.budget: expected a number of images, or a share"),
+        (
+            {"topk": 0},
+            "colt.topk: expected a whole number of 1 or more or .* at most 1, got 0",
+        ),
+        (
+            {"topk": 1.5},
+            "colt.topk: expected a whole number of 1 or more or a number above 0 .* 1, got 1.5",
+        ),
+        ({"num_clusters": 0}, "colt.num_clusters: expected a whole number of 1 or more, got 0"),
+        ({"momentum": 1.0}, "colt.momentum: expected a number of 0 or more and below 1, got 1"),
+        (
+            {"cluster_temperature": 0.0},
+            "colt.cluster_temperature: expected a number above 0, got 0.0",
+        ),
+        ({"budget": "much"}, "colt.budget: expected a number of images of 0 or more, or a share"),
         ({"budget": -1}, "such as '50%', got -1"),
         ({"warmup": "half"}, "colt.warmup: expected a number of epochs"),
         ({"assignment": "far"}, "Did you mean 'fair'"),

@@ -50,7 +50,7 @@ def test_loss_is_the_focal_loss_of_both_views_and_the_class_loss(tmp_path):
     indexes, views, targets = noise()
     feats = [twin.backbone(view) for view in views]
     z = torch.cat([twin.projector(f) for f in feats])
-    expected = focal_nt_xent(z, indexes.repeat(2), temperature=0.2, gamma=2.0)
+    expected = focal_nt_xent(z, indexes.repeat(2), temperature=0.2, gamma=2.0).loss
     logits = [twin.classifier(f) for f in feats]
     expected = expected + sum(nn.functional.cross_entropy(x, targets) for x in logits) / 2
     torch.testing.assert_close(step(model, [indexes, views, targets]), expected)
@@ -118,7 +118,7 @@ def test_a_resumed_run_equals_the_unbroken_one(tmp_path, monkeypatch):
     ("changes", "text"),
     [
         ({"method_kwargs__gama": 1.0}, r"method_kwargs.gama'. Did you mean 'gamma'"),
-        ({"method_kwargs__gamma": -2.0}, "gamma: expected 0 or more, got -2.0"),
+        ({"method_kwargs__gamma": -2.0}, "gamma: expected a number of 0 or more, got -2.0"),
         ({"method_kwargs__temperature": 0}, "temperature: expected a number above 0, got 0"),
         ({"method_kwargs__gamma": "two"}, "method_kwargs.gamma: expected a number, got 'two'"),
         ({"augmentations__0__num_crops": 3}, "focal takes exactly 2 large views .* 3 large"),

@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 import ltplugins
 from ltplugins.config.resolve import resolve
 from ltplugins.core.errors import UserError
-from ltplugins.losses.gh import population_prior
-from ltplugins.methods.parts.durations import to_epochs
+from ltplugins.core.schema import check
+from ltplugins.losses.gh import direction_counts, prior_from_counts
+from ltplugins.methods.parts.durations import Duration, to_epochs
 from tests.kit.runs import build, fit
 from tests.kit.tiny import KWARGS, tiny_config
 
@@ -84,7 +85,8 @@ def test_prior_is_recomputed_on_schedule(tmp_path):
 def test_final_prior_is_the_memory_histogram(tmp_path):
     model, data = build(tiny_config(tmp_path, max_epochs=2))
     fit(model, data, max_epochs=2)
-    assert torch.equal(model.gh_prior, population_prior(model.gh_memory, model.gh_memory_filled))
+    counts = direction_counts(model.gh_memory, model.gh_memory_filled)
+    assert torch.equal(model.gh_prior, prior_from_counts(counts))
 
 
 def test_base_reads_its_own_name_and_no_block_of_ours(tmp_path):
@@ -176,10 +178,10 @@ def test_dummy_indexes_of_the_hosts_dali_loader_are_refused(tmp_path):
     ("value", "epochs"), [("50%", 10.0), ("1%", 0.2), (7, 7.0), (0, 0.0), ("100%", 20.0)]
 )
 def test_durations(value, epochs):
-    assert to_epochs(value, 20, "x") == pytest.approx(epochs)
+    assert to_epochs(check(value, Duration, "x"), 20) == pytest.approx(epochs)
 
 
-@pytest.mark.parametrize("value", [-1, "150%", "x%", "10", True])
+@pytest.mark.parametrize("value", [-1, "-1%", "150%", "x%", "nan%", "10", True])
 def test_wrong_durations(value):
-    with pytest.raises(UserError, match="'50%'"):
-        to_epochs(value, 20, "x")
+    with pytest.raises(UserError, match=r"^x: expected .* such as '50%'"):
+        check(value, Duration, "x")

@@ -282,8 +282,14 @@ def test_two_ranks_equal_one(tmp_path):
         ({"method_kwargs__tempreature": 1.0}, r"tempreature'. Did you mean 'temperature'"),
         ({"method_kwargs__curriculum": "linear"}, "expected one of parabolic-style, linear-style"),
         ({"method_kwargs__temperature": 0.0}, "temperature: expected a number above 0, got 0"),
-        ({"method_kwargs__centroid_momentum": 1.0}, "centroid_momentum: expected 0 or more and"),
-        ({"method_kwargs__mixed_weight": -1.0}, "mixed_weight: expected 0 or more, got -1"),
+        (
+            {"method_kwargs__centroid_momentum": 1.0},
+            "centroid_momentum: expected a number of 0 or more and",
+        ),
+        (
+            {"method_kwargs__mixed_weight": -1.0},
+            "mixed_weight: expected a number of 0 or more, got -1",
+        ),
         ({"data__sampler": "shuffle"}, "data.sampler is 'shuffle'. Set data.sampler=two_branch"),
         ({"data__no_labels": True}, "two_branch' needs a label for every image; 42 of 42 have"),
         ({"optimizer__batch_size": 7}, "even number, it counts both images of a mixed pair; got 7"),

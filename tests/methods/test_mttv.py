@@ -13,7 +13,7 @@ from ltplugins.config.resolve import resolve
 from ltplugins.config.trainer import scale_learning_rates
 from ltplugins.core.errors import UserError
 from ltplugins.host.builtin.optim import warmup_cosine
-from ltplugins.losses.mttv import filtered_contrastive_loss
+from ltplugins.losses.mttv import filtered_log_probs, reduce_log_probs
 from ltplugins.methods.mttv import MTTVConfig
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
@@ -84,7 +84,8 @@ def test_loss_is_the_papers_fusion_of_the_right_views(fusion, tmp_path):
         us.append(torch.cat(parts) if fusion != "sum" else parts[0] + parts[1])
         vs.append(torch.cat(keys) if fusion != "sum" else keys[0] + keys[1])
     options = {"temperature": 0.3, "lower": 0.1, "upper": 0.9}
-    expected = filtered_contrastive_loss(torch.stack(us), torch.stack(vs), **options)
+    probs = filtered_log_probs(torch.stack(us), torch.stack(vs), **options)
+    expected = reduce_log_probs(probs.log_p, probs.has_positive, "log_mean")
     loss = step(model, batch)
     class_loss = sum(
         nn.functional.cross_entropy(model.classifier(model.backbone(v)), batch[2][i::2])
@@ -273,7 +274,10 @@ def test_two_ranks_equal_one(tmp_path):
     [
         ({"method_kwargs__tempreature": 1.0}, r"tempreature'. Did you mean 'temperature'"),
         ({"method_kwargs__fusion": "product"}, "fusion: expected one of sum, concat-style"),
-        ({"method_kwargs__lower": 0.95}, "expected 0 <= lower < upper"),
+        (
+            {"method_kwargs__lower": 0.95},
+            r"\.lower: expected a number below upper \(0.9\), got 0.95",
+        ),
         ({"method_kwargs__temperature": 0.0}, "temperature: expected a number above 0"),
         ({"data__sampler": "shuffle"}, "data.sampler is 'shuffle'. Set data.sampler=paired"),
         ({"optimizer__batch_size": 7}, "even number, it counts both images of a pair; got 7"),

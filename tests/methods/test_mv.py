@@ -228,8 +228,12 @@ def test_packaged_augmentations_follow_the_number_of_views():
     [
         (2, {"views": 4}, r"mv_simclr takes 4 large views .* give 2. Set num_crops"),
         (1, {}, "mv_simclr takes 2 large views .* give 1"),
-        (2, {"views": 1}, "mv.views: expected 2 or more, got 1"),
-        (2, {"lower": 0.9, "upper": 0.1}, "expected 0 <= lower < upper"),
+        (2, {"views": 1}, "mv.views: expected a whole number of 2 or more, got 1"),
+        (
+            2,
+            {"lower": 0.9, "upper": 0.1},
+            r"mv.lower: expected a number below upper \(0.1\), got 0.9",
+        ),
         (2, {"upperr": 0.9}, r"mv.upperr'. Did you mean 'upper'"),
     ],
 )

@@ -17,7 +17,7 @@ def test_every_wrapper_and_method_has_its_five_parts(name):
         f"ltplugins/methods/{name}.py",
         f"ltplugins/conf/method/{name}.yaml",
         f"tests/methods/test_{name}.py",
-        f"tests/losses/test_{name}_loss.py",
+        f"tests/losses/test_{name}.py",
     ):
         assert (ROOT / part).exists(), f"{name} lacks {part}"
     head = (ROOT / f"ltplugins/methods/{name}.py").read_text()[:1500]

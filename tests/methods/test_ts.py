@@ -145,10 +145,19 @@ def test_a_checkpoint_brings_no_temperature_along(tmp_path):
 @pytest.mark.parametrize(
     ("block", "text"),
     [
-        ({"temperature_min": 0.0}, "expected 0 < temperature_min <= temperature_max, got 0.0 and"),
-        ({"temperature_max": 0.05}, "temperature_min <= temperature_max, got 0.1 and 0.05"),
-        ({"t_max": 0}, "ts.t_max: expected more than 0 epochs, got 0"),
-        ({"t_max": "ten"}, r"ts.t_max: expected a number of epochs or a share .* got 'ten'"),
+        ({"temperature_min": 0.0}, "ts.temperature_min: expected a number above 0, got 0.0"),
+        (
+            {"temperature_max": 0.05},
+            r"temperature_min: expected .* at most temperature_max \(0.05\), got 0.1",
+        ),
+        (
+            {"t_max": 0},
+            "ts.t_max: expected a number of epochs above 0, or a share of the run .* got 0",
+        ),
+        (
+            {"t_max": "ten"},
+            r"ts.t_max: expected a number of epochs above 0, or a share .* got 'ten'",
+        ),
         ({"interval": "batch"}, "ts.interval: expected one of epoch, step; got 'batch'"),
         ({"tmax": 3}, r"ts.tmax'. Did you mean 't_max'"),
     ],

@@ -261,11 +261,11 @@ def test_where_the_classifier_starts():
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"distil_weight": 0.1}, r"unknown key 'balance.distil_weight'. Did you mean 'distill_"),
-        ({"distill_weight": 1.0}, "distill_weight: expected 0 or more and below 1"),
-        ({"epochs": 0}, "epochs: expected 1 or more, got 0"),
-        ({"lr": 0.0}, "lr: expected a number above 0"),
-        ({"gamma": -1.0}, "gamma: expected 0 or more"),
+        ({"distil_weight": 0.1}, r"unknown key 'distil_weight'. Did you mean 'distill_"),
+        ({"distill_weight": 1.0}, "^distill_weight: expected a number of 0 or more and below 1"),
+        ({"epochs": 0}, "^epochs: expected a whole number of 1 or more, got 0"),
+        ({"lr": 0.0}, "^lr: expected a number above 0"),
+        ({"gamma": -1.0}, "^gamma: expected a number of 0 or more, got -1.0"),
         ({"init": "random"}, "init: expected one of stage_1, fresh"),
         ({"batch_size": 64}, "fewer images than the batch"),
     ],

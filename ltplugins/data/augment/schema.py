@@ -6,13 +6,18 @@ Some of solo-learn's files also say ``enabled`` where it reads ``prob`` alone; t
 where the two agree.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ltplugins.core.errors import UserError
+from ltplugins.core.ranges import AtLeast, Length, UpTo, Within
 from ltplugins.core.schema import parse
 from ltplugins.data.sources.records import DataRecord
+
+Share = Annotated[float, Within(0, 1)]
+Change = Annotated[float, AtLeast(0)]
+Pixels = Annotated[float, AtLeast(0)]
 
 
 @dataclass(frozen=True)
@@ -20,37 +25,60 @@ class RRCConfig:
     """Random resized crop; scales are shares of the area."""
 
     enabled: bool = False
-    crop_min_scale: float = 0.08
-    crop_max_scale: float = 1.0
+    crop_min_scale: Share = 0.08
+    crop_max_scale: Annotated[float, UpTo(0, 1)] = 1.0
+
+    def refusals(self) -> Iterator[tuple[str, str]]:
+        """The smaller scale comes first."""
+        if not self.crop_min_scale <= self.crop_max_scale:
+            yield "crop_min_scale", f"a number of at most crop_max_scale ({self.crop_max_scale:g})"
+
+
+class _Step:
+    """A step with a probability, and a switch that must agree with it."""
+
+    prob: float
+    enabled: bool
+
+    def refusals(self) -> Iterator[tuple[str, str]]:
+        """solo-learn reads prob alone."""
+        if self.prob > 0 and not self.enabled:
+            yield "prob", "0 for a step that is off (enabled: false; solo-learn reads prob alone)"
 
 
 @dataclass(frozen=True)
-class JitterConfig:
+class JitterConfig(_Step):
     """Colour jitter: factors from [1 - x, 1 + x], hue shift from [-hue, hue] turns."""
 
-    prob: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
+    prob: Share = 0.0
+    brightness: Change = 0.0
+    contrast: Change = 0.0
+    saturation: Change = 0.0
+    hue: Annotated[float, Within(0, 0.5)] = 0.0
     enabled: bool = True
 
 
 @dataclass(frozen=True)
-class ProbConfig:
+class ProbConfig(_Step):
     """A step without parameters but its probability."""
 
-    prob: float = 0.0
+    prob: Share = 0.0
     enabled: bool = True
 
 
 @dataclass(frozen=True)
-class BlurConfig:
+class BlurConfig(_Step):
     """Gaussian blur; sigma in pixels of the view, from this range."""
 
-    prob: float = 0.0
-    sigma: list[float] = field(default_factory=lambda: [0.1, 2.0])
+    prob: Share = 0.0
+    sigma: Annotated[list[Pixels], Length(2)] = field(default_factory=lambda: [0.1, 2.0])
     enabled: bool = True
+
+    def refusals(self) -> Iterator[tuple[str, str]]:
+        """The smaller sigma comes first."""
+        yield from super().refusals()
+        if not self.sigma[0] <= self.sigma[1]:
+            yield "sigma", "[min, max] in pixels"
 
 
 @dataclass(frozen=True)
@@ -64,9 +92,9 @@ class RandAugmentConfig:
         ops: the list.
     """
 
-    prob: float = 0.0
-    num_ops: int = 1
-    magnitude: float = 10.0
+    prob: Share = 0.0
+    num_ops: Annotated[int, AtLeast(1)] = 1
+    magnitude: Annotated[float, Within(0, 30)] = 10.0
     ops: Literal["torchvision", "bcl"] = "torchvision"
 
 
@@ -77,8 +105,8 @@ class AugmentationBlock:
     ``mean`` and ``std``, in [0, 1], replace those of the data set's record.
     """
 
-    crop_size: int
-    num_crops: int
+    crop_size: Annotated[int, AtLeast(1)]
+    num_crops: Annotated[int, AtLeast(1)]
     rrc: RRCConfig = field(default_factory=RRCConfig)
     color_jitter: JitterConfig = field(default_factory=JitterConfig)
     grayscale: ProbConfig = field(default_factory=ProbConfig)
@@ -87,8 +115,8 @@ class AugmentationBlock:
     equalization: ProbConfig = field(default_factory=ProbConfig)
     horizontal_flip: ProbConfig = field(default_factory=ProbConfig)
     randaugment: RandAugmentConfig = field(default_factory=RandAugmentConfig)
-    mean: list[float] | None = None
-    std: list[float] | None = None
+    mean: Annotated[list[Share], Length(3)] | None = None
+    std: Annotated[list[Annotated[float, UpTo(0, 1)]], Length(3)] | None = None
 
 
 def parse_augmentations(blocks: Sequence[Any]) -> list[AugmentationBlock]:
@@ -104,7 +132,6 @@ def parse_augmentations(blocks: Sequence[Any]) -> list[AugmentationBlock]:
         path = f"augmentations[{i}]"
         if not isinstance(block, AugmentationBlock):
             block = parse(AugmentationBlock, block, path)
-        _check_block(block, path)
         parsed.append(block)
     return parsed
 
@@ -114,48 +141,3 @@ def normalisation(
 ) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and std per channel: the block's own where given, else the record's."""
     return block.mean or record.mean, block.std or record.std
-
-
-def _check_block(block: AugmentationBlock, path: str) -> None:
-    for name in (
-        "color_jitter",
-        "grayscale",
-        "gaussian_blur",
-        "solarization",
-        "equalization",
-        "horizontal_flip",
-    ):
-        step = getattr(block, name)
-        _within(step.prob, 0, 1, f"{path}.{name}.prob")
-        if step.prob > 0 and not step.enabled:
-            raise UserError(
-                f"{path}.{name}: enabled: false and prob: {step.prob:g} contradict each other, and "
-                f"solo-learn reads prob alone. Set prob: 0 for a step that is off."
-            )
-    _within(block.randaugment.prob, 0, 1, f"{path}.randaugment.prob")
-    _within(block.randaugment.num_ops, 1, float("inf"), f"{path}.randaugment.num_ops")
-    _within(block.randaugment.magnitude, 0, 30, f"{path}.randaugment.magnitude")
-    _within(block.rrc.crop_min_scale, 0, block.rrc.crop_max_scale, f"{path}.rrc.crop_min_scale")
-    _within(block.rrc.crop_max_scale, 0, 1, f"{path}.rrc.crop_max_scale")
-    if block.rrc.crop_max_scale == 0:
-        raise UserError(f"{path}.rrc.crop_max_scale: expected a share above 0, got 0.")
-    jitter = block.color_jitter
-    for name in ("brightness", "contrast", "saturation"):
-        _within(getattr(jitter, name), 0, float("inf"), f"{path}.color_jitter.{name}")
-    _within(jitter.hue, 0, 0.5, f"{path}.color_jitter.hue")
-    for name in ("crop_size", "num_crops"):
-        _within(getattr(block, name), 1, float("inf"), f"{path}.{name}")
-    sigma = block.gaussian_blur.sigma
-    if len(sigma) != 2 or not 0 <= sigma[0] <= sigma[1]:
-        raise UserError(f"{path}.gaussian_blur.sigma: expected [min, max] in pixels, got {sigma}.")
-    for name in ("mean", "std"):
-        values = getattr(block, name)
-        if values is not None and (len(values) != 3 or min(values) < 0 or max(values) > 1):
-            raise UserError(f"{path}.{name}: expected 3 numbers in [0, 1], got {values}.")
-    if block.std is not None and min(block.std) == 0:
-        raise UserError(f"{path}.std: expected numbers above 0, got {block.std}.")
-
-
-def _within(value: float, low: float, high: float, path: str) -> None:
-    if not low <= value <= high:
-        raise UserError(f"{path}: expected {low:g} to {high:g}, got {value:g}.")

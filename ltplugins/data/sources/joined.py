@@ -15,7 +15,7 @@ import numpy as np
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
-from ltplugins.data.schema import DataConfig
+from ltplugins.data.schema import DataConfig, Fraction
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.build import build_source
 
@@ -33,7 +33,7 @@ class OODConfig:
     train_path: str | None = None
     format: Literal["image_folder", "file_list", "arrays"] = "image_folder"
     root: str | None = None
-    fraction: float = -1.0
+    fraction: Fraction = -1.0
 
 
 def build_ood_source(section: Mapping[str, Any]) -> Source:

@@ -8,23 +8,24 @@ correlation has no gradient, so that two processes train with half of it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig
 from torch import Tensor
 
 from ltplugins.config.read import read, require_pair
 from ltplugins.core.distributed import gather
+from ltplugins.core.ranges import AtLeast
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.losses.terms.bases import barlow_twins
 
 
 @dataclass
 class BarlowTwinsKwargs:
-    proj_hidden_dim: int
-    proj_output_dim: int
-    lamb: float = 0.0051
-    scale_loss: float = 0.024
+    proj_hidden_dim: Annotated[int, AtLeast(1)]
+    proj_output_dim: Annotated[int, AtLeast(1)]
+    lamb: Annotated[float, AtLeast(0)] = 0.0051
+    scale_loss: Annotated[float, AtLeast(0)] = 0.024
 
 
 class BarlowTwins(Projected):

@@ -13,14 +13,14 @@ Legend: N batch, V views, D feature width, C classes.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from ltplugins.config.read import read, require_int
+from ltplugins.config.read import read, read_value
 from ltplugins.config.sections import (
     BackboneConfig,
     KnnConfig,
@@ -29,10 +29,13 @@ from ltplugins.config.sections import (
     SchedulerConfig,
 )
 from ltplugins.core.distributed import over_ranks
+from ltplugins.core.ranges import AtLeast
 from ltplugins.host.builtin.backbones import build_backbone
 from ltplugins.host.builtin.optim import build_optimizer, build_schedule
 from ltplugins.host.stem import configure_stem
 from ltplugins.losses.terms.bases import accuracy, class_loss
+
+Count = Annotated[int, AtLeast(1)]
 
 
 class BaseMethod(pl.LightningModule):
@@ -51,11 +54,13 @@ class BaseMethod(pl.LightningModule):
         self.cfg = cfg
         self._read_backbone(cfg)
         self._read_optimizer(cfg)
-        self.max_epochs: int = require_int(cfg, "max_epochs", minimum=1)
-        self.num_classes: int = require_int(cfg, "data.num_classes", minimum=1)
+        self.max_epochs: int = read_value(cfg, "max_epochs", Count)
+        self.num_classes: int = read_value(cfg, "data.num_classes", Count)
         self.classifier = nn.Linear(self.features_dim, self.num_classes)
-        self.num_large_crops: int = require_int(cfg, "data.num_large_crops", minimum=1)
-        self.num_small_crops: int = require_int(cfg, "data.num_small_crops")
+        self.num_large_crops: int = read_value(cfg, "data.num_large_crops", Count)
+        self.num_small_crops: int = read_value(
+            cfg, "data.num_small_crops", Annotated[int, AtLeast(0)]
+        )
         self.num_crops = self.num_large_crops + self.num_small_crops
         self.multicrop = self.num_small_crops != 0
         self.no_channel_last: bool = cfg.performance.disable_channel_last

@@ -6,7 +6,7 @@ As in solo-learn, the loss is the sum over ordered pairs of views, not their mea
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,15 +15,16 @@ from torch import Tensor
 
 from ltplugins.config.read import read
 from ltplugins.core.distributed import over_ranks
+from ltplugins.core.ranges import AtLeast
 from ltplugins.host.builtin.heads import MomentumProjected, mlp
 from ltplugins.losses.terms.bases import regression_loss
 
 
 @dataclass
 class BYOLKwargs:
-    proj_hidden_dim: int
-    proj_output_dim: int
-    pred_hidden_dim: int
+    proj_hidden_dim: Annotated[int, AtLeast(1)]
+    proj_output_dim: Annotated[int, AtLeast(1)]
+    pred_hidden_dim: Annotated[int, AtLeast(1)]
 
 
 class BYOL(MomentumProjected):

@@ -6,7 +6,7 @@ Difference from solo-learn: the queue is a ring that takes batches of any size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,16 +15,17 @@ from torch import Tensor
 
 from ltplugins.config.read import read, require_pair
 from ltplugins.core.distributed import gather_no_grad, over_ranks
+from ltplugins.core.ranges import Above, AtLeast
 from ltplugins.host.builtin.heads import MomentumProjected
 from ltplugins.losses.terms.bases import queue_nce
 
 
 @dataclass
 class MoCoV2PlusKwargs:
-    proj_hidden_dim: int
-    proj_output_dim: int
-    temperature: float
-    queue_size: int = 65536
+    proj_hidden_dim: Annotated[int, AtLeast(1)]
+    proj_output_dim: Annotated[int, AtLeast(1)]
+    temperature: Annotated[float, Above(0)]
+    queue_size: Annotated[int, AtLeast(1)] = 65536
 
 
 class MoCoV2Plus(MomentumProjected):

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from ltplugins.config.read import read
 from ltplugins.config.sections import MomentumConfig
 from ltplugins.core.distributed import over_ranks
-from ltplugins.core.errors import UserError
 from ltplugins.host.builtin.backbones import build_backbone
 from ltplugins.host.builtin.base import BaseMethod, class_metrics, per_view
 from ltplugins.host.stem import configure_stem
@@ -34,11 +33,6 @@ class MomentumUpdater:
     """Exponential moving average whose factor rises from ``base_tau`` to ``final_tau``."""
 
     def __init__(self, base_tau: float = 0.996, final_tau: float = 1.0) -> None:
-        if not 0 <= base_tau <= final_tau <= 1:
-            raise UserError(
-                "momentum: expected 0 <= base_tau <= final_tau <= 1, got "
-                f"base_tau={base_tau}, final_tau={final_tau}."
-            )
         self.base_tau = base_tau
         self.cur_tau = base_tau
         self.final_tau = final_tau

@@ -6,7 +6,7 @@ Difference from solo-learn: the loss is worked in log space, finite at temperatu
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from omegaconf import DictConfig
@@ -14,15 +14,16 @@ from torch import Tensor
 
 from ltplugins.config.read import read
 from ltplugins.core.distributed import gather_no_grad, gather_with_offset, over_ranks
+from ltplugins.core.ranges import Above, AtLeast
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.losses.terms.bases import nt_xent
 
 
 @dataclass
 class SimCLRKwargs:
-    proj_hidden_dim: int
-    proj_output_dim: int
-    temperature: float
+    proj_hidden_dim: Annotated[int, AtLeast(1)]
+    proj_output_dim: Annotated[int, AtLeast(1)]
+    temperature: Annotated[float, Above(0)]
 
 
 class SimCLR(Projected):

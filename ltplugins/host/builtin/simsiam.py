@@ -3,13 +3,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ltplugins.config.read import read, require_pair
 from ltplugins.core.distributed import over_ranks
+from ltplugins.core.ranges import Above, AtLeast
 from ltplugins.host.builtin.byol import embedding_std
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.losses.terms.bases import negative_cosine
@@ -19,10 +20,10 @@ from ltplugins.losses.terms.bases import negative_cosine
 class SimSiamKwargs:
     """``temperature`` is not used; solo-learn's own simsiam.yaml carries it."""
 
-    proj_hidden_dim: int
-    proj_output_dim: int
-    pred_hidden_dim: int
-    temperature: float | None = None
+    proj_hidden_dim: Annotated[int, AtLeast(1)]
+    proj_output_dim: Annotated[int, AtLeast(1)]
+    pred_hidden_dim: Annotated[int, AtLeast(1)]
+    temperature: Annotated[float, Above(0)] | None = None
 
 
 class SimSiam(Projected):

@@ -8,22 +8,23 @@ as positives; there, all unlabelled images are one class.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
 from ltplugins.config.read import read
+from ltplugins.core.ranges import Above, AtLeast
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.host.builtin.simclr import global_nt_xent
 
 
 @dataclass
 class SupConKwargs:
-    proj_hidden_dim: int
-    proj_output_dim: int
-    temperature: float
+    proj_hidden_dim: Annotated[int, AtLeast(1)]
+    proj_output_dim: Annotated[int, AtLeast(1)]
+    temperature: Annotated[float, Above(0)]
 
 
 class SupCon(Projected):

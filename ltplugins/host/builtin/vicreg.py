@@ -6,24 +6,25 @@ As in solo-learn, the variance term is the sum over the two views; the paper's c
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig
 from torch import Tensor
 
 from ltplugins.config.read import read, require_pair
 from ltplugins.core.distributed import gather, over_ranks
+from ltplugins.core.ranges import AtLeast
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.losses.terms.bases import vicreg_covariance, vicreg_invariance, vicreg_variance
 
 
 @dataclass
 class VICRegKwargs:
-    proj_hidden_dim: int
-    proj_output_dim: int
-    sim_loss_weight: float = 25.0
-    var_loss_weight: float = 25.0
-    cov_loss_weight: float = 1.0
+    proj_hidden_dim: Annotated[int, AtLeast(1)]
+    proj_output_dim: Annotated[int, AtLeast(1)]
+    sim_loss_weight: Annotated[float, AtLeast(0)] = 25.0
+    var_loss_weight: Annotated[float, AtLeast(0)] = 25.0
+    cov_loss_weight: Annotated[float, AtLeast(0)] = 1.0
 
 
 class VICReg(Projected):

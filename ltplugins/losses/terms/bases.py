@@ -5,39 +5,12 @@ Legend: N local anchors, M candidates of all ranks, D dim, K queue, C classes. E
 in float32 at least, under autocast too.
 """
 
-import functools
-from collections.abc import Callable
-from typing import Any, TypeVar
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ltplugins.core.precision import at_least_float32
+from ltplugins.core.precision import full_precision
 from ltplugins.losses.terms.nt_xent import nt_xent_of_units
-
-LossFn = TypeVar("LossFn", bound=Callable[..., Tensor])
-
-
-def full_precision(loss: LossFn) -> LossFn:
-    """Run ``loss`` with autocast off and its half-precision inputs widened to float32."""
-
-    @functools.wraps(loss)
-    def wrapper(first: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        known: dict[int, Any] = {}  # the same tensor given twice stays the same
-
-        def widen(value: Any) -> Any:
-            return known.setdefault(id(value), _widen(value))
-
-        with torch.autocast(first.device.type, enabled=False):
-            widened = [widen(value) for value in (first, *args)]
-            return loss(*widened, **{key: widen(value) for key, value in kwargs.items()})
-
-    return wrapper  # type: ignore[return-value]
-
-
-def _widen(value: Any) -> Any:
-    return at_least_float32(value) if isinstance(value, Tensor) else value
 
 
 @full_precision

@@ -17,7 +17,6 @@ Legend: D dim, C clusters, M OOD images, K budget.
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ltplugins.core.errors import UserError, unknown
@@ -86,8 +85,7 @@ def allocate_budget(cluster_scores: Tensor, budget: int, *, temperature: float =
 
 @torch.no_grad()
 def select_ood(
-    ood_feats: Tensor,
-    centers: Tensor,
+    similarity: Tensor,
     budgets: Tensor,
     *,
     assignment: Literal["greedy", "fair"] = "greedy",
@@ -95,12 +93,12 @@ def select_ood(
     """Choose for each cluster the OOD images nearest to its centre, no image twice (step 4e).
 
     ``greedy`` is the official choice: clusters in the order given, each takes its nearest that are
-    left. ``fair`` is the stable matching: no image and cluster prefer each other to what they have,
-    by cosine; the order of the clusters has no influence.
+    left. ``fair`` is the stable matching: no image and cluster prefer each other to what they have;
+    the order of the clusters has no influence.
 
     Args:
-        ood_feats: Float[M D], any norm.
-        centers: Float[C D], any norm.
+        similarity: Float[M C], cosine of every OOD image to every centre: all that a large pool
+            has to keep.
         budgets: Int[C], images for each cluster; the sum K must not exceed M.
 
     Returns:
@@ -108,28 +106,7 @@ def select_ood(
         ``budgets``.
 
     Raises:
-        UserError: K > M, dimensions that differ, features that are not finite, an unknown name.
-    """
-    if ood_feats.ndim != 2 or centers.ndim != 2 or ood_feats.shape[1] != centers.shape[1]:
-        raise UserError(
-            f"select_ood: expected features (M, D) and centres (C, D), got "
-            f"{tuple(ood_feats.shape)} and {tuple(centers.shape)}."
-        )
-    # float64 would double the memory of a large pool and decides nothing.
-    similarity = F.normalize(ood_feats.float(), dim=1) @ F.normalize(centers.float(), dim=1).T
-    return select_by_similarity(similarity, budgets, assignment=assignment)
-
-
-def select_by_similarity(
-    similarity: Tensor,
-    budgets: Tensor,
-    *,
-    assignment: Literal["greedy", "fair"] = "greedy",
-) -> Tensor:
-    """:func:`select_ood` on cosines that are there already: all that a large pool has to keep.
-
-    Args:
-        similarity: Float[M C], of every OOD image to every centre.
+        UserError: K > M, shapes that do not fit, values that are not finite, an unknown name.
     """
     if assignment not in ASSIGNMENTS:
         raise unknown("assignment", assignment, ASSIGNMENTS)

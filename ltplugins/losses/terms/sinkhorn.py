@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ltplugins.core.errors import UserError
-from ltplugins.core.precision import at_least_float32
+from ltplugins.core.precision import full_precision
 
 _LOOK_EVERY = 10  # pairs of scalings; a look costs about as much as one of them
 _LARGEST_SCALING = 1e8  # beyond it the scalings return to log space; float32 ends at 1e38
@@ -24,6 +24,7 @@ _RELAXED_PAIRS = 40  # at most; then the problem converges too slowly to be wort
 
 
 @torch.no_grad()
+@full_precision
 def sinkhorn(
     logits: Tensor,
     prior: Tensor | None = None,
@@ -52,18 +53,15 @@ def sinkhorn(
     Raises:
         UserError: a prior of the wrong shape, or (on CPU) negative or summing to zero.
     """
-    with torch.autocast(logits.device.type, enabled=False):
-        scores = at_least_float32(logits) / epsilon
-        log_prior = _log_prior(prior, scores.shape[1], scores)
-        if num_iters < 1:
-            return torch.softmax(scores + log_prior, dim=1)
-        used = torch.nonzero(log_prior > -torch.inf).squeeze(1)  # prior 0 takes nothing
-        scores = scores.index_select(1, used)
-        log_cols = _column_potentials(
-            scores, log_prior[used], num_iters=num_iters, tolerance=tolerance
-        )
-        q = torch.softmax(scores + log_cols, dim=1)
-        return torch.zeros_like(logits, dtype=q.dtype).index_copy_(1, used, q)
+    scores = logits / epsilon
+    log_prior = _log_prior(prior, scores.shape[1], scores)
+    if num_iters < 1:
+        return torch.softmax(scores + log_prior, dim=1)
+    used = torch.nonzero(log_prior > -torch.inf).squeeze(1)  # prior 0 takes nothing
+    scores = scores.index_select(1, used)
+    log_cols = _column_potentials(scores, log_prior[used], num_iters=num_iters, tolerance=tolerance)
+    q = torch.softmax(scores + log_cols, dim=1)
+    return torch.zeros_like(logits).index_copy_(1, used, q)
 
 
 def _column_potentials(

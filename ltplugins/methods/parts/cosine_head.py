@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ltplugins.core.precision import at_least_float32
+from ltplugins.core.precision import full_precision
 
 
 class CosineClassifier(nn.Module):
@@ -19,9 +19,12 @@ class CosineClassifier(nn.Module):
         self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, dim), dim=1))
 
     def forward(self, feats: Tensor) -> Tensor:
-        with torch.autocast(feats.device.type, enabled=False):
-            unit = F.normalize(at_least_float32(feats), dim=1)
-            return unit @ F.normalize(at_least_float32(self.weight), dim=1).T
+        return _cosines(feats, self.weight)
+
+
+@full_precision
+def _cosines(feats: Tensor, weight: Tensor) -> Tensor:
+    return F.normalize(feats, dim=1) @ F.normalize(weight, dim=1).T
 
 
 def projector(width: int, hidden: int, out: int) -> nn.Sequential:

@@ -1,55 +1,73 @@
 # SPDX-License-Identifier: MIT
 """Values that runs and sets of any size can share: a number, or a share of the whole."""
 
-from ltplugins.core.errors import UserError
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from ltplugins.core.ranges import Above, AtLeast, Range
 
 
-def to_epochs(value: int | float | str, max_epochs: int, name: str) -> float:
-    """Return a duration in epochs.
+@dataclass(frozen=True)
+class _OrShare:
+    """Numbers of a range, or a share as text ("50%"), which obeys the same lower end.
 
-    Args:
-        value: a number of epochs (``500``), or a share of the run as text (``"50%"``).
-        max_epochs: length of the run.
-        name: the key, for messages.
-
-    Raises:
-        UserError: negative, not a number, a share above 100%.
+    ``unit`` is what the numbers count, ``whole`` what the share is of.
     """
+
+    numbers: Range
+    unit: str
+    whole: str
+    most: float | None = None  # the largest share, in percent
+
+    def holds(self, value: Any) -> bool:
+        """Whether it is such a number or such a share."""
+        if not isinstance(value, str):
+            return self.numbers.holds(value)
+        share = _percent(value)
+        if share is None or (self.most is not None and share > self.most):
+            return False
+        return self.numbers.holds(share)
+
+    def expected(self, what: str) -> str:
+        """Such as "a number of epochs of 0 or more, or a share of the run such as '50%'"."""
+        limit = "" if self.most is None else f" and at most '{self.most:g}%'"
+        return (
+            f"a number of {self.unit} {self.numbers.ends()}, or a share of {self.whole} such as "
+            f"'50%'{limit}"
+        )
+
+
+# Text comes first: "10" is a share that lacks its sign, and no number.
+# Epochs (500), or a share of the run ("50%"); ``LongDuration`` is not 0.
+Duration = Annotated[str | int | float, _OrShare(AtLeast(0), "epochs", "the run", 100)]
+LongDuration = Annotated[str | int | float, _OrShare(Above(0), "epochs", "the run", 100)]
+# Images (10000), or a share of the N training images ("50%").
+Images = Annotated[str | int, _OrShare(AtLeast(0), "images", "the training images")]
+
+
+def to_epochs(value: int | float | str, max_epochs: int) -> float:
+    """Return a ``Duration`` in epochs of a run of ``max_epochs``."""
     if isinstance(value, str):
-        try:
-            share = float(value.removesuffix("%"))
-        except ValueError:
-            share = -1.0
-        if not value.endswith("%") or not 0 <= share <= 100:
-            raise UserError(
-                f"{name}: expected a number of epochs or a share of the run such as '50%', "
-                f"got {value!r}."
-            )
-        return share / 100 * max_epochs
-    if isinstance(value, bool) or value < 0:
-        raise UserError(f"{name}: expected epochs >= 0 or a share such as '50%', got {value!r}.")
+        return _share(value) * max_epochs
     return float(value)
 
 
-def to_images(value: int | str, num_samples: int, name: str) -> int:
-    """Return a number of images, given as one (``10000``) or as a share of N (``"50%"``).
+def to_images(value: int | str, num_samples: int) -> int:
+    """Return ``Images`` as a number, of N = ``num_samples``."""
+    if isinstance(value, str):
+        return round(_share(value) * num_samples)
+    return value
 
-    Args:
-        num_samples: N.
-        name: the key, for messages.
 
-    Raises:
-        UserError: negative, or neither a number nor a share.
-    """
-    text = str(value)
+def _share(text: str) -> float:
+    percent = _percent(text)
+    assert percent is not None, "the config's check comes first"
+    return percent / 100
+
+
+def _percent(text: str) -> float | None:
+    """The number before the sign; None where the text is no share."""
     try:
-        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else None
-        images = int(text) if share is None else round(share * num_samples)
+        return float(text.removesuffix("%")) if text.endswith("%") else None
     except ValueError:
-        images = -1
-    if images < 0:
-        raise UserError(
-            f"{name}: expected a number of images, or a share of the training images such as "
-            f"'50%', got {value!r}."
-        )
-    return images
+        return None

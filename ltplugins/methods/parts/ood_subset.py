@@ -24,8 +24,7 @@ from torch import Tensor, nn
 
 from ltplugins.core.distributed import gather_no_grad, on_first_rank, rank, world_size
 from ltplugins.core.errors import UserError
-from ltplugins.losses.colt import allocate_budget
-from ltplugins.losses.terms.ood_selection import select_by_similarity
+from ltplugins.losses.terms.ood_selection import allocate_budget, select_ood
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ def choose_subset(
         budgets = allocate_budget(
             means, min(budget, len(pool)), temperature=options.cluster_temperature
         )
-        chosen = select_by_similarity(cosines.cpu()[pool], budgets, assignment=options.assignment)
+        chosen = select_ood(cosines.cpu()[pool], budgets, assignment=options.assignment)
         log.info("OOD images by cluster: %s", budgets.tolist())
         return pool[chosen].numpy()
 

@@ -20,7 +20,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ltplugins.core.distributed import gather_no_grad, is_distributed, rank, world_size
-from ltplugins.losses.gh import direction_counts, prior_from_counts, update_memory
+from ltplugins.losses.gh import direction_counts, prior_from_counts
+from ltplugins.losses.terms.memory import update_memory
 from ltplugins.methods.wrapper import Wrapper
 
 _SHARDED = ("gh_memory", "gh_memory_filled")

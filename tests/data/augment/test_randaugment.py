@@ -269,9 +269,9 @@ def test_greyscale_images_give_the_same_views_as_three_equal_channels():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prob": 1.5}, r"\[0\].randaugment.prob: expected 0 to 1, got 1.5"),
-        ({"magnitude": 31}, r"\[0\].randaugment.magnitude: expected 0 to 30, got 31"),
-        ({"num_ops": 0}, r"\[0\].randaugment.num_ops: expected 1 to inf, got 0"),
+        ({"prob": 1.5}, r"\[0\].randaugment.prob: expected a number from 0 to 1, got 1.5"),
+        ({"magnitude": 31}, r"\[0\].randaugment.magnitude: expected a number from 0 to 30, got 31"),
+        ({"num_ops": 0}, r"\[0\].randaugment.num_ops: expected a whole number of 1 or more, got 0"),
         ({"ops": "bcll"}, "Did you mean 'bcl'"),
         ({"strength": 3}, r"unknown key 'augmentations\[0\].randaugment.strength'"),
     ],

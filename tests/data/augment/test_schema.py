@@ -62,22 +62,34 @@ def test_solo_learns_yaml():
             r"unknown key 'augmentations\[0\].color_jiter'. Did you mean 'color_j",
         ),
         ({"grayscale": {"p": 1}}, r"unknown key 'augmentations\[0\].grayscale.p'"),
-        ({"grayscale": {"prob": 1.5}}, r"\[0\].grayscale.prob: expected 0 to 1, got 1.5"),
+        (
+            {"grayscale": {"prob": 1.5}},
+            r"\[0\].grayscale.prob: expected a number from 0 to 1, got 1.5",
+        ),
         (
             {"rrc": {"crop_min_scale": 0.9, "crop_max_scale": 0.5}},
-            "crop_min_scale: expected 0 to 0.5",
+            r"crop_min_scale: expected a number of at most crop_max_scale \(0.5\)",
         ),
         (
             {"rrc": {"crop_min_scale": 0, "crop_max_scale": 0}},
-            "crop_max_scale: expected a share ab",
+            "crop_max_scale: expected a number above 0",
         ),
-        ({"color_jitter": {"hue": 0.6}}, "color_jitter.hue: expected 0 to 0.5, got 0.6"),
-        ({"color_jitter": {"contrast": -1}}, "color_jitter.contrast: expected 0 to inf, got -1"),
-        ({"crop_size": 0}, r"\[0\].crop_size: expected 1 to inf, got 0"),
-        ({"crop_size": "32"}, r"\[0\].crop_size: expected a whole number, got '32'"),
+        (
+            {"color_jitter": {"hue": 0.6}},
+            "color_jitter.hue: expected a number from 0 to 0.5, got 0.6",
+        ),
+        (
+            {"color_jitter": {"contrast": -1}},
+            "color_jitter.contrast: expected a number of 0 or more, got -1",
+        ),
+        ({"crop_size": 0}, r"\[0\].crop_size: expected a whole number of 1 or more, got 0"),
+        ({"crop_size": "32"}, r"\[0\].crop_size: expected a whole number of 1 or more, got '32'"),
         ({"gaussian_blur": {"sigma": [2.0, 1.0]}}, r"sigma: expected \[min, max\] in pixels"),
-        ({"mean": [0.5]}, r"mean: expected 3 numbers in \[0, 1\], got \[0.5\]"),
-        ({"std": [0.0, 0.5, 0.5]}, "std: expected numbers above 0"),
+        ({"mean": [0.5]}, r"mean: expected a list of 3 numbers from 0 to 1, got \[0.5\]"),
+        (
+            {"std": [0.0, 0.5, 0.5]},
+            r"std\[0\]: expected a number above 0 and of at most 1, got 0.0",
+        ),
     ],
 )
 def test_bad_blocks(change, message):

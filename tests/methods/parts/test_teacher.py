@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ltplugins.core.errors import UserError
-from ltplugins.losses.gml import distillation_loss
+from ltplugins.losses.terms.distillation import distillation_loss
 from ltplugins.methods.parts.class_prior import training_class_counts
 from ltplugins.stages.demo import compose_packaged
 from ltplugins.stages.evaluate import evaluate
@@ -90,7 +90,9 @@ def test_distillation_is_of_the_first_view(runs):
         batch[1] = [view.float() for view in batch[1]]
         losses[weight] = step(model, batch)
     teacher = model.gml_teacher.logits(batch[1][0])
-    kd = distillation_loss(model.class_logits(model.backbone(batch[1][0])), teacher)
+    kd = distillation_loss(
+        model.class_logits(model.backbone(batch[1][0])), teacher, temperature=4.0
+    )
     torch.testing.assert_close(losses[2.0] - losses[0.0], 2 * kd, rtol=1e-4, atol=1e-4)
     assert kd > 0
 
