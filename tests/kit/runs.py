@@ -12,6 +12,7 @@ import torch
 import ltplugins
 from ltplugins.config.resolve import resolve
 from ltplugins.data.datamodule import LTDataModule
+from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
 
@@ -56,6 +57,23 @@ def interrupted(cfg, epoch, batch, monkeypatch, stage=pretrain):
         patch.setattr(pl.Trainer, "__init__", with_stop)
         with pytest.raises(Interrupt):
             stage(cfg)
+
+
+def assert_resumes(config, folder: Path, monkeypatch, breaks=((1, 0), (2, 3))) -> Path:
+    """A run that is broken at each (epoch, batch) and continued ends as the unbroken one.
+
+    Args:
+        config: gives the run's config for an ``output_dir``.
+
+    Returns:
+        The folder of the unbroken run.
+    """
+    whole = pretrain(config(output_dir=str(folder / "whole")))
+    for epoch, batch in breaks:
+        interrupted(config(output_dir=str(folder / "broken")), epoch, batch, monkeypatch)
+        assert "finished" not in RunFolder(folder / "broken").read()
+    assert_same_run(whole, pretrain(config(output_dir=str(folder / "broken"))))
+    return whole
 
 
 def build(cfg):

@@ -14,7 +14,8 @@ from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
 from tests.kit.ranks import join_ranks, run_ranks
 from tests.kit.runs import assert_same_run, build, fit, interrupted, load, step
-from tests.kit.tiny import VIEW, tiny_config
+from tests.kit.tiny import tiny_config
+from tests.kit.views import VIEW
 
 WORLD, SIZE, COUNTS = 2, 8, [24, 12, 6]
 ROWS = [[0, 1, 2, 3, 4], [5, 6, 7]]  # of the ranks: uneven

@@ -13,7 +13,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.stages.pretrain import pretrain
 from tests.kit.hosts import needs_solo
 from tests.kit.runs import quiet_trainer
-from tests.kit.tiny import VIEW
+from tests.kit.views import VIEW
 from tests.methods.test_gml import gml_config
 
 pytestmark = needs_solo

@@ -16,7 +16,8 @@ from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
 from tests.kit.ranks import join_ranks, run_ranks
 from tests.kit.runs import assert_same_run, build, fit, interrupted, load, step
-from tests.kit.tiny import VIEW, tiny_config
+from tests.kit.tiny import tiny_config
+from tests.kit.views import VIEW
 
 WORLD, PAIRS, SIZE, CLASSES = 2, 4, 8, 3
 HEADS = {"proj_hidden_dim": 16, "proj_output_dim": 8}

@@ -20,7 +20,8 @@ from ltplugins.stages.pretrain import pretrain
 from tests.kit.paths import ROOT
 from tests.kit.ranks import join_ranks, run_ranks
 from tests.kit.runs import assert_same_run, build, fit, interrupted, load, step
-from tests.kit.tiny import VIEW, tiny_config
+from tests.kit.tiny import tiny_config
+from tests.kit.views import VIEW
 
 WORLD, PAIRS, SIZE = 2, 4, 8
 HEADS = {"proj_hidden_dim": 16, "proj_output_dim": 8}

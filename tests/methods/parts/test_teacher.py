@@ -18,7 +18,8 @@ from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
 from tests.kit.runs import assert_same_run, build, fit, interrupted, load, step
-from tests.kit.tiny import VIEW, tiny_config, write_arrays
+from tests.kit.tiny import tiny_config, write_arrays
+from tests.kit.views import VIEW
 from tests.methods.test_gml import COUNTS, gml_config, views_batch
 
 
