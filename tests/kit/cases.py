@@ -27,6 +27,7 @@ class Run:
         logs: further metrics of its metrics.csv.
         float32: tensors of the model that autocast leaves in float32.
         bf16: further keys of a run in bf16, where it is at its hardest.
+        check: called with the model after a run in bf16.
         epochs: until everything of its own has taken part.
         engines: that it trains on.
     """
@@ -38,6 +39,7 @@ class Run:
     logs: tuple[str, ...] = ()
     float32: tuple[str, ...] = ()
     bf16: Kwargs = field(default_factory=dict)
+    check: Callable[[Any], None] = lambda model: None
     epochs: int = 1
     engines: tuple[str, ...] = ("batched", "workers", "dali")
 
@@ -111,6 +113,7 @@ def strengths(model: Any) -> Kwargs:
             told["strengths"] = value.clone()
 
     model._trainer.datamodule = Data()
+    model.bcl_strength_for.fill_(-1)  # of another epoch: they are due
     model.on_train_epoch_start()
     return told
 
@@ -119,6 +122,14 @@ def strengths_differ(buffers: Kwargs) -> None:
     filled = buffers["bcl_memory_filled"]
     assert filled.sum() >= 8
     assert buffers["strengths"][filled].std() > 0.1
+
+
+def at_its_lowest(model: Any) -> None:
+    assert abs(model.temperature - 0.05) < 1e-6
+
+
+def centroids_are_unit(model: Any) -> None:
+    assert ((model.iccl_centroids.norm(dim=1) - 1).abs() < 1e-5).all()
 
 
 def prune(model: Any) -> None:
@@ -170,7 +181,12 @@ WRAPPERS = {
     ),
     "ts": Case(
         # Not 0.01: the stand-in's NT-Xent takes it, solo-learn's sums raw exponentials.
-        Run({"t_max": 2}, loss="train_ts_temperature", bf16={"ts__temperature_min": 0.05}),
+        Run(
+            {"t_max": 2},
+            loss="train_ts_temperature",
+            bf16={"ts__temperature_min": 0.05},
+            check=at_its_lowest,
+        ),
         refuses={base: f"{base} has no single temperature" for base in NO_TEMPERATURE},
     ),
     "sdclr": Case(
@@ -220,6 +236,7 @@ METHODS = {
             keeps=("iccl_updates", "iccl_centroids"),
             logs=("train_acc1_epoch", "train_mixup_loss_epoch", "val_acc1"),
             float32=("iccl_centroids",),
+            check=centroids_are_unit,
         ),
         Steps(
             {"curriculum": "constant"},

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 import ltplugins
-from ltplugins.methods.registry import COMPOSED
-from tests.kit.hosts import NAMES, SOLO_HEADS, make_cfg, needs_solo
+from tests.kit.hosts import make_cfg, needs_solo
 from tests.kit.runs import quiet_trainer
 
 pytestmark = needs_solo
@@ -84,25 +83,6 @@ def assert_gh_took_part(model: Any, watch: Watch) -> None:
     empty = [i for i in range(IMAGES) if i not in filled]
     assert model.gh_memory[filled].abs().sum(dim=1).min() > 0
     assert model.gh_memory[empty].abs().sum() == 0
-
-
-def test_every_method_but_mae_is_wrapped() -> None:
-    from ltplugins.host import HOST, METHODS
-
-    assert HOST.name == "solo"
-    names = [n for n in ltplugins.register() if n.startswith("gh_")]
-    ours = [n for n in names if not any(f"_{inner}_" in n for _, inner in COMPOSED)]
-    assert set(ours) == {f"gh_{base}" for base in (*NAMES, *SOLO_HEADS)}
-    assert len(ours) == 18
-    assert "gh_mae" not in METHODS
-
-
-@pytest.mark.parametrize("base", sorted([*NAMES, *SOLO_HEADS]))
-def test_two_steps_over_every_method(base: str) -> None:
-    model, watch = two_steps(gh_cfg(base))
-    assert_gh_took_part(model, watch)
-    assert model.cfg.method == base
-    assert model.training_step.__func__.__module__ == "ltplugins.methods.gh"
 
 
 def test_gradient_of_the_term_reaches_the_backbone() -> None:

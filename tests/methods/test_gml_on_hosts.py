@@ -13,8 +13,8 @@ from ltplugins.core.errors import UserError
 from ltplugins.stages.pretrain import pretrain
 from tests.kit.hosts import needs_solo
 from tests.kit.runs import quiet_trainer
+from tests.kit.tiny import tiny_config
 from tests.kit.views import VIEW
-from tests.methods.test_gml import gml_config
 
 pytestmark = needs_solo
 
@@ -65,7 +65,7 @@ def two_steps(cfg: Any, labelled: bool = True) -> tuple[Any, pl.Trainer]:
 
 
 def test_momentum_mode(tmp_path: Any) -> None:
-    model, trainer = two_steps(gml_config(tmp_path, momentum__classifier=True))
+    model, trainer = two_steps(tiny_config(tmp_path, "gml", momentum__classifier=True))
     assert type(model).__mro__[4].__module__ == "solo.methods.base"
     for name in ("nce_loss", "gml_sup_loss", "class_loss", "momentum_class_loss"):
         assert torch.isfinite(trainer.callback_metrics[f"train_{name}_epoch"]), name
@@ -76,19 +76,19 @@ def test_momentum_mode(tmp_path: Any) -> None:
 
 def test_class_counts_that_nobody_knows(tmp_path: Any) -> None:
     with pytest.raises(UserError, match=r"Set method_kwargs.class_counts to a list"):
-        two_steps(gml_config(tmp_path), labelled=False)
+        two_steps(tiny_config(tmp_path, "gml"), labelled=False)
     counts = [6, 4, 2, 0, 0]
-    cfg = gml_config(tmp_path, method_kwargs__class_counts=counts)
+    cfg = tiny_config(tmp_path, "gml", method_kwargs__class_counts=counts)
     model, _ = two_steps(cfg, labelled=False)
     assert model.class_counts.tolist() == counts
 
 
 def test_teacher_mode_and_the_classifier_alone(tmp_path: Any) -> None:
-    cfg = gml_config(tmp_path, max_epochs=1, output_dir=str(tmp_path / "teacher"))
+    cfg = tiny_config(tmp_path, "gml", max_epochs=1, output_dir=str(tmp_path / "teacher"))
     cfg.augmentations = [{**VIEW, "num_crops": 1}]
     cfg.method_kwargs.contrast_weight = 0.0
     pretrain(cfg)
-    student = gml_config(tmp_path, max_epochs=1, output_dir=str(tmp_path / "student"))
+    student = tiny_config(tmp_path, "gml", max_epochs=1, output_dir=str(tmp_path / "student"))
     student.method_kwargs.update(teacher=str(tmp_path / "teacher"), distill_weight=1.0)
     run = pretrain(student)  # with validation, which asks momentum bases for their twin
     state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]

@@ -8,24 +8,12 @@ import pytest
 import torch
 
 import ltplugins
-from ltplugins.core.errors import UserError
-from tests.kit.hosts import NAMES, SOLO_HEADS, make_cfg, needs_solo
+from tests.kit.hosts import make_cfg, needs_solo
 from tests.kit.runs import quiet_trainer
 
 pytestmark = needs_solo
 
 IMAGES, BATCH = 12, 4
-BASES = sorted([*NAMES, *SOLO_HEADS])
-WITH_TEMPERATURE = {
-    "all4one",
-    "deepclusterv2",
-    "mocov2plus",
-    "mocov3",
-    "nnclr",
-    "simclr",
-    "supcon",
-    "swav",
-}
 VIT = {"backbone__name": "vit_tiny", "backbone__kwargs": {"img_size": 16, "patch_size": 8}}
 
 
@@ -73,38 +61,6 @@ def wrapped(wrapper: str, base: str, block: dict[str, Any], **changes: Any) -> A
     cfg.optimizer.lr = 0.01  # VICReg diverges on noise at 0.1
     cfg.method, cfg.method_kwargs[wrapper] = f"{wrapper}_{base}", block
     return cfg
-
-
-@pytest.mark.parametrize("base", BASES)
-def test_ts_takes_what_has_one_temperature(base: str) -> None:
-    cfg = wrapped("ts", base, {"t_max": 2})
-    if base not in WITH_TEMPERATURE:
-        with pytest.raises(UserError, match=f"{base} has no single temperature"):
-            build(cfg)
-        return
-    model, metrics = two_steps(cfg)
-    assert model.temperature == pytest.approx(0.55)
-    assert metrics["train_ts_temperature_epoch"] == pytest.approx(0.55)
-
-
-@pytest.mark.parametrize("base", BASES)
-def test_sdclr_over_every_method(base: str) -> None:
-    """All of the second branch learns, in bases with heads, predictors and queues of their own."""
-    cfg = wrapped("sdclr", base, {"prune_ratio": 0.7})
-    if base in ("all4one", "ressl"):
-        with pytest.raises(UserError, match=f"sdclr_{base}: {base} .* Take another base"):
-            build(cfg)
-        return
-    model, metrics = two_steps(cfg)
-    assert metrics["train_sdclr_sparsity_epoch"] == pytest.approx(0.7, abs=1e-3)
-    norms = dict(model.sdclr_norms.named_parameters())
-    assert len(norms) >= 40
-    assert all(p.grad is not None for p in norms.values())
-    moved = [k for k, v in model.sdclr_norms.named_buffers() if k.endswith("tracked")]
-    assert all(int(model.sdclr_norms.get_buffer(k)) == 2 for k in moved)
-    for name, buffer in model.named_buffers():
-        if name.startswith("momentum_backbone") and name.endswith("tracked"):
-            assert int(buffer) == 4  # both views, both steps
 
 
 @pytest.mark.parametrize("base", ["simclr", "mocov3"])

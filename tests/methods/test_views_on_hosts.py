@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ltplugins
-from tests.kit.hosts import NAMES, SOLO_HEADS, make_cfg, needs_solo
+from tests.kit.hosts import make_cfg, needs_solo
 from tests.kit.runs import quiet_trainer
 
 pytestmark = needs_solo
@@ -80,17 +80,6 @@ def mv_cfg(base: str, **changes: Any) -> Any:
     cfg.scheduler.warmup_epochs = 0
     cfg.method, cfg.method_kwargs.mv = f"mv_{base}", {"upper": 0.9}
     return cfg
-
-
-@pytest.mark.parametrize("base", sorted([*NAMES, *SOLO_HEADS]))
-def test_three_views_over_every_method(base: str) -> None:
-    model, trainer = two_steps(mv_cfg(base), views=3)
-    assert (model.num_large_crops, model.mv_views) == (2, 3)
-    assert 0 <= trainer.callback_metrics["train_mv_kept_epoch"] <= 1
-    losses = {k: v for k, v in trainer.callback_metrics.items() if "loss" in k}
-    assert all(torch.isfinite(v) for v in losses.values()), losses
-    if hasattr(model, "queue_ptr"):  # two steps of four images, whatever the number of pairs
-        assert int(model.queue_ptr) == 2 * BATCH % model.queue_size
 
 
 def test_three_views_and_small_crops() -> None:

@@ -20,17 +20,6 @@ from tests.kit.runs import assert_same_run, interrupted, load
 from tests.kit.tiny import tiny_config, write_arrays
 
 
-@pytest.mark.parametrize("method", ["gh_simclr", "gh_byol", "gh_mocov2plus", "simsiam"])
-@pytest.mark.parametrize(("epoch", "batch"), [(2, 0), (3, 2)], ids=["between", "inside"])
-def test_a_resumed_run_equals_the_unbroken_one(method, epoch, batch, tmp_path, monkeypatch):
-    changes = {"max_epochs": 5, "log_every_n_steps": 1}
-    whole = pretrain(tiny_config(tmp_path, method, **changes, output_dir=str(tmp_path / "whole")))
-    cfg = tiny_config(tmp_path, method, **changes, output_dir=str(tmp_path / "broken"))
-    interrupted(cfg, epoch, batch, monkeypatch)
-    assert "finished" not in RunFolder(tmp_path / "broken").read()
-    assert_same_run(whole, pretrain(cfg))
-
-
 def test_workers_engine_resumes_too(tmp_path, monkeypatch):
     changes = {"data__engine": "workers", "data__num_workers": 1, "max_epochs": 3}
     whole = pretrain(tiny_config(tmp_path, **changes, output_dir=str(tmp_path / "whole")))

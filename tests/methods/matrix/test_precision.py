@@ -24,6 +24,7 @@ def test_bf16_autocast(name: str, tmp_path: Path) -> None:
     assert losses
     assert all(torch.isfinite(value) for value in losses.values()), losses
     for case in cases:
+        case.run.check(model)
         for path in case.run.float32:
             tensor = attrgetter(path)(model)
             assert tensor.dtype == torch.float32
