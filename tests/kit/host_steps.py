@@ -67,10 +67,10 @@ def two_steps(
     model: Any, views: Views, *, val: Views | None = None, **kwargs: Any
 ) -> dict[str, float]:
     """Train for two steps on shuffled images; the metrics, whose losses are finite."""
-    trainer = quiet_trainer(max_epochs=1, limit_train_batches=2, **kwargs)
+    limits = {"limit_train_batches": 2, "limit_val_batches": 0 if val is None else 1.0}
+    trainer = quiet_trainer(max_epochs=1, **limits, **kwargs)
     loaders = [torch.utils.data.DataLoader(views, batch_size=BATCH, shuffle=True)]
     if val is not None:
-        trainer.limit_val_batches = 1.0
         loaders.append(torch.utils.data.DataLoader(val, batch_size=BATCH))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
