@@ -214,7 +214,7 @@ def test_bad_options_are_named(changes, text, tmp_path):
 
 def test_the_hosts_own_main_is_refused(tmp_path):
     model, data = bcl(tmp_path)
-    trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer = quiet_trainer(max_epochs=1)
     with pytest.raises(UserError, match=r"Run it with ltplugins pretrain or scripts/pretrain.py"):
         trainer.fit(model, data.train_dataloader())
 

@@ -398,7 +398,7 @@ def test_without_a_pool_it_is_refused(tmp_path):
 
 def test_the_hosts_own_main_is_refused(tmp_path):
     model, data = colt(tmp_path)
-    trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer = quiet_trainer(max_epochs=1)
     with pytest.raises(UserError, match=r"Run it with ltplugins pretrain or scripts/pretrain.py"):
         trainer.fit(model, data.train_dataloader())
 
