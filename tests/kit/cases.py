@@ -173,7 +173,7 @@ WRAPPERS = {
         ),
         Steps(
             {"topk": 4, "warmup": 1, "interval": 2, "budget": 5, "num_clusters": 3},
-            {"data__ood": {"dataset": "emoji_pack"}},
+            {"data__ood": {"dataset": "emoji_pack"}, "data__sampler": "id_plus_ood"},
             ood=True,
             check=some_are_remembered,
         ),

@@ -54,7 +54,7 @@ def model_of(weight: float) -> Any:
     cfg = make_cfg("simclr", scheduler__warmup_epochs=0, data__num_samples=IMAGES)
     cfg.method = "colt_simclr"
     cfg.method_kwargs.colt = {**WRAPPERS["colt"].steps.kwargs, "weight": weight}
-    cfg.data.ood = {"dataset": "emoji_pack"}
+    cfg.data.update(ood={"dataset": "emoji_pack"}, sampler="id_plus_ood")
     torch.manual_seed(0)
     model: Any = METHODS["colt_simclr"](cfg)
     model.backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, model.features_dim))

@@ -141,7 +141,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         ({"optimizer__batch_size": 64}, "42 .*64"),
         ({"data__sampler": "classaware"}, "class_aware"),
         ({"data__engine": "batch"}, "batched"),
-        ({"devices": 0}, "Trainer does not take its arguments: .*devices=0"),
+        ({"devices": 0}, "devices: expected a whole number of 1 or more, or -1, got 0"),
         ({"strategy": "fsdp", "devices": 2}, "unknown strategy"),
         ({"augmentations__0": 3}, "augmentations"),
     ],
