@@ -76,11 +76,13 @@ class Case:
 
     Attributes:
         refuses: of solo-learn's bases, and what is said of each.
+        twins: bases with a momentum network that runs are made of.
     """
 
     run: Run = Run()
     steps: Steps = Steps()
     refuses: dict[str, str] = field(default_factory=dict)
+    twins: tuple[str, ...] = ("mocov2plus",)
 
     def takes(self, bases: Iterable[str]) -> list[str]:
         """Those of the bases that the wrapper takes."""
@@ -157,6 +159,7 @@ WRAPPERS = {
             after=lambda model: model.recompute_prior(),
             check=prior_is_set,
         ),
+        twins=("byol", "mocov2plus"),
     ),
     "mv": Case(
         Run({"lower": 0.02, "upper": 0.5}, {"augmentations": views(3)}, loss="train_mv_kept"),
@@ -196,6 +199,7 @@ WRAPPERS = {
             keeps=("sdclr_masks.", "sdclr_norms.", "sdclr_epoch"),
         ),
         Steps(prepare=prune),
+        twins=("byol",),
         refuses={b: f"sdclr_{b}: {b} .* Take another base" for b in TWO_BRANCHES},
     ),
     "bcl": Case(
@@ -269,10 +273,15 @@ def wrapped(bases: Iterable[str]) -> list[str]:
     return [f"{w}_{base}" for w, case in WRAPPERS.items() for base in case.takes(bases)]
 
 
+def over_simclr() -> list[str]:
+    """Every wrapper once, the composed ones, and our own methods."""
+    return [*(f"{wrapper}_simclr" for wrapper in WRAPPERS), *COMPOSED, *METHODS]
+
+
 def run_names() -> list[str]:
-    """Those that whole runs are made of: a base without and one with a twin and a queue."""
-    bases = ("simclr", "byol", "mocov2plus")
-    return [name for name in names() if name in NAMES or base_of(name) in (*bases, *METHODS)]
+    """Those that are broken and continued: a wrapper over a base with a twin, too."""
+    twins = [f"{wrapper}_{base}" for wrapper, case in WRAPPERS.items() for base in case.twins]
+    return [*NAMES, *twins, *over_simclr()]
 
 
 def base_of(name: str) -> str:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.kit.cases import METHODS, base_of, case_of, run_names
+from tests.kit.cases import case_of, over_simclr
 from tests.kit.dali import DALI
 from tests.kit.runs import build, fit
 from tests.kit.tiny import calm_config
 
 COUNTS = (24, 12, 6)
-NAMES = [name for name in run_names() if base_of(name) == "simclr" or name in METHODS]
+NAMES = ["simclr", *over_simclr()]
 
 
 class Record(pl.Callback):

@@ -9,14 +9,14 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-from tests.kit.cases import METHODS, run_names, wrappers_of
+from tests.kit.cases import over_simclr, wrappers_of
 from tests.kit.hosts import on_the_stand_in
 from tests.kit.ranks import as_launched, join_ranks, run_ranks
 from tests.kit.runs import build, quiet_trainer
 from tests.kit.tiny import calm_config
 
 WORLD = 2
-NAMES = [name for name in run_names() if wrappers_of(name) or name in METHODS]
+NAMES = [*over_simclr(), "sdclr_byol"]
 # Memories are equal on every rank without a broadcast, masks are drawn from equal weights.
 IGNORED = {
     "gh": ("gh_memory", "gh_memory_filled"),
