@@ -61,12 +61,12 @@ def start(command: list[str], folder: Path, name: str, *overrides: str, **env: s
 
 
 def start_held(
-    folder: Path, name: str, place: str, *, launcher: tuple[str, ...] = (sys.executable,)
+    folder: Path, name: str, place: str, launcher: tuple[str, ...] = (sys.executable,), **env: str
 ) -> Any:
     """Start a run, and return when the rank of ``place`` ("RANK EPOCH BATCH") waits there."""
     script = changed_cli(folder / "holds.py", HOLDS)[1:]
     held = folder / f"{name}.held"
-    process = start([*launcher, *script], folder, name, HOLD=place, HELD=str(held))
+    process = start([*launcher, *script], folder, name, HOLD=place, HELD=str(held), **env)
     wait_for(held, process)
     return process
 

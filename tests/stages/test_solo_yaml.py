@@ -105,7 +105,7 @@ def pretrain_by_script(
     command += [*IMBALANCE, *paths, *SHORT, "max_epochs=2"]
     env = {**os.environ, **({"LTPLUGINS_HOST": host} if host else {})}
     done = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (run,) = tmp_path.rglob("run.json")
