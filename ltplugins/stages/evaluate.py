@@ -19,7 +19,8 @@ from ltplugins.data.imbalance import make_split
 from ltplugins.data.sources.build import has_test_part
 from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
 from ltplugins.eval.protocol import EvalConfig, evaluate_features
-from ltplugins.report.table import RunResult, results_table
+from ltplugins.report.table import RunResult
+from ltplugins.report.terminal import results_table
 from ltplugins.runs.checkpoint import open_run
 from ltplugins.stages.launch import launch
 

@@ -15,10 +15,10 @@ from ltplugins.report.table import (
     RunResult,
     group_runs,
     mark_best,
-    results_table,
     spread_note,
     summarise,
 )
+from ltplugins.report.terminal import results_table
 
 
 def stat(mean: float | None, std: float | None = None, n: int = 1) -> dict[str, Any]:
