@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ltplugins.eval.results import Stat
 from ltplugins.metrics.groups import GroupAccuracy, group_accuracy
 
 COMMON = ("overall", "balanced", "class_std")
@@ -27,8 +28,9 @@ def score_repeats(
         groups: rule -> "many", "medium" and "few" -> class ids.
 
     Returns:
-        ``n`` repetitions, the numbers of COMMON, those of GROUPED under ``groups`` by rule, each as
-        :func:`mean_std`; and ``per_class``, the mean accuracy or None of each class.
+        ``n`` repetitions, the numbers of COMMON, those of GROUPED under ``groups`` by rule, and
+        ``per_class``, the mean accuracy or None of each class: what a ``ProtocolResult`` holds
+        beside its description.
     """
     targets = targets.cpu()
     num_classes = sum(len(labels) for labels in next(iter(groups.values())).values())
@@ -50,15 +52,15 @@ def score_repeats(
     }
 
 
-def _stat(scores: Sequence[GroupAccuracy], key: str) -> dict[str, Any]:
+def _stat(scores: Sequence[GroupAccuracy], key: str) -> Stat:
     return mean_std([getattr(score, key) for score in scores])
 
 
-def mean_std(values: Sequence[float | None]) -> dict[str, Any]:
-    """Return {"mean", "std" (sample, n - 1), "n"}; None where there is nothing to average."""
+def mean_std(values: Sequence[float | None]) -> Stat:
+    """Mean and spread of the values that are known; None where there is nothing to average."""
     known = [value for value in values if value is not None]
-    return {
-        "mean": statistics.fmean(known) if known else None,
-        "std": statistics.stdev(known) if len(known) > 1 else None,
-        "n": len(known),
-    }
+    return Stat(
+        mean=statistics.fmean(known) if known else None,
+        std=statistics.stdev(known) if len(known) > 1 else None,
+        n=len(known),
+    )
