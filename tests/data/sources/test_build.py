@@ -244,7 +244,9 @@ def test_fraction_is_solo_learns(tmp_path):
     expected, _ = train_test_split(np.arange(40), train_size=0.5, stratify=labels, random_state=42)
     assert source.images[:, 0, 0].tolist() == expected.tolist()
     assert np.bincount(source.targets).tolist() == [15, 5]
-    with pytest.raises(UserError, match=r"share between 0 and 1 .*got 1.5"):
+    with pytest.raises(
+        UserError, match=r"fraction: expected .* above 0 and below 1, or -1, got 1.5"
+    ):
         build(train_path="x", fraction=1.5)
 
 
