@@ -5,7 +5,9 @@ A range stands beside its type, ``temperature: Annotated[float, Above(0)] = 0.1`
 here with the type, once, at the border. OmegaConf's own structured configs refuse unknown keys too,
 but solo-learn turns struct mode off, and their messages name neither nearest key nor range.
 
-What two fields of a section must be to each other is said by its method ``refusals``.
+What two fields of a section must be to each other is said by its method ``refusals``. A section
+with a classmethod ``from_scalar`` may also be given as text: ``sampler: shuffle`` for
+``sampler: {name: shuffle}``.
 """
 
 import dataclasses
@@ -108,6 +110,8 @@ def check(value: Any, hint: Any, path: str) -> Any:
             )
         return value
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, str) and hasattr(hint, "from_scalar"):
+            return hint.from_scalar(value)
         return parse(typing.cast(type, hint), value, path)
     if hint is type(None):
         if value in (None, "None", "null"):
@@ -120,7 +124,8 @@ def check(value: Any, hint: Any, path: str) -> Any:
     if origin is dict or hint is dict:
         if not isinstance(value, Mapping):
             raise _wrong(value, hint, path)
-        return dict(value)
+        inner = args[1] if args else Any
+        return {key: check(v, inner, _join(path, key)) for key, v in value.items()}
     return _check_scalar(value, hint, path)
 
 

@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 import ltplugins
-from ltplugins.config.resolve import DATA_BLOCKS, SECTIONS, resolve
+from ltplugins.config.resolve import SECTIONS, resolve
 from ltplugins.config.sections import RunKeys, TrainerKeys
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import AtLeast, Length, Within
@@ -57,7 +57,6 @@ GOOD: dict[str, Any] = {
 }
 PLACES: dict[str, type] = {
     **SECTIONS,
-    **{f"data.{name}": cls for name, cls in DATA_BLOCKS.items()},
     "augmentations.0": AugmentationBlock,
     "eval": EvalConfig,
 }

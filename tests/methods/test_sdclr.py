@@ -332,12 +332,12 @@ def test_a_checkpoint_from_the_middle_of_an_epoch_keeps_its_mask(tmp_path):
 
 def test_evaluation_is_of_the_full_network(tmp_path):
     """The backbone that is evaluated has all weights and the first BatchNorms."""
-    from ltplugins.data.sources.build import build_source
     from ltplugins.runs.checkpoint import open_run
     from ltplugins.runs.model import load_backbone
+    from tests.kit.data import source_of
 
     run = open_run(pretrain(sdclr_config(tmp_path, max_epochs=1)))
-    backbone = load_backbone(run, build_source(run.cfg.data, "train").record)
+    backbone = load_backbone(run, source_of(run.cfg.data).record)
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, run.state[f"backbone.{name}"]), name
         other = run.state.get(f"sdclr_norms.backbone.{name}")
@@ -351,8 +351,8 @@ def test_evaluation_is_of_the_full_network(tmp_path):
         ({"prune_ratio": -0.1}, 2, "expected a number of 0 or more and below 1, got -0.1"),
         ({"prune_ratio": "90%"}, 2, "sdclr.prune_ratio: expected a number .* got '90%'"),
         ({"ratio": 0.5}, 2, r"sdclr.ratio'. Did you mean 'prune_ratio'"),
-        ({}, 3, "sdclr_simclr takes exactly two large views .* give 3"),
-        ({}, 1, "sdclr_simclr needs 2 large views .* give 1"),
+        ({}, 3, "sdclr_simclr takes exactly 2 large views .* give 3. Each branch has one"),
+        ({}, 1, "sdclr_simclr takes exactly 2 large views .* give 1"),
     ],
 )
 def test_bad_options_are_named(block, crops, text, tmp_path):
