@@ -16,6 +16,6 @@ def register() -> list[str]:
     Raises:
         ValueError: a name of ours is already taken by something that is not ours.
     """
-    from ltplugins.methods import register_methods
+    from ltplugins.methods.build import register_methods
 
     return register_methods()

@@ -19,7 +19,6 @@ log = logging.getLogger("ltplugins.run")
 
 def main() -> None:
     """Register our methods, mend what is broken in the host, run the script as ``__main__``."""
-    from ltplugins import register
     from ltplugins.stages.launch import guarded, set_up_logging
 
     set_up_logging()
@@ -34,13 +33,9 @@ def main() -> None:
     def work() -> None:
         # Without solo-learn there is no script of its to run: the host's own error says so.
         os.environ[ENV] = "solo"
-        from ltplugins.host import HOST
+        from ltplugins.host import prepare
 
-        log.info("%s", HOST.describe())
-        from ltplugins.host.solo import apply_fixes
-
-        apply_fixes()
-        register()
+        log.info("%s", prepare().describe())
         runpy.run_path(str(script), run_name="__main__")
 
     guarded(work)

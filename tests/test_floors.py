@@ -25,7 +25,8 @@ FLOORS = (
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 PACKAGE = ROOT / "ltplugins"
-# The facade is opened from outside and from the top; conf holds YAML alone.
+# The facade is opened from outside and from the top; Hydra alone opens conf,
+# whose nodes the registry describes.
 NO_ROOM = {"__init__", "conf"}
 
 

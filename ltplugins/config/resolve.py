@@ -35,7 +35,7 @@ from ltplugins.data.schema import DaliConfig, DataConfig, parse_data_config
 log = logging.getLogger(__name__)
 
 
-_SECTIONS: dict[str, type] = {
+SECTIONS: dict[str, type] = {
     "backbone": BackboneConfig,
     "data": DataConfig,
     "optimizer": OptimizerConfig,
@@ -85,7 +85,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -
     if isinstance(plain["optimizer"], dict):
         # solo-learn scales the first but never defaults it; 0.1 is what all its files say.
         plain["optimizer"] = {"classifier_lr": 0.1, "weight_decay": 0.0, **plain["optimizer"]}
-    for name, section in _SECTIONS.items():
+    for name, section in SECTIONS.items():
         if name in plain or name in _REQUIRED_SECTIONS:
             parsed: Any = (
                 parse_data_config(plain["data"] or {})
@@ -129,10 +129,10 @@ def _own_defaults(name: str, parsed: Any, given: Mapping[str, Any]) -> dict[str,
 
 
 def _check_top_level(plain: dict[str, Any]) -> None:
-    valid = {*_SECTIONS, *_RUN_KEYS, *_ELSEWHERE, *trainer_keys()}
+    valid = {*SECTIONS, *_RUN_KEYS, *_ELSEWHERE, *trainer_keys()}
     for key in plain:
         if key not in valid:
-            ours = sorted({*_SECTIONS, *_RUN_KEYS, *_ELSEWHERE})
+            ours = sorted({*SECTIONS, *_RUN_KEYS, *_ELSEWHERE})
             raise UserError(
                 f"unknown key '{key}'.{nearest(key, valid)} Valid: {', '.join(ours)}, and the "
                 f"arguments of Lightning's Trainer."

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The one seam to solo-learn: ``from ltplugins.host import BaseMethod, METHODS, HOST``.
 
+Every main calls :func:`prepare` first: it finds the host, mends what is broken in it and registers
+our names.
+
 The names below are solo-learn's own where an importable ``solo`` meets the 1.0.6 contract, and
 those of the stand-in (``ltplugins.host.builtin``) elsewhere; ``LTPLUGINS_HOST=solo|builtin`` forces
 the choice.
@@ -22,7 +25,33 @@ if TYPE_CHECKING:
 
     HOST: HostInfo
 
-__all__ = ["HOST", "METHODS", "BaseMethod", "BaseMomentumMethod", "HostInfo"]
+__all__ = ["HOST", "METHODS", "BaseMethod", "BaseMomentumMethod", "HostInfo", "prepare"]
+
+
+def prepare() -> HostInfo:
+    """Find the host, mend it where it is solo-learn, register our names; say what was found.
+
+    Calling it twice is the same as calling it once. It loads torch.
+
+    Raises:
+        UserError: see ``ltplugins.host.detect.choose`` and ``ltplugins.register``.
+    """
+    import ltplugins
+
+    info: HostInfo = _load()["HOST"]
+    if info.name == "solo":
+        _mend()
+    # The registry stands floors above this one; the package's own facade reaches it by name, so
+    # that no import of this file points up and a main has one call to make.
+    ltplugins.register()
+    return info
+
+
+@functools.cache
+def _mend() -> None:
+    from ltplugins.host.solo import apply_fixes
+
+    apply_fixes()
 
 
 @functools.cache

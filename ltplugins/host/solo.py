@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Repairs of solo-learn 1.0.6 for when it is the host. Explicit: our scripts call ``apply_fixes``.
+"""Repairs of solo-learn 1.0.6 for when it is the host. ``host.prepare`` calls ``apply_fixes``.
 
 Four of its defects break promises that we make on every host:
 

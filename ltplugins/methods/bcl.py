@@ -34,6 +34,7 @@ from ltplugins.core.ranges import Above, Below
 from ltplugins.data.augment.strength import Boost
 from ltplugins.losses.bcl import boost_strengths, image_losses
 from ltplugins.losses.terms.memory import update_memory
+from ltplugins.methods.needs import Needs
 from ltplugins.methods.wrapper import Wrapper
 
 # I: one operation, magnitudes 10 + 20 h. D: two, 5 + 25 h u with u from [0, 1] per image.
@@ -65,8 +66,7 @@ class BCLMixin(Wrapper):
 
     wrapper_name = "bcl"
     wrapper_config = BCLConfig
-    needs_indexes = True
-    num_views = 2
+    needs = Needs(indexes=True, more_views=True, small_views=True)
     bcl_memory: Tensor  # Float[N], M
     bcl_memory_filled: Tensor  # Bool[N]
     bcl_memory_strength: Tensor  # Float[N], h

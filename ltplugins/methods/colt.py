@@ -31,22 +31,21 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from ltplugins.core.distributed import gather, gather_no_grad
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast, Below, Seed, UpTo
+from ltplugins.host.facts import facts_of
 from ltplugins.losses.colt import distribution_supcon_loss, tail_scores
 from ltplugins.losses.terms.memory import update_memory
+from ltplugins.methods.needs import Needs
 from ltplugins.methods.parts.durations import Duration, Images, to_epochs, to_images
 from ltplugins.methods.parts.growing import steps_until, tell_true_total
 from ltplugins.methods.parts.ood_subset import choose_subset
 from ltplugins.methods.wrapper import Wrapper
 
 log = logging.getLogger(__name__)
-# Host methods that keep a row per draw of an epoch, as many as the first epoch has.
-_FIXED_LENGTH = ("deepclusterv2",)
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,13 @@ class COLTMixin(Wrapper):
 
     wrapper_name = "colt"
     wrapper_config = COLTConfig
-    needs_indexes = True
-    sampler = "id_plus_ood"
-    num_views = 2
+    needs = Needs(
+        indexes=True,
+        more_views=True,
+        small_views=True,
+        samplers=("id_plus_ood",),
+        ood=True,
+    )
     colt_memory: Tensor  # Float[N], tail scores
     colt_memory_filled: Tensor  # Bool[N]
     colt_selected_for: Tensor  # Int[], the epoch from which the present subset is drawn; -1 = none
@@ -94,12 +97,7 @@ class COLTMixin(Wrapper):
     def setup_wrapper(self, options: COLTConfig) -> None:
         """Allocate the scores. Called once the base is built."""
         self.colt = options
-        if OmegaConf.select(self.cfg, "data.ood") is None:
-            raise UserError(
-                f"colt_{self.base_name} draws images from a second source and data.ood names none. "
-                f"Set data.ood, such as {{dataset: emoji_pack}}, and data.sampler: id_plus_ood."
-            )
-        if self.base_name in _FIXED_LENGTH:
+        if facts_of(self.base_name).fixed_length:
             raise UserError(
                 f"colt_{self.base_name}: {self.base_name} keeps a memory of one epoch's size, and "
                 f"COLT's epochs grow. Take another base."

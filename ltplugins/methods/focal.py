@@ -46,7 +46,6 @@ class FocalMixin(Method):
 
     method_name = "focal"
     method_config = FocalConfig
-    num_views = 2
 
     def setup_method(self, options: FocalConfig) -> None:
         """Build the projector; its keys are those of the host's SimCLR."""

@@ -38,6 +38,7 @@ from ltplugins.losses.gh import (
     ramp_weight,
     simplex_etf,
 )
+from ltplugins.methods.needs import Needs
 from ltplugins.methods.parts.durations import Duration, to_epochs
 from ltplugins.methods.parts.population_memory import PopulationMemory
 
@@ -84,8 +85,7 @@ class GHMixin(PopulationMemory):
 
     wrapper_name = "gh"
     wrapper_config = GHConfig
-    needs_indexes = True
-    num_views = 2
+    needs = Needs(indexes=True, more_views=True, small_views=True)
     gh_etf: Tensor  # Float[K D]
 
     def setup_wrapper(self, options: GHConfig) -> None:

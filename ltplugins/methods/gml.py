@@ -29,6 +29,7 @@ Legend: N batch of this rank, M of all ranks, D feature width, K filled slots, C
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ from ltplugins.losses.gml import (
     contrastive_terms,
     gml_loss,
 )
+from ltplugins.methods.needs import Needs
 from ltplugins.methods.parts.class_prior import ClassPrior
 from ltplugins.methods.parts.class_queue import ClassQueue
 from ltplugins.methods.parts.cosine_head import CosineClassifier, projector
@@ -63,12 +65,12 @@ class GMLMixin(ClassPrior):
     method_name = "gml"
     method_config = GMLConfig
     uses_momentum = True
-    needs_indexes = True
-    needs_labels = True
-    num_views = 3
-    views_hint = (
-        " Take augmentations=small_gml, small_grey_gml or imagenet_gml (with contrast_weight=0: "
-        "one view)."
+    needs = Needs(
+        indexes=True,
+        labels=True,
+        views=3,
+        hint="Take augmentations=small_gml, small_grey_gml or imagenet_gml (with "
+        "contrast_weight=0: one view).",
     )
     own_classifier = True
     training_only = ("momentum_", "projector.", "key_projector.", "gml_", "class_counts")
@@ -84,10 +86,11 @@ class GMLMixin(ClassPrior):
         }
         return OmegaConf.merge(cfg, change)  # type: ignore[return-value]
 
-    def views_needed(self, cfg: DictConfig) -> int:
-        """One without the contrastive term."""
+    @classmethod
+    def needs_under(cls, cfg: DictConfig) -> Needs:
+        """One view without the contrastive term."""
         weight = OmegaConf.select(cfg, "method_kwargs.contrast_weight")
-        return 1 if weight == 0 else self.num_views
+        return replace(cls.needs, views=1) if weight == 0 else cls.needs
 
     def setup_method(self, options: GMLConfig) -> None:
         """Build classifier, projectors and queue; open the teacher."""

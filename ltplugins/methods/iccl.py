@@ -46,6 +46,7 @@ from ltplugins.losses.iccl import (
     update_centroids,
 )
 from ltplugins.methods.method import Method
+from ltplugins.methods.needs import Needs
 
 _LAMBDAS = 0x1CC1  # tells this stream of random numbers from others of the same seed and epoch
 
@@ -83,9 +84,7 @@ class ICCLMixin(Method):
 
     method_name = "iccl"
     method_config = ICCLConfig
-    needs_labels = True
-    num_views = (1, 2)
-    samplers = ("two_branch",)
+    needs = Needs(labels=True, views=(1, 2), samplers=("two_branch",))
     own_classifier = True
     iccl_centroids: Tensor  # Float[C D], unit norm where filled
     iccl_updates: Tensor  # Int[C], 0 = no centroid yet

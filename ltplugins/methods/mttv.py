@@ -25,7 +25,7 @@ Legend: N pairs of this rank, M pairs of all ranks, D embedding dim.
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
@@ -42,7 +42,8 @@ from ltplugins.losses.mttv import (
     fuse,
     reduce_log_probs,
 )
-from ltplugins.methods.method import Method, require_sampler
+from ltplugins.methods.method import Method
+from ltplugins.methods.needs import Needs
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class MTTVMixin(Method):
     method_name = "mttv"
     method_config = MTTVConfig
     uses_momentum = True
+    needs = Needs(samplers=("paired",))
 
     def __init__(self, cfg: DictConfig) -> None:
         super().__init__(cfg)
@@ -87,11 +89,15 @@ class MTTVMixin(Method):
                 f"pair; got {self.batch_size}."
             )
 
+    @classmethod
+    def needs_under(cls, cfg: DictConfig) -> Needs:
+        """Any sampler where pairs are made of a batch as it comes."""
+        pairing = OmegaConf.select(cfg, "method_kwargs.pairing") or "sampler"
+        return cls.needs if pairing == "sampler" else replace(cls.needs, samplers=())
+
     def setup_method(self, options: MTTVConfig) -> None:
         """Build the projector and its twin."""
         self.mttv = options
-        if options.pairing == "sampler":
-            require_sampler(self.cfg, "mttv", ("paired",))
         if options.plain_first_view:
             _require_plain_first(self.cfg)
         width = self.features_dim

@@ -22,17 +22,17 @@ Legend: N batch, V views, D embedding dim.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Annotated, Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import AtLeast, Below, UpTo
 from ltplugins.losses.mv import detach_rows, positive_in_band
+from ltplugins.methods.needs import Needs
 from ltplugins.methods.wrapper import Wrapper
 
 
@@ -60,17 +60,22 @@ class MVMixin(Wrapper):
 
     wrapper_name = "mv"
     wrapper_config = MVConfig
+    needs = Needs(
+        more_views=True,
+        small_views=True,
+        hint="Set num_crops of the augmentation blocks to as many in all, or "
+        "method_kwargs.mv.views to 2 or more.",
+    )
+
+    @classmethod
+    def needs_under(cls, cfg: DictConfig) -> Needs:
+        """As many views as ``method_kwargs.mv.views`` says, where it says a number."""
+        views = OmegaConf.select(cfg, "method_kwargs.mv.views")
+        return cls.needs if views is None else replace(cls.needs, views=views, more_views=False)
 
     def __init__(self, cfg: DictConfig) -> None:
         super().__init__(cfg)
         self.mv_views = int(cfg.data.num_large_crops)
-        expected = self.mv.views or max(2, self.mv_views)
-        if self.mv_views != expected:
-            raise UserError(
-                f"{cfg.method} takes {expected} large views of each image, the config's "
-                f"augmentations give {self.mv_views}. Set num_crops of the augmentation blocks to "
-                f"{expected} in all, or method_kwargs.mv.views to 2 or more."
-            )
 
     def _split_config(self, cfg: DictConfig) -> tuple[DictConfig, Any]:
         base_cfg, block = super()._split_config(cfg)

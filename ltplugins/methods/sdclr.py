@@ -33,15 +33,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Below
+from ltplugins.host.facts import facts_of
 from ltplugins.losses.sdclr import magnitude_masks, sparsity
+from ltplugins.methods.needs import Needs
 from ltplugins.methods.wrapper import Wrapper
 
 _PRUNED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-# Bases in which the second branch, or its norms, would have no part in the loss.
-_UNFIT = {
-    "ressl": "has only the first view go through the network that is trained",
-    "all4one": "applies its heads outside of a view's forward pass, where there is no branch",
-}
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,10 @@ class SDCLRMixin(Wrapper):
 
     wrapper_name = "sdclr"
     wrapper_config = SDCLRConfig
-    num_views = 2
+    needs = Needs(
+        small_views=True,
+        hint="Each branch has one: set num_crops of the augmentation blocks to 2 in all.",
+    )
     sdclr_masks: nn.Module
     sdclr_norms: nn.Module
     sdclr_epoch: Tensor  # Int[], the epoch that the mask is of; -1 = none yet, nothing is pruned
@@ -71,15 +71,10 @@ class SDCLRMixin(Wrapper):
     def setup_wrapper(self, options: SDCLRConfig) -> None:
         """Copy the BatchNorms, allocate the mask. Called once the base is built."""
         self.sdclr = options
-        if self.base_name in _UNFIT:
+        if unfit := facts_of(self.base_name).one_branch:
             raise UserError(
-                f"sdclr_{self.base_name}: {self.base_name} {_UNFIT[self.base_name]}. Take another "
-                f"base, such as sdclr_simclr."
-            )
-        if self.num_large_crops != 2:
-            raise UserError(
-                f"sdclr_{self.base_name} takes exactly two large views of each image, one for each "
-                f"branch; the config's augmentations give {self.num_large_crops}."
+                f"sdclr_{self.base_name}: {self.base_name} {unfit}. Take another base, such as "
+                f"sdclr_simclr."
             )
         self.register_buffer("sdclr_epoch", torch.tensor(-1))
         self._sdclr_view, self._sdclr_sparsity = 0, 0.0

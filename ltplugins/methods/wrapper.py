@@ -14,10 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
-
-# Where a host method's z is not its projector's output: the key that holds its dimension.
-_DIM_KEYS = {"dino": "num_prototypes"}
-
+from ltplugins.host.facts import facts_of
+from ltplugins.methods.needs import Needs, check_needs
 
 if TYPE_CHECKING:
     from ltplugins.host.builtin import BaseMethod as _Host
@@ -31,9 +29,7 @@ class Wrapper(_Host):
     base_name: ClassVar[str]
     wrapper_name: ClassVar[str]
     wrapper_config: ClassVar[type]
-    needs_indexes: ClassVar[bool] = False
-    needs_labels: ClassVar[bool] = False
-    num_views: ClassVar[int] = 2
+    needs: ClassVar[Needs] = Needs(more_views=True, small_views=True)
     # Buffers that DDP must not broadcast: every rank computes the same rows from the same
     # gathered batch, and N x K floats a step would dwarf the gradients.
     per_sample_prefixes: ClassVar[tuple[str, ...]] = ("_memory",)
@@ -44,18 +40,11 @@ class Wrapper(_Host):
             parse(w.wrapper_config, block, f"method_kwargs.{w.wrapper_name}")
             for w, block in zip(self.wrappers(), blocks, strict=True)
         ]
-        if any(w.needs_indexes for w in self.wrappers()):
-            refuse_dummy_indexes(cfg, str(cfg.method))
+        for wrapper in self.wrappers():
+            check_needs(cfg, str(cfg.method), wrapper.needs_under(cfg))
         super().__init__(base_cfg)
         num_samples = OmegaConf.select(cfg, "data.num_samples")
         self.num_samples: int | None = None if num_samples is None else int(num_samples)
-        num_views = max(w.num_views for w in self.wrappers())
-        if self.num_large_crops < num_views:
-            raise UserError(
-                f"{cfg.method} needs {num_views} large views of each image, the config's "
-                f"augmentations give {self.num_large_crops}. "
-                f"Set num_crops: {num_views}."
-            )
         self.allocated_rows = self.num_samples or 0  # of the per-sample state, over all ranks
         self._views: list[dict[str, Any]] | None = None
         for wrapper, own in zip(self.wrappers(), options, strict=True):
@@ -68,6 +57,11 @@ class Wrapper(_Host):
     def wrappers(cls) -> list[type["Wrapper"]]:
         """The mixins over the base, the outermost first."""
         return [c for c in cls.__mro__ if issubclass(c, Wrapper) and "wrapper_name" in vars(c)]
+
+    @classmethod
+    def needs_under(cls, cfg: DictConfig) -> Needs:
+        """What it needs under this config."""
+        return cls.needs
 
     def _split_config(self, cfg: DictConfig) -> tuple[DictConfig, list[Any]]:
         """The config as the base knows it (its own name, no block of ours), and our blocks."""
@@ -93,7 +87,7 @@ class Wrapper(_Host):
         Raises:
             UserError: the config does not name it.
         """
-        key = _DIM_KEYS.get(self.base_name, "proj_output_dim")
+        key = facts_of(self.base_name).width_key
         dim = OmegaConf.select(self.cfg, f"method_kwargs.{key}")
         if dim is None:
             raise UserError(
@@ -168,14 +162,3 @@ class Wrapper(_Host):
     def _per_sample_rows(self) -> int | None:
         has_state = any(self._is_per_sample(name) for name, _ in self.named_buffers())
         return self.allocated_rows if has_state else None
-
-
-def refuse_dummy_indexes(cfg: DictConfig, method: str) -> None:
-    """solo-learn's DALI loader numbers each batch 0..B-1 unless told to carry the true indexes."""
-    if OmegaConf.select(cfg, "data.format") != "dali":
-        return
-    if not OmegaConf.select(cfg, "dali.encode_indexes_into_labels"):
-        raise UserError(
-            f"{method} keeps a memory per image and needs true indexes, which data.format=dali "
-            f"gives only with dali.encode_indexes_into_labels=true. Set it."
-        )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ltplugins.config.resolve import check_method
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.records import DataRecord
+from ltplugins.host import prepare
 from ltplugins.host.build import build_model
 from ltplugins.runs.checkpoint import TrainedRun
 
@@ -33,14 +34,13 @@ def load_model(run: TrainedRun, num_classes: int, small_stem: bool) -> Any:
     Raises:
         UserError: keys are missing, left over or of another shape; none is skipped in silence.
     """
-    import ltplugins
-    from ltplugins.host import HOST, METHODS
+    from ltplugins.host import METHODS
 
-    ltplugins.register()
+    host = prepare()
     check_method(run.cfg, METHODS)
-    trained_with = run.meta.get("host", HOST.label)
-    if trained_with != HOST.label:
-        log.warning("trained with %s, evaluated with %s", trained_with, HOST.label)
+    trained_with = run.meta.get("host", host.label)
+    if trained_with != host.label:
+        log.warning("trained with %s, evaluated with %s", trained_with, host.label)
     cfg = run.cfg.copy()
     cfg.data.num_samples = 1  # the method's per-image memory is not needed here
     cfg.data.num_classes = num_classes

@@ -20,7 +20,7 @@ from ltplugins.config.data import training_set
 from ltplugins.config.resolve import resolve
 from ltplugins.data.engines.build import build_loader
 from ltplugins.data.samplers.base import Shard
-from ltplugins.stages.demo import compose_packaged
+from ltplugins.stages.compose import compose_packaged
 
 ROUNDS = 9
 METHODS = {

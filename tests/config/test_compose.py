@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Every YAML under scripts/ and in the package composes, and its sections are valid."""
 
+import dataclasses
+import json
+
 import pytest
 from hydra import compose, initialize_config_dir, initialize_config_module
 from omegaconf import OmegaConf
@@ -11,12 +14,18 @@ from ltplugins.data.augment.schema import parse_augmentations
 from ltplugins.data.imbalance import ImbalanceConfig
 from ltplugins.data.schema import OODConfig
 from ltplugins.eval.protocol import EvalConfig
-from ltplugins.methods.registry import WRAPPERS, option_classes
+from ltplugins.host.facts import packaged_bases
+from ltplugins.methods.registry import METHODS as OURS
+from ltplugins.methods.registry import WRAPPERS, compositions, option_classes
 from tests.kit.paths import ROOT
 
 SCRIPTS = sorted((ROOT / "scripts").rglob("*.yaml"))
-METHODS = sorted(p.stem for p in (ROOT / "ltplugins/conf/method").glob("*.yaml"))
-METHODS = [name for name in METHODS if name not in WRAPPERS]  # a wrapper's file is a block only
+FILES = sorted(p.stem for p in (ROOT / "ltplugins/conf/method").glob("*.yaml"))
+# A wrapper's file is a block only.
+METHODS = [name for name in [*FILES, *compositions()] if name not in WRAPPERS]
+# What `method=NAME` composed to when every composition was a file: the sections that are not
+# those of `method=simclr`. Never to be written anew from what composes today.
+AS_FILES = json.loads((ROOT / "tests/config/compositions.json").read_text())
 
 
 def check(cfg):
@@ -50,6 +59,60 @@ def test_packaged_default_composes_with_every_method(method):
     check(cfg)
 
 
-def test_there_are_scripts_and_methods():
+def filled(cfg):
+    """A composed config with the defaults that its method's dataclasses add."""
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    for path, options in option_classes(cfg.method).items():
+        name = path.rpartition(".")[2]
+        block = plain["method_kwargs"][name]
+        plain["method_kwargs"][name] = dataclasses.asdict(parse(options, block, path))
+    return plain
+
+
+@pytest.mark.parametrize("method", AS_FILES)
+def test_a_composition_is_what_it_was_as_a_file(method):
+    with initialize_config_module("ltplugins.conf", version_base="1.2"):
+        before = OmegaConf.to_container(compose("pretrain"), resolve=True)
+        now = compose("pretrain", [f"method={method}"])
+    expected = OmegaConf.create({**before, **AS_FILES[method]})
+    assert filled(now) == filled(expected)
+
+
+def test_every_composition_is_there_and_none_is_a_file():
+    assert len(AS_FILES) == 42
+    assert set(AS_FILES) <= set(compositions())
+    assert not set(FILES) & set(compositions())
+    assert "ts_byol" not in compositions()  # no temperature
+    assert {"gh_colt_byol", "bcl_sdclr_vicreg"} <= set(compositions())
+
+
+def test_a_folder_of_ones_own_finds_the_compositions(tmp_path):
+    head = "hydra: {searchpath: [pkg://ltplugins.conf]}\ndefaults:\n  - pretrain\n"
+    (tmp_path / "mine.yaml").write_text(f"{head}  - override method: gh_byol\n  - _self_\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.2"):
+        assert compose("mine").method == "gh_byol"
+        assert compose("mine", ["method=bcl_sdclr_byol"]).method_kwargs.bcl.variant == "D"
+
+
+def test_where_our_folder_is_not_searched_method_is_a_plain_key(tmp_path):
+    """As in solo-learn's files, also after our own have been composed in the same process."""
+    with initialize_config_module("ltplugins.conf", version_base="1.2"):
+        assert compose("pretrain", ["method=gh_simclr"]).method == "gh_simclr"
+    (tmp_path / "theirs.yaml").write_text("method: simclr\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.2"):
+        assert compose("theirs", ["method=gh_simclr"]).method == "gh_simclr"
+
+
+def test_the_nodes_are_listed_beside_the_files():
+    from hydra._internal.core_plugins.importlib_resources_config_source import (
+        ImportlibResourcesConfigSource,
+    )
+
+    source = ImportlibResourcesConfigSource("test", "pkg://ltplugins.conf")
+    assert set(source.list("method", None)) == {*FILES, *compositions()}
+    assert "method" in source.list("", None)
+
+
+def test_there_is_a_file_for_every_base_wrapper_and_method():
     assert len(SCRIPTS) >= 4
-    assert {"simclr", "gh_simclr", "gh_byol", "colt_simclr", "gh_colt_simclr"} <= set(METHODS)
+    assert set(FILES) == {*packaged_bases(), *WRAPPERS, *OURS}

@@ -63,7 +63,9 @@ COLT = {"topk": 4, "warmup": 1, "interval": 2, "budget": 5, "num_clusters": 3}
 WRAPPERS = {
     "gh": Case(GH, between=lambda model: model.recompute_prior()),
     "mv": Case({"lower": 0.02, "upper": 0.99}, views=3),
-    "colt": Case(COLT, {"data__ood": {"dataset": "emoji_pack"}}, ood=True),
+    "colt": Case(
+        COLT, {"data__ood": {"dataset": "emoji_pack"}, "data__sampler": "id_plus_ood"}, ood=True
+    ),
     "ts": Case(bases=("simclr", "supcon", "mocov2plus")),
     "sdclr": Case(prepare=prune),
     "bcl": Case(),

@@ -63,7 +63,7 @@ def model_of(method: str, weight: float) -> Any:
     cfg.method_kwargs.colt = {**COLT, "budget": 5, "weight": weight}
     if method.startswith("gh_"):
         cfg.method_kwargs.gh = {**GH, "num_directions": 3, "warmup": 0, "ramp": 0}
-    cfg.data.ood = {"dataset": "emoji_pack"}
+    cfg.data.update(ood={"dataset": "emoji_pack"}, sampler="id_plus_ood")
     torch.manual_seed(0)
     model: Any = METHODS[method](cfg)
     model.backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, model.features_dim))

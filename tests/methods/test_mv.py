@@ -226,8 +226,8 @@ def test_packaged_augmentations_follow_the_number_of_views():
 @pytest.mark.parametrize(
     ("views", "block", "text"),
     [
-        (2, {"views": 4}, r"mv_simclr takes 4 large views .* give 2. Set num_crops"),
-        (1, {}, "mv_simclr takes 2 large views .* give 1"),
+        (2, {"views": 4}, r"mv_simclr takes exactly 4 large views .* give 2. Set num_crops"),
+        (1, {}, "mv_simclr needs 2 large views .* give 1"),
         (2, {"views": 1}, "mv.views: expected a whole number of 2 or more, got 1"),
         (
             2,

@@ -5,8 +5,9 @@ import pytest
 
 import ltplugins
 from ltplugins.core.errors import UserError
+from ltplugins.methods.build import register_methods
 from ltplugins.methods.registry import METHODS as OURS
-from ltplugins.methods.registry import WRAPPERS, load_mixin, option_classes, register_methods
+from ltplugins.methods.registry import WRAPPERS, load_mixin, option_classes
 from tests.kit.paths import ROOT
 
 

@@ -351,8 +351,8 @@ def test_evaluation_is_of_the_full_network(tmp_path):
         ({"prune_ratio": -0.1}, 2, "expected a number of 0 or more and below 1, got -0.1"),
         ({"prune_ratio": "90%"}, 2, "sdclr.prune_ratio: expected a number .* got '90%'"),
         ({"ratio": 0.5}, 2, r"sdclr.ratio'. Did you mean 'prune_ratio'"),
-        ({}, 3, "sdclr_simclr takes exactly two large views .* give 3"),
-        ({}, 1, "sdclr_simclr needs 2 large views .* give 1"),
+        ({}, 3, "sdclr_simclr takes exactly 2 large views .* give 3. Each branch has one"),
+        ({}, 1, "sdclr_simclr takes exactly 2 large views .* give 1"),
     ],
 )
 def test_bad_options_are_named(block, crops, text, tmp_path):

@@ -16,7 +16,7 @@ from ltplugins.losses.iccl import balance_loss
 from ltplugins.runs.checkpoint import open_run
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.balance import balance
-from ltplugins.stages.demo import compose_packaged
+from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
@@ -107,14 +107,14 @@ def test_evaluate_and_report_take_it(first, tmp_path):
         cfg = compose_packaged("evaluate", [f"run={run}", "eval.knn.k=3", "eval.linear.shots=[4]"])
         results.append(evaluate(cfg))
     after, before = results
-    assert (after["method"], before["method"]) == ("iccl+balance", "iccl")
-    assert (after["epoch"], before["epoch"]) == (4, 2)
-    assert after["seed"] == before["seed"]
-    assert after["split"] == before["split"]
+    assert (after.method, before.method) == ("iccl+balance", "iccl")
+    assert (after.epoch, before.epoch) == (4, 2)
+    assert after.seed == before.seed
+    assert after.split == before.split
     # The backbone is the same, so are all numbers that come from its features.
-    own = [results["protocols"].pop("classifier") for results in (after, before)]
+    own = [results.protocols.pop("classifier") for results in (after, before)]
     assert own[0] != own[1]
-    assert after["protocols"] == before["protocols"]  # of the features, which have not changed
+    assert after.protocols == before.protocols  # of the features, which have not changed
     assert "iccl+balance" in report([path], tmp_path / "report").read_text()
 
 
