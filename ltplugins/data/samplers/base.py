@@ -57,7 +57,7 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def global_order(self, rng: np.random.Generator) -> np.ndarray:
-        """Draw an epoch's positions over all ranks, Int[total]; ``total`` does not depend on rng."""
+        """Draw the positions of an epoch over all ranks: Int[total], whatever ``rng`` draws."""
         raise NotImplementedError
 
     @property
