@@ -11,12 +11,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from ltplugins.config.resolve import resolve
+from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.stages.blocks import config_blocks, run_keys
 from ltplugins.stages.command import quote, read_command
@@ -36,7 +36,7 @@ class Member:
         config_path: a folder or ``pkg://...``.
         config_name: of its file.
         overrides: its command line, without ``output_dir``.
-        cfg: the resolved config.
+        cfg: its config.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Member:
     config_path: str
     config_name: str
     overrides: tuple[str, ...]
-    cfg: DictConfig
+    cfg: RunConfig
 
     def arguments(self, folder: Path) -> list[str]:
         """The command line of this run alone, into ``folder``."""
@@ -132,7 +132,11 @@ def _choices(override: Override) -> list[str]:
 def _draft(composer: Composer, own: list[Override], words: list[str], many_files: bool) -> Member:
     """A member with the name and row that its choices give it."""
     cfg = _resolved(composer, words)
-    head = Path(composer.name).stem if many_files else str(cfg.method)
+    if not cfg.checkpoint.enabled:
+        raise UserError(
+            "checkpoint.enabled is false, and a sweep evaluates what it trains. Set it to true."
+        )
+    head = Path(composer.name).stem if many_files else cfg.method
     swept = [
         (o.key_or_group, word.partition("=")[2])
         for o, word in zip(own, words, strict=True)
@@ -172,11 +176,11 @@ def _unique(members: list[Member]) -> tuple[Member, ...]:
     return tuple(members)
 
 
-def _default_folder(cfg: Any) -> str:
+def _default_folder(cfg: RunConfig) -> str:
     return f"{cfg.checkpoint.dir}/sweep/{cfg.name}"
 
 
-def _resolved(composer: Composer, overrides: Sequence[str]) -> DictConfig:
+def _resolved(composer: Composer, overrides: Sequence[str]) -> RunConfig:
     try:
         return resolve(composer.compose(overrides), config_blocks)
     except UserError as error:

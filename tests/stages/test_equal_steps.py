@@ -6,6 +6,7 @@ from hydra import compose, initialize_config_dir
 
 from ltplugins.config.data import data_module
 from ltplugins.config.resolve import resolve
+from ltplugins.config.run import RunConfig
 from ltplugins.methods.registry import METHODS, WRAPPERS
 from tests.kit.paths import ROOT
 
@@ -13,9 +14,9 @@ FOLDER = ROOT / "scripts/pretrain/fashion_equal_steps"
 STEPS = 840
 
 
-def steps(cfg) -> int:
+def steps(run: RunConfig) -> int:
     """Optimizer steps of the run; COLT's epochs are longer from its warm-up on."""
-    data = data_module(cfg)
+    data, cfg = data_module(run), run.host
     first = cfg.max_epochs
     chosen = 0
     if data.num_ood:
