@@ -41,14 +41,13 @@ def _hydra_stage(name: str, rest: list[str]) -> None:
     if name != "pretrain":
         # `ltplugins evaluate RUN` reads better than `run=RUN`; both work.
         rest = [f"run={a}" if i == 0 and _is_path(a) else a for i, a in enumerate(rest)]
-    command, sys.argv = sys.argv, [f"ltplugins-{name}", *rest]
     if name == "pretrain":
         from ltplugins.stages.pretrain import main as stage
     elif name == "balance":
         from ltplugins.stages.balance import main as stage
     else:
         from ltplugins.stages.evaluate import main as stage
-    stage(command)
+    stage(rest)
 
 
 def _is_path(argument: str) -> bool:

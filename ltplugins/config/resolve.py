@@ -30,15 +30,12 @@ from ltplugins.config.trainer import STRATEGIES, trainer_keys
 from ltplugins.core.errors import UserError, nearest, unknown
 from ltplugins.core.schema import parse
 from ltplugins.data.augment.schema import parse_augmentations
-from ltplugins.data.imbalance import ImbalanceConfig
-from ltplugins.data.samplers import SamplerConfig
 from ltplugins.data.schema import DaliConfig, DataConfig, parse_data_config
-from ltplugins.data.sources.joined import OODConfig
 
 log = logging.getLogger(__name__)
 
 
-_SECTIONS: dict[str, type] = {
+SECTIONS: dict[str, type] = {
     "backbone": BackboneConfig,
     "data": DataConfig,
     "optimizer": OptimizerConfig,
@@ -54,8 +51,6 @@ _SECTIONS: dict[str, type] = {
 }
 _REQUIRED_SECTIONS = ("backbone", "data", "optimizer")
 _RUN_KEYS = tuple(field.name for field in dataclasses.fields(RunKeys))
-# Blocks within ``data`` that have a type of their own; ``data.sampler`` may be a name, too.
-_DATA_BLOCKS = {"imbalance": ImbalanceConfig, "sampler": SamplerConfig, "ood": OODConfig}
 # Sections of the floors above, whose types are handed in, and the list of augmentations.
 _ELSEWHERE = ("method_kwargs", "augmentations", "eval")
 # In one of solo-learn's files, of an older scheme; nothing reads them there either.
@@ -90,7 +85,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -
     if isinstance(plain["optimizer"], dict):
         # solo-learn scales the first but never defaults it; 0.1 is what all its files say.
         plain["optimizer"] = {"classifier_lr": 0.1, "weight_decay": 0.0, **plain["optimizer"]}
-    for name, section in _SECTIONS.items():
+    for name, section in SECTIONS.items():
         if name in plain or name in _REQUIRED_SECTIONS:
             parsed: Any = (
                 parse_data_config(plain["data"] or {})
@@ -101,8 +96,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -
             # Typed values replace the given ones; keys nobody gave stay absent where the host
             # has its own default for them.
             values = {k: v for k, v in dataclasses.asdict(parsed).items() if k in given}
-            plain[name] = {**values, **_own_defaults(name, parsed)}
-    _check_data_blocks(plain["data"])
+            plain[name] = {**values, **_own_defaults(name, parsed, given)}
     _check_augmentations(plain)
     if blocks is not None:
         check_blocks(plain, blocks(plain["method"]))
@@ -118,7 +112,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -
     return OmegaConf.create(plain)
 
 
-def _own_defaults(name: str, parsed: Any) -> dict[str, Any]:
+def _own_defaults(name: str, parsed: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """Keys that our own code reads and that must therefore be there."""
     if name == "optimizer":
         # Torch's SGD and timm's LARS start at momentum 0; solo-learn means 0.9 where none is said.
@@ -127,16 +121,18 @@ def _own_defaults(name: str, parsed: Any) -> dict[str, Any]:
     if name in ("checkpoint", "auto_resume", "wandb", "momentum"):
         return dataclasses.asdict(parsed)
     if name == "data":
-        keys = ("num_workers", "engine", "sampler", "on_corrupt", "format", "val_path")
-        return {k: getattr(parsed, k) for k in keys}
+        keys = ("num_workers", "engine", "on_corrupt", "format", "val_path")
+        # Blocks stay as they were written: a run's identity is made of what was given.
+        blocks = {k: given[k] for k in ("imbalance", "ood", "sampler") if k in given}
+        return {"sampler": "shuffle", **blocks, **{k: getattr(parsed, k) for k in keys}}
     return {}
 
 
 def _check_top_level(plain: dict[str, Any]) -> None:
-    valid = {*_SECTIONS, *_RUN_KEYS, *_ELSEWHERE, *trainer_keys()}
+    valid = {*SECTIONS, *_RUN_KEYS, *_ELSEWHERE, *trainer_keys()}
     for key in plain:
         if key not in valid:
-            ours = sorted({*_SECTIONS, *_RUN_KEYS, *_ELSEWHERE})
+            ours = sorted({*SECTIONS, *_RUN_KEYS, *_ELSEWHERE})
             raise UserError(
                 f"unknown key '{key}'.{nearest(key, valid)} Valid: {', '.join(ours)}, and the "
                 f"arguments of Lightning's Trainer."
@@ -166,13 +162,6 @@ def _check_augmentations(plain: dict[str, Any]) -> None:
         )
 
     parse_augmentations(blocks)
-
-
-def _check_data_blocks(data: Mapping[str, Any]) -> None:
-    for name, cls in _DATA_BLOCKS.items():
-        block = data.get(name)
-        if isinstance(block, Mapping):  # the section's own type has refused anything else
-            parse(cls, block, f"data.{name}")
 
 
 def check_blocks(plain: Mapping[str, Any], blocks: Mapping[str, type]) -> None:

@@ -5,7 +5,9 @@ A range stands beside its type, ``temperature: Annotated[float, Above(0)] = 0.1`
 here with the type, once, at the border. OmegaConf's own structured configs refuse unknown keys too,
 but solo-learn turns struct mode off, and their messages name neither nearest key nor range.
 
-What two fields of a section must be to each other is said by its method ``refusals``.
+What two fields of a section must be to each other is said by its method ``refusals``. A section
+with a classmethod ``from_scalar`` may also be given as text: ``sampler: shuffle`` for
+``sampler: {name: shuffle}``.
 """
 
 import dataclasses
@@ -20,6 +22,10 @@ from ltplugins.core.ranges import Constraint
 
 T = TypeVar("T")
 MISSING = dataclasses.MISSING
+
+
+class WrongType(UserError):
+    """A value of another type than its key's."""
 
 
 class OutOfRange(UserError):
@@ -55,10 +61,10 @@ def parse(cls: type[T], section: Mapping[str, Any] | None, path: str) -> T:
         where = _join(path, key)
         try:
             values[key] = check(section[key], hints[key], where)
-        except OutOfRange as error:
+        except (OutOfRange, WrongType) as error:
             # Not of a key further in, which has said it.
             if str(error).startswith((f"{where}:", f"{where}[")):
-                raise OutOfRange(f"{error}{_way_out(fields[key])}") from None
+                raise type(error)(f"{error}{_way_out(fields[key], error)}") from None
             raise
     for name, field in fields.items():
         if default_of(field) is MISSING and name not in values:
@@ -77,7 +83,7 @@ def check(value: Any, hint: Any, path: str) -> Any:
     """Return ``value`` as the hinted type (an int serves as a float).
 
     Raises:
-        UserError: a wrong type.
+        WrongType: another type.
         OutOfRange: the right type, outside its range.
     """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -86,8 +92,8 @@ def check(value: Any, hint: Any, path: str) -> Any:
     if origin is Annotated:
         try:
             checked = check(value, args[0], path)
-        except UserError as error:
-            if str(error).startswith(f"{path}: expected") and not isinstance(error, OutOfRange):
+        except WrongType as error:
+            if str(error).startswith(f"{path}:"):
                 raise _wrong(value, hint, path) from None  # in the words of the range, too
             raise
         for constraint in args[1:]:
@@ -104,6 +110,8 @@ def check(value: Any, hint: Any, path: str) -> Any:
             )
         return value
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, str) and hasattr(hint, "from_scalar"):
+            return hint.from_scalar(value)
         return parse(typing.cast(type, hint), value, path)
     if hint is type(None):
         if value in (None, "None", "null"):
@@ -116,7 +124,8 @@ def check(value: Any, hint: Any, path: str) -> Any:
     if origin is dict or hint is dict:
         if not isinstance(value, Mapping):
             raise _wrong(value, hint, path)
-        return dict(value)
+        inner = args[1] if args else Any
+        return {key: check(v, inner, _join(path, key)) for key, v in value.items()}
     return _check_scalar(value, hint, path)
 
 
@@ -211,17 +220,18 @@ def default_of(field: "dataclasses.Field[Any]") -> Any:
     return field.default
 
 
-def _way_out(field: "dataclasses.Field[Any]") -> str:
+def _way_out(field: "dataclasses.Field[Any]", error: UserError) -> str:
+    range_or_type = "a value in that range" if isinstance(error, OutOfRange) else "such a value"
     default = default_of(field)
-    if default is MISSING:
-        return " Set it to a value in that range."
+    if default is MISSING or dataclasses.is_dataclass(default):
+        return f" Set it to {range_or_type}."
     shown = "null" if default is None else default
-    return f" Set it to a value in that range, or leave it out for the default, {shown}."
+    return f" Set it to {range_or_type}, or leave it out for the default, {shown}."
 
 
 def _join(path: str, key: object) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
-def _wrong(value: Any, hint: Any, path: str) -> UserError:
-    return UserError(f"{path}: expected {describe(hint)}, got {value!r} ({type(value).__name__}).")
+def _wrong(value: Any, hint: Any, path: str) -> WrongType:
+    return WrongType(f"{path}: expected {describe(hint)}, got {value!r} ({type(value).__name__}).")

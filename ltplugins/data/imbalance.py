@@ -11,15 +11,14 @@ Legend: C classes, N images.
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast, Note, Seed
-from ltplugins.core.schema import parse
 from ltplugins.data.index_file import read_index_file
 
 log = logging.getLogger(__name__)
@@ -133,10 +132,8 @@ def class_order(order: str | int, num_classes: int) -> np.ndarray:
     return np.random.RandomState(int(order)).permutation(num_classes)
 
 
-def make_split(
-    targets: np.ndarray, num_classes: int, cfg: ImbalanceConfig | Mapping[str, Any] | None
-) -> Split:
-    """Select a long-tailed subset.
+def make_split(targets: np.ndarray, num_classes: int, cfg: ImbalanceConfig | None) -> Split:
+    """Select the long-tailed subset that a ``data.imbalance`` block describes.
 
     Args:
         targets: Int[N], -1 = no label.
@@ -146,8 +143,7 @@ def make_split(
     Raises:
         UserError: a block that does not fit the data, a bad index file, a hash that differs.
     """
-    if not isinstance(cfg, ImbalanceConfig):
-        cfg = parse(ImbalanceConfig, cfg, "data.imbalance")
+    cfg = cfg or ImbalanceConfig()
     targets = np.asarray(targets, dtype=np.int64)
     if cfg.kind == "none":
         indices, description = np.arange(len(targets)), "all images"

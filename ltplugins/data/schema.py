@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from ltplugins.core.errors import UserError
+from ltplugins.core.errors import UserError, unknown
 from ltplugins.core.ranges import AtLeast, Between
 from ltplugins.core.schema import parse
+from ltplugins.data.imbalance import ImbalanceConfig
+
+SAMPLERS = ("class_aware", "id_plus_ood", "paired", "shuffle", "two_branch")
 
 Fraction = Annotated[float, Between(0, 1, also=-1)]  # of a source; -1: everything
 
@@ -25,6 +28,40 @@ class DaliConfig:
 
     device: Literal["gpu", "cpu"] = "gpu"
     encode_indexes_into_labels: bool = False
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """The ``data.sampler`` block; a bare name, ``sampler: shuffle``, is a block of that name.
+
+    Attributes:
+        name: one of ``SAMPLERS``.
+        gamma: of ``class_aware`` and ``two_branch``: 0 = classes alike, 1 = reversed frequency.
+    """
+
+    name: str
+    gamma: Annotated[float, AtLeast(0)] = 0.0
+
+    @classmethod
+    def from_scalar(cls, value: str) -> "SamplerConfig":
+        """The block that a bare name stands for."""
+        return cls(name=value)
+
+
+@dataclass(frozen=True)
+class OODConfig:
+    """The ``data.ood`` block: any source, named as the training source is; labels do not count.
+
+    Attributes:
+        dataset, format, train_path, root: as in the ``data`` block.
+        fraction: share of the source to take, -1 = everything.
+    """
+
+    dataset: str
+    train_path: str | None = None
+    format: Literal["image_folder", "file_list", "arrays"] = "image_folder"
+    root: str | None = None
+    fraction: Fraction = -1.0
 
 
 @dataclass(frozen=True)
@@ -49,27 +86,29 @@ class DataConfig:
     num_samples: Annotated[int, AtLeast(1)] | None = None
     root: str | None = None
     probe_path: str | None = None
-    imbalance: dict[str, Any] | None = None
+    imbalance: ImbalanceConfig | None = None
     engine: Literal["workers", "batched", "dali"] = "workers"
-    sampler: str | dict[str, Any] = "shuffle"
-    ood: dict[str, Any] | None = None
+    sampler: SamplerConfig = SamplerConfig("shuffle")
+    ood: OODConfig | None = None
     on_corrupt: Literal["fail", "skip"] = "fail"
 
 
-def parse_data_config(section: Mapping[str, Any] | DataConfig) -> DataConfig:
-    """Check the ``data`` block.
+def parse_data_config(section: Mapping[str, Any]) -> DataConfig:
+    """Turn the ``data`` block of a config into its type, once, at the border.
 
     solo-learn's ``format: dali`` is an image folder that the engine ``dali`` reads, and comes back
     as these two.
 
     Raises:
-        UserError: an unknown key, a wrong type, a value outside its range, ``format: dali`` with
-            another engine.
+        UserError: an unknown key, a wrong type, a value outside its range, an unknown sampler,
+            ``format: dali`` with another engine.
     """
-    cfg = section if isinstance(section, DataConfig) else parse(DataConfig, section, "data")
+    cfg = parse(DataConfig, section, "data")
+    if cfg.sampler.name not in SAMPLERS:
+        raise unknown("sampler", cfg.sampler.name, SAMPLERS)
     if cfg.format != "dali":
         return cfg
-    engine = None if isinstance(section, DataConfig) else section.get("engine")
+    engine = section.get("engine")
     if engine not in (None, "dali"):
         raise UserError(
             f"data.format: dali asks for the engine dali, and data.engine is {engine}. "

@@ -4,14 +4,15 @@
 import logging
 
 import torch
-from omegaconf import OmegaConf
 from torch.utils.data import DataLoader
 
+from ltplugins.config.data import augmentation_blocks, data_config
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.plain import EvalDataset, eval_transform
-from ltplugins.data.augment.schema import parse_augmentations
+from ltplugins.data.augment.schema import normalisation
 from ltplugins.data.sources.base import Source, content_hash
 from ltplugins.data.sources.build import build_source
+from ltplugins.data.sources.named import Part
 from ltplugins.eval.features import cached_features, extract_features, feature_key
 from ltplugins.eval.protocol import Features
 from ltplugins.runs.checkpoint import TrainedRun
@@ -25,27 +26,25 @@ class FeatureExtractor:
 
     def __init__(self, run: TrainedRun, device: str, batch_size: int) -> None:
         self.run, self.device, self.batch_size = run, device, batch_size
-        self.train = build_source(run.cfg.data, "train")
+        self.data, self.block = data_config(run.cfg), augmentation_blocks(run.cfg)[0]
+        self.train = build_source(self.data, "train")
         model = load_trained(run, self.train.record)
         self.backbone = model.backbone
         # Where the method has one: a supervised method is judged by what it itself says, too.
         self.classifier = model.class_logits if getattr(model, "own_classifier", False) else None
         self.keys: dict[str, str] = {}
 
-    def __call__(self, part: str, source: Source | None = None) -> Features:
-        """Extract (or read) the features of part "probe", "test" or "train"."""
-        source = source or build_source(self.run.cfg.data, part)  # type: ignore[arg-type]
-        augmentations = OmegaConf.to_container(self.run.cfg.augmentations, resolve=True)
-        block = parse_augmentations(augmentations)[0]  # type: ignore[arg-type]
-        shape = (block.crop_size, block.mean or source.record.mean, block.std or source.record.std)
-        data = f"{self.run.cfg.data.dataset}/{part} {content_hash(source)}"
+    def __call__(self, part: Part, source: Source | None = None) -> Features:
+        """Extract (or read) the features of a part, or of ``source`` in its place."""
+        source = source or build_source(self.data, part)
+        shape = (self.block.crop_size, *normalisation(self.block, source.record))
+        data = f"{self.data.dataset}/{part} {content_hash(source)}"
         key = feature_key(self.backbone, data, f"eval_transform{shape}")
         self.keys[part] = key
 
         def compute() -> tuple[torch.Tensor, torch.Tensor]:
             dataset = EvalDataset(source, eval_transform(source.record, *shape))
-            workers = self.run.cfg.data.num_workers
-            loader = DataLoader(dataset, self.batch_size, num_workers=workers)
+            loader = DataLoader(dataset, self.batch_size, num_workers=self.data.num_workers)
             log.info("%s: features of %d %s images", self.run.cfg.method, len(source), part)
             return extract_features(self.backbone, loader, self.device)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The evaluation protocols of a run: cached features in, the content of ``results.json`` out.
+"""The evaluation protocols of a run: cached features in, scores out.
 
 A protocol's name says what its number is: ``knn_k20_T0.07``, ``linear_100shot``, ``linear_full``;
 ``_trainset`` is appended where the long-tailed training images stand in for the balanced probe set.
@@ -18,6 +18,7 @@ from torch import Tensor
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast, Between, Length, Seed
 from ltplugins.eval.linear import C_GRID, Engine, ProbeResult, linear_probe
+from ltplugins.eval.results import GroupMembers, ProtocolResult, Scores, Sizes, Stat
 from ltplugins.metrics.groups import (
     RULES,
     GroupAccuracy,
@@ -28,7 +29,6 @@ from ltplugins.metrics.groups import (
 )
 from ltplugins.metrics.knn import knn_predict
 
-RESULTS_VERSION = 1
 Bank = Literal["probe", "train"]
 GroupRule = Literal["threshold", "tercile"]
 COMMON = ("overall", "balanced", "class_std")
@@ -93,11 +93,10 @@ def evaluate_features(
     class_counts: Sequence[int],
     cfg: EvalConfig,
     classifier: Callable[[Tensor], Tensor] | None = None,
-) -> dict[str, Any]:
+) -> Scores:
     """Run every protocol of ``cfg`` and score it overall, per class and per shot group.
 
-    Accuracies are fractions from 0 to 1; "n/a" is None. Means are over probe seeds, ``std`` is the
-    sample standard deviation (n - 1), None for n = 1.
+    Means are over probe seeds.
 
     Args:
         train_bank: the long-tailed training images; needed only by ``bank``/``fit_on: train``.
@@ -106,10 +105,6 @@ def evaluate_features(
         class_counts: Int[C], training images per class, which define the groups.
         cfg: what to run.
         classifier: the run's own, Float[N D] -> Float[N C]; None = it has none.
-
-    Returns:
-        A JSON-ready dict: ``protocols`` (name -> description, settings, seeds, the numbers),
-        ``groups`` (rule -> class ids), ``class_counts``, ``sizes``, ``notes`` (why n/a).
 
     Raises:
         UserError: a set that a protocol needs is missing; everything the protocols refuse.
@@ -121,32 +116,32 @@ def evaluate_features(
     groups = {rule: shot_groups(counts, rule) for rule in cfg.groups}
     tested = class_hits(test.targets, test.targets, len(counts))[:, 1].tolist()
     sets = {"probe": probe, "train": train_bank}
-    protocols: dict[str, Any] = {}
+    protocols: dict[str, ProtocolResult] = {}
     if cfg.classifier and classifier is not None:
         name, entry, preds = _run_classifier(classifier, test, counts)
-        protocols[name] = entry | _score([preds], test.targets, groups)
+        protocols[name] = ProtocolResult(**entry, **_score([preds], test.targets, groups))
     if cfg.knn is not None:
         name, entry, preds = _run_knn(cfg.knn, _need(sets, cfg.knn.bank), test, len(counts))
-        protocols[name] = entry | _score([preds], test.targets, groups)
+        protocols[name] = ProtocolResult(**entry, **_score([preds], test.targets, groups))
     if cfg.linear is not None:
         if not cfg.seeds:
             raise UserError("eval.seeds is empty: the linear probes need at least one seed.")
         bank = _need(sets, cfg.linear.fit_on)
         for shots in cfg.linear.shots:
             name, entry, probes = _run_linear(cfg.linear, shots, cfg.seeds, bank, test, len(counts))
-            protocols[name] = entry | _score([p.preds for p in probes], test.targets, groups)
-    return {
-        "version": RESULTS_VERSION,
-        "protocols": protocols,
-        "groups": {rule: {"rule": RULES[rule], **groups[rule]} for rule in groups},
-        "class_counts": counts,
-        "sizes": {
-            "train": sum(counts),
-            "probe": len(probe.targets) if probe is not None else 0,
-            "test": len(test.targets),
-        },
-        "notes": [line for rule in groups for line in explain_missing(groups[rule], tested, rule)],
-    }
+            scores = _score([p.preds for p in probes], test.targets, groups)
+            protocols[name] = ProtocolResult(**entry, **scores)
+    return Scores(
+        protocols=protocols,
+        groups={rule: GroupMembers(RULES[rule], **groups[rule]) for rule in groups},
+        class_counts=counts,
+        sizes=Sizes(
+            train=sum(counts),
+            probe=len(probe.targets) if probe is not None else 0,
+            test=len(test.targets),
+        ),
+        notes=[line for rule in groups for line in explain_missing(groups[rule], tested, rule)],
+    )
 
 
 def _need(sets: dict[str, Features | None], which: str) -> Features:
@@ -265,16 +260,16 @@ def _score(
     }
 
 
-def _stat(scores: Sequence[GroupAccuracy], key: str) -> dict[str, Any]:
+def _stat(scores: Sequence[GroupAccuracy], key: str) -> Stat:
     values = [getattr(score, key) for score in scores]
     return mean_std(values)
 
 
-def mean_std(values: Sequence[float | None]) -> dict[str, Any]:
-    """Return {"mean", "std" (sample, n - 1), "n"}; None where there is nothing to average."""
+def mean_std(values: Sequence[float | None]) -> Stat:
+    """Mean and spread of the values that are known; None where there is nothing to average."""
     known = [value for value in values if value is not None]
-    return {
-        "mean": statistics.fmean(known) if known else None,
-        "std": statistics.stdev(known) if len(known) > 1 else None,
-        "n": len(known),
-    }
+    return Stat(
+        mean=statistics.fmean(known) if known else None,
+        std=statistics.stdev(known) if len(known) > 1 else None,
+        n=len(known),
+    )

@@ -127,6 +127,20 @@ def class_hits(preds: Tensor, targets: Tensor, num_classes: int) -> Tensor:
     return torch.stack([hits, torch.bincount(targets, minlength=num_classes)], dim=1)
 
 
+def group_scores(matrix: Tensor, groups: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
+    """Top-1 accuracy over the test images of each group's classes, from 0 to 1.
+
+    Args:
+        matrix: Int[C 2], as :func:`class_hits` returns it.
+        groups: class ids by name.
+
+    Returns:
+        One number a group; None where its classes have no test image.
+    """
+    sums = {name: matrix[list(labels)].sum(dim=0).tolist() for name, labels in groups.items()}
+    return {name: hit / total if total else None for name, (hit, total) in sums.items()}
+
+
 def group_accuracy(
     preds: Tensor, targets: Tensor, groups: Mapping[str, Sequence[int]], num_classes: int
 ) -> GroupAccuracy:
@@ -147,17 +161,14 @@ def group_accuracy(
             f"the groups must hold each of the {num_classes} classes exactly once, "
             f"got {len(listed)} entries; build them with shot_groups(class_counts, protocol)."
         )
-    matrix = class_hits(preds, targets, num_classes).tolist()
-    per_class = [hit / total if total else None for hit, total in matrix]
-    scores: dict[str, float | None] = {}
-    for name in GROUPS:
-        hit = sum(matrix[label][0] for label in groups.get(name, ()))
-        total = sum(matrix[label][1] for label in groups.get(name, ()))
-        scores[name] = hit / total if total else None
+    matrix = class_hits(preds, targets, num_classes)
+    per_class = [hit / total if total else None for hit, total in matrix.tolist()]
+    hits, images = matrix.sum(dim=0).tolist()
+    scores = group_scores(matrix, {name: groups.get(name, ()) for name in GROUPS})
     known = [value for value in scores.values() if value is not None]
     classes = [value for value in per_class if value is not None]
     return GroupAccuracy(
-        overall=sum(row[0] for row in matrix) / sum(row[1] for row in matrix),
+        overall=hits / images,
         per_class=per_class,
         group_std=statistics.pstdev(known) if len(known) > 1 else None,
         class_std=statistics.pstdev(classes),

@@ -99,38 +99,6 @@ def knn_predict(
 
 
 @torch.no_grad()
-def knn_votes(
-    train_feats: Tensor,
-    train_targets: Tensor,
-    test_feats: Tensor,
-    *,
-    num_classes: int,
-    k: int = 20,
-    temperature: float = 0.07,
-    distance: Distance = "cosine",
-    max_bytes: int = MAX_BYTES,
-) -> Tensor:
-    """Return each class's share of the vote: Float[N C], rows sum to 1.
-
-    ``distance="euclidean"`` weighs by 1 / (distance + 1e-5) as solo-learn does; the temperature is
-    then unused. The other arguments and errors are those of :func:`knn_predict`.
-    """
-    parts = list(
-        iter_votes(
-            train_feats,
-            train_targets,
-            test_feats,
-            num_classes=num_classes,
-            k=k,
-            temperature=temperature,
-            distance=distance,
-            max_bytes=max_bytes,
-        )
-    )
-    return torch.cat(parts) if parts else test_feats.new_zeros((0, num_classes)).float()
-
-
-@torch.no_grad()
 def iter_votes(
     train_feats: Tensor,
     train_targets: Tensor,
@@ -142,7 +110,11 @@ def iter_votes(
     distance: Distance = "cosine",
     max_bytes: int = MAX_BYTES,
 ) -> Iterator[Tensor]:
-    """Yield :func:`knn_votes` in blocks of consecutive test images, Float[rows C]."""
+    """Yield each class's share of the vote in blocks of test images: Float[n C], rows sum to 1.
+
+    ``distance="euclidean"`` weighs by 1 / (distance + 1e-5) as solo-learn does; the temperature is
+    then unused. The other arguments and errors are those of :func:`knn_predict`.
+    """
     _check(train_feats, train_targets, test_feats, num_classes, k, temperature, distance)
     num_bank, dim = train_feats.shape
     rows, columns, chunk = plan_tiles(len(test_feats), num_bank, dim, num_classes, k, max_bytes)

@@ -81,10 +81,10 @@ def draw_rank(sections: Sequence[Section], rows: dict[str, list[RunResult]], rul
 
 def ranked_accuracy(run: RunResult, protocol: str) -> np.ndarray:
     """Return Float[C], per-class accuracy with the largest training class first; NaN = n/a."""
-    entry = run.results["protocols"].get(protocol)
+    entry = run.results.protocols.get(protocol)
     if entry is None:
         return np.full(len(run.class_counts), np.nan)
-    values = [np.nan if v is None else v for v in entry["per_class"]]
+    values = [np.nan if v is None else v for v in entry.per_class]
     return np.array(values, dtype=float)[rank_classes(run.class_counts)]
 
 
@@ -128,7 +128,7 @@ def _group_borders(axis: Axes, run: RunResult, rule: str) -> None:
     """Mark where many ends and medium, few begin."""
     start = 0
     for name in GROUPS:
-        size = len(run.results["groups"][rule][name])
+        size = len(run.results.groups[rule].of(name))
         if not size:
             continue
         if start:
@@ -143,12 +143,12 @@ def draw_counts(run: RunResult, rule: str) -> Figure:
     """Bars of the training images per class, largest first, in the colours of the shot groups."""
     figure, [axis] = panels(1, 1, 2.2)
     order = rank_classes(run.class_counts)
-    group_of = {c: name for name in GROUPS for c in run.results["groups"][rule][name]}
+    group_of = {c: name for name in GROUPS for c in run.results.groups[rule].of(name)}
     counts = [run.class_counts[c] for c in order]
     ranks = np.arange(1, len(order) + 1)
     axis.bar(ranks, counts, 0.82, color=[SHOTS[group_of[c]] for c in order])
     for name in GROUPS:
-        size = len(run.results["groups"][rule][name])
+        size = len(run.results.groups[rule].of(name))
         axis.bar(1, 0, color=SHOTS[name], label=f"{name} ({size} classes)")
     if len(order) <= NAMED_CLASSES:
         names = run.class_names or [str(c) for c in range(len(order))]

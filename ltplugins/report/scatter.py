@@ -38,7 +38,7 @@ def draw_scatter(runs: Sequence[RunResult], rule: str) -> Figure | None:
 
 
 def _any_tail(runs: Sequence[RunResult], rule: str) -> bool:
-    return any(run.results["groups"][rule]["few"] for run in runs)
+    return any(run.results.groups[rule].few for run in runs)
 
 
 def _handle(shape: str, colour: str, label: str) -> Line2D:
@@ -48,11 +48,11 @@ def _handle(shape: str, colour: str, label: str) -> Line2D:
 def _scatter(axis: Axes, run: RunResult, rule: str) -> None:
     points = np.asarray(run.embedding, dtype=float)
     targets = np.asarray(run.embedding_targets)
-    groups = run.results["groups"][rule]
+    groups = run.results.groups[rule]
     named = len(run.class_counts) <= len(CLASSES)
     size = float(np.clip(8000 / len(points), 5, 14))  # square points, for the many-shot classes
     for group in GROUPS:  # few last: on top
-        for label in groups[group]:
+        for label in groups.of(group):
             chosen = points[targets == label]
             colour = CLASSES[label] if named else SHOTS[group]
             style: dict[str, Any]
@@ -62,7 +62,7 @@ def _scatter(axis: Axes, run: RunResult, rule: str) -> None:
                 style = {"marker": "o", "s": size, "linewidths": 0, "alpha": 0.55}
             axis.scatter(*chosen.T, color=colour, rasterized=True, **style)
     if named:
-        _name_classes(axis, run, points, targets, set(groups["few"]))
+        _name_classes(axis, run, points, targets, set(groups.few))
     axis.set_title(run.name)
     axis.set_axis_off()
     axis.margins(0.06)

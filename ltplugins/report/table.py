@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ltplugins.core.errors import UserError
 from ltplugins.eval.protocol import mean_std
+from ltplugins.eval.results import Scores, Stat
 
 METRICS = ("overall", "many", "medium", "few", "group_std")
 LABELS = {
@@ -42,7 +43,7 @@ class RunResult:
     """
 
     name: str
-    results: dict[str, Any]
+    results: Scores
     group_key: str | None = None
     pair_key: str | None = None
     curves: dict[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
@@ -61,7 +62,7 @@ class RunResult:
     @property
     def class_counts(self) -> list[int]:
         """Training images per class."""
-        return self.results["class_counts"]
+        return self.results.class_counts
 
 
 @dataclass
@@ -131,10 +132,10 @@ def common_rule(runs: Sequence[RunResult]) -> str:
     Raises:
         UserError: there is none; two definitions of "few" do not go into one table.
     """
-    for rule in runs[0].results["groups"]:
-        if all(rule in run.results["groups"] for run in runs):
+    for rule in runs[0].results.groups:
+        if all(rule in run.results.groups for run in runs):
             return rule
-    listed = "; ".join(f"{run.name}: {', '.join(run.results['groups'])}" for run in runs)
+    listed = "; ".join(f"{run.name}: {', '.join(run.results.groups)}" for run in runs)
     raise UserError(
         f"the runs have no group rule in common ({listed}); evaluate them again with the same "
         "eval.groups."
@@ -145,31 +146,31 @@ def summarise(runs: Sequence[RunResult]) -> list[Section]:
     """Build one section per protocol; a row without that protocol shows n/a."""
     rows = group_runs(runs)
     rule = common_rule(runs)
-    names = list(dict.fromkeys(name for run in runs for name in run.results["protocols"]))
+    names = list(dict.fromkeys(name for run in runs for name in run.results.protocols))
     sections = []
     for name in names:
-        entries = [run.results["protocols"].get(name) for run in runs]
-        description = next(entry["description"] for entry in entries if entry)
+        entries = [run.results.protocols.get(name) for run in runs]
+        description = next(entry.description for entry in entries if entry)
         table = [_row(label, members, name, rule) for label, members in rows.items()]
         mark_best(table)
         sections.append(Section(name, description, rule, table, _differences(rows, name, rule)))
     return sections
 
 
-def value(run: RunResult, protocol: str, metric: str, rule: str) -> dict[str, Any]:
-    """Return {"mean", "std", "n"} of one run, over its probe seeds."""
-    entry = run.results["protocols"].get(protocol)
+def value(run: RunResult, protocol: str, metric: str, rule: str) -> Stat:
+    """A metric of one run, over its probe seeds."""
+    entry = run.results.protocols.get(protocol)
     if entry is None:
         return mean_std([])
-    return entry[metric] if metric in entry else entry["groups"][rule][metric]
+    return entry.overall if metric == "overall" else entry.groups[rule][metric]
 
 
 def _row(label: str, members: Sequence[RunResult], protocol: str, rule: str) -> Row:
     cells = {}
     for metric in METRICS:
         values = [value(run, protocol, metric, rule) for run in members]
-        stat = values[0] if len(values) == 1 else mean_std([v["mean"] for v in values])
-        cells[metric] = Cell(stat["mean"], stat["std"])
+        stat = values[0] if len(values) == 1 else mean_std([v.mean for v in values])
+        cells[metric] = Cell(stat.mean, stat.std)
     return Row(label, len(members), cells)
 
 
@@ -195,7 +196,7 @@ def mark_best(rows: Sequence[Row]) -> None:
 def _differences(rows: dict[str, list[RunResult]], protocol: str, rule: str) -> list[Row]:
     """Differences to the first row that has the protocol, over two or more pairs of runs."""
     base, *others = [
-        name for name, runs in rows.items() if any(protocol in r.results["protocols"] for r in runs)
+        name for name, runs in rows.items() if any(protocol in r.results.protocols for r in runs)
     ]
     partners = {run.pair_key: run for run in rows[base] if run.pair_key is not None}
     table = []
@@ -207,11 +208,11 @@ def _differences(rows: dict[str, list[RunResult]], protocol: str, rule: str) -> 
         for metric in METRICS:
             deltas = []
             for run, partner in pairs:
-                ours = value(run, protocol, metric, rule)["mean"]
-                theirs = value(partner, protocol, metric, rule)["mean"]
+                ours = value(run, protocol, metric, rule).mean
+                theirs = value(partner, protocol, metric, rule).mean
                 deltas.append(None if ours is None or theirs is None else ours - theirs)
             stat = mean_std(deltas)
-            cells[metric] = Cell(stat["mean"], stat["std"])
+            cells[metric] = Cell(stat.mean, stat.std)
         table.append(Row(f"{label} \N{MINUS SIGN} {base}", len(pairs), cells))
     return table
 

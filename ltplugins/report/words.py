@@ -70,12 +70,12 @@ def scatter_caption(runs: Sequence[RunResult]) -> str:
 def lead(runs: Sequence[RunResult], sections: Sequence[Section]) -> str:
     """Say in one sentence what is compared."""
     num_rows = len(sections[0].rows)
-    sizes = runs[0].results["sizes"]
+    sizes = runs[0].results.sizes
     plural = "s" if len(runs) > 1 else ""
     what = f"{len(runs)} run{plural}" + (f" in {num_rows} rows" if num_rows < len(runs) else "")
     return (
-        f"{what}, {len(runs[0].class_counts)} classes, {sizes['train']:,} training images, "
-        f"scored on {sizes['test']:,} test images."
+        f"{what}, {len(runs[0].class_counts)} classes, {sizes.train:,} training images, "
+        f"scored on {sizes.test:,} test images."
     )
 
 
@@ -98,7 +98,7 @@ def small_print(runs: Sequence[RunResult], sections: Sequence[Section]) -> list[
     """Return (name, text) pairs that say what the numbers are; what differs is listed by run."""
     rule = sections[0].rule
     rows = [(section.protocol, section.description) for section in sections]
-    seeds = {name: e["seeds"] for name, e in runs[0].results["protocols"].items() if e["seeds"]}
+    seeds = {name: e.seeds for name, e in runs[0].results.protocols.items() if e.seeds}
     shared = {tuple(value) for value in seeds.values()}
     if len(shared) == 1:
         rows.append(("probe seeds", ", ".join(map(str, shared.pop()))))
@@ -119,4 +119,4 @@ def small_print(runs: Sequence[RunResult], sections: Sequence[Section]) -> list[
 
 def notes(runs: Sequence[RunResult]) -> list[str]:
     """Return the runs' own remarks (why a group is n/a), each once."""
-    return list(dict.fromkeys(note for run in runs for note in run.results.get("notes", [])))
+    return list(dict.fromkeys(note for run in runs for note in run.results.notes))

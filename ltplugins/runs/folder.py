@@ -6,38 +6,20 @@ metrics.csv   every logged metric          checkpoints/ last.ckpt (and epoch=N.c
 results.json  the evaluation               .lock        held while a process writes here
 """
 
+import dataclasses
 import fcntl
-import importlib.metadata
 import json
-import os
-import platform
-import subprocess
-import sys
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins import __version__
 from ltplugins.config.identity import differences, identity_hash
 from ltplugins.core.errors import UserError
-from ltplugins.core.files import write_json, write_text
+from ltplugins.core.files import write_text
 from ltplugins.runs.checkpoint import LAST_CHECKPOINT, RUN_FILE, require_run
-
-_PACKAGES = (
-    "torch",
-    "torchvision",
-    "lightning",
-    "timm",
-    "hydra-core",
-    "einops",
-    "torchmetrics",
-    "numpy",
-    "scikit-learn",
-    "pillow",
-    "safetensors",
-)
+from ltplugins.runs.facts import Origin, RunFacts
 
 
 class RunFolder:
@@ -79,9 +61,13 @@ class RunFolder:
         require_run(run.path)
         return run
 
-    def read(self) -> dict[str, Any]:
-        """The contents of run.json."""
-        return json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
+    def read(self) -> RunFacts:
+        """The contents of run.json.
+
+        Raises:
+            UserError: it is absent, damaged, or of a newer form.
+        """
+        return RunFacts.read(self.path / RUN_FILE)
 
     def config(self) -> DictConfig:
         """The resolved config."""
@@ -89,7 +75,7 @@ class RunFolder:
         assert isinstance(cfg, DictConfig)
         return cfg
 
-    def open(self, cfg: DictConfig, identity: dict[str, Any], facts: dict[str, Any]) -> bool:
+    def open(self, cfg: DictConfig, identity: Mapping[str, Any], origin: Origin) -> bool:
         """Claim the folder for this config; write config.yaml and run.json if it is new.
 
         Returns:
@@ -98,7 +84,7 @@ class RunFolder:
         Args:
             cfg: the resolved config.
             identity: what the numbers depend on; must equal that of a run that is there already.
-            facts: host, split, world size: stored in run.json.
+            origin: method, host and split, stored in run.json.
 
         Raises:
             UserError: the folder holds another config's run (with the keys that differ), files
@@ -120,10 +106,10 @@ class RunFolder:
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(cfg))
         self.checkpoints.mkdir(exist_ok=True)
         # Last, so that a folder with run.json has everything else.
-        write_json(self.path / RUN_FILE, {**_provenance(identity), **facts})
+        RunFacts.begin(origin, identity).write(self.path / RUN_FILE)
         return False
 
-    def look(self, identity: dict[str, Any]) -> bool:
+    def look(self, identity: Mapping[str, Any]) -> bool:
         """What every rank can decide by itself, without the lock: is this run finished?
 
         Raises:
@@ -132,11 +118,11 @@ class RunFolder:
         if not (self.path / RUN_FILE).exists():
             return False
         self._refuse_other(identity)
-        return "finished" in self.read()
+        return self.read().finished is not None
 
     def update(self, **facts: Any) -> None:
         """Add facts to run.json (the time of completion, images per second)."""
-        write_json(self.path / RUN_FILE, {**self.read(), **facts})
+        dataclasses.replace(self.read(), **facts).write(self.path / RUN_FILE)
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -144,11 +130,11 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
-    def _refuse_other(self, identity: dict[str, Any]) -> None:
+    def _refuse_other(self, identity: Mapping[str, Any]) -> None:
         there = self.read()
-        if there["identity_hash"] == identity_hash(identity):
+        if there.identity_hash == identity_hash(identity):
             return
-        rows = differences(there["identity"], json.loads(json.dumps(identity, default=str)))
+        rows = differences(there.identity, json.loads(json.dumps(identity, default=str)))
         shown = "; ".join(rows[:5]) + (f"; and {len(rows) - 5} more" if len(rows) > 5 else "")
         raise UserError(
             f"{self.path} holds another config's run ({shown}). Set output_dir (or name) to a new "
@@ -165,29 +151,3 @@ class RunFolder:
             raise UserError(
                 f"another process is writing to {self.path}. Wait for it, or set output_dir."
             ) from None
-
-
-def _provenance(identity: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "identity_hash": identity_hash(identity),
-        "identity": identity,
-        "command": sys.argv,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "ltplugins": __version__,
-        "git": _git_commit(),
-        "python": platform.python_version(),
-        "machine": {"system": platform.platform(), "cpus": os.cpu_count()},
-        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
-    }
-
-
-def _git_commit() -> str | None:
-    """Commit of the package's own checkout, with "+dirty"; None when installed from a wheel."""
-    here = Path(__file__).resolve().parent
-    if not (here.parents[1] / ".git").exists():
-        return None
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -9,36 +9,35 @@ its split and its whole method, so that everything that takes a run takes it; it
 import dataclasses
 import logging
 import sys
-import time
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.data import data_config, training_set
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
 from ltplugins.data.datamodule import LTDataModule
 from ltplugins.data.sources.base import content_hash
 from ltplugins.data.sources.build import has_test_part
+from ltplugins.data.training_set import TrainingSet
 from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
 from ltplugins.eval.features import state_hash
 from ltplugins.host import prepare
 from ltplugins.metrics.groups import group_accuracy, shot_groups
 from ltplugins.runs.checkpoint import TrainedRun, open_run
+from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
 from ltplugins.runs.folder import RunFolder
-from ltplugins.runs.metrics import MetricsLogger
 from ltplugins.runs.model import load_trained
-from ltplugins.stages.evaluate import quote_run
+from ltplugins.stages.blocks import typed_keys
+from ltplugins.stages.command import quote_run
 from ltplugins.stages.launch import launch
-from ltplugins.stages.pretrain import build_trainer, checkpoint_to_resume, describe_split
 from ltplugins.training.balancer import BalanceConfig, ClassifierBalancer
-from ltplugins.training.checkpoint import RunCheckpoint
-from ltplugins.training.progress import RunProgress
+from ltplugins.training.fit import Job, Training
 
 log = logging.getLogger(__name__)
 
@@ -66,42 +65,25 @@ def balance(cfg: DictConfig) -> Path:
     if out.resolve() == first.path.resolve():
         raise UserError(f"output_dir is the run itself ({out}), which is never written to.")
     pl.seed_everything(options.seed, workers=False, verbose=False)
-    training = _training_config(first.cfg, options)
-    data = LTDataModule(training)
+    cfg_here = _training_config(first.cfg, options)
+    data = training_set(cfg_here)
     check_split(first, data.split.hash)
-    data.val_source = None  # the classifier is scored once, at the end
-    run = RunFolder(out)
-    progress = RunProgress("balance", options.batch_size)
-    logger = MetricsLogger(run.metrics)
-    trainer = build_trainer(training, progress, logger)
+    training = Training(cfg_here, out, "balance")
     method = load_trained(first, data.record)
-    facts = _facts(first, data, host.label, state_hash(first.state))
-    model = ClassifierBalancer(method, options, options.batch_size * trainer.world_size / 256)
-
-    stored = _stored_config(first.cfg, options, out)
-    what = _identity(options, facts, data, trainer.world_size)
-    is_first = getattr(rank_zero_only, "rank", 0) == 0
-    is_finished = run.open(stored, what, facts) if is_first else run.look(what)
-    if is_finished:
-        log.info("%s is complete: nothing to train.", out)
-        run.close()
-        return out
-    log.info("classifier of %s (%s), new run folder %s", options.run, first.cfg.method, out)
-    checkpoint = checkpoint_to_resume(training, run, logger)
-    meta = {**facts, "config": OmegaConf.to_container(stored, resolve=True), "identity": what}
-    trainer.callbacks.append(RunCheckpoint(run.checkpoints, meta, 1, False))  # type: ignore[attr-defined]
-    started = time.perf_counter()
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint)
-    if trainer.is_global_zero and not trainer.interrupted:
-        seconds = round(time.perf_counter() - started, 1)
-        run.update(
-            classifier=_compare(first, out, data.class_counts),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=seconds,
-            images_per_second=round(progress.images_per_second, 1),
-        )
-    run.close()
-    return out
+    scale = options.batch_size * training.world_size / 256
+    weights = state_hash(first.state)
+    job = Job(
+        model=ClassifierBalancer(method, options, scale),
+        data=LTDataModule(data, options.seed),  # no test images: it is scored once, at the end
+        config=_stored_config(first.cfg, options, out),
+        identity=_identity(options, weights, data, training.world_size),
+        origin=_origin(first, data, host.label, weights),
+        announce=lambda: log.info(
+            "classifier of %s (%s), new run folder %s", options.run, first.cfg.method, out
+        ),
+        conclude=lambda: {"classifier": _compare(first, out, data.class_counts)},
+    )
+    return training.fit(job)
 
 
 def classifier_scores(run: TrainedRun, class_counts: Any) -> dict[str, dict[str, Any]]:
@@ -130,7 +112,7 @@ def _open_first(path: str) -> TrainedRun:
 
     facts = RunFolder.existing(path).read()
     run = open_run(path)
-    if "finished" not in facts:
+    if facts.finished is None:
         raise UserError(
             f"{path} is not finished: it has {run.epoch} epochs. Give its config to ltplugins "
             f"pretrain again, which continues it, then balance."
@@ -155,6 +137,7 @@ def _training_config(first: DictConfig, options: BalanceConfig) -> DictConfig:
     cfg.update(max_epochs=options.epochs, seed=options.seed, limit_val_batches=0)
     cfg.update(accumulate_grad_batches=1, resume_from_checkpoint=None, name=f"{cfg.name}-balanced")
     cfg.auto_resume = {"enabled": True}
+    cfg.checkpoint.update(frequency=1, keep_prev=False)
     if options.accelerator is not None:
         cfg.accelerator = options.accelerator
     if options.devices is not None:
@@ -170,24 +153,24 @@ def _stored_config(first: DictConfig, options: BalanceConfig, out: Path) -> Dict
     return cfg
 
 
-def _facts(first: TrainedRun, data: LTDataModule, host: str, weights: str) -> dict[str, Any]:
-    return {
-        "host": host,
-        "split": describe_split(data),
-        "method": str(first.cfg.method),
-        "label": f"{first.meta.get('label', first.cfg.method)}+balance",
-        "stage_1": {"run": str(first.path), "epochs": first.epoch, "weights": weights},
-    }
+def _origin(first: TrainedRun, data: TrainingSet, host: str, weights: str) -> Origin:
+    return Origin(
+        method=str(first.cfg.method),
+        host=host,
+        split=SplitFacts.of(data.split, data.class_names),
+        label=f"{first.meta.get('label', first.cfg.method)}+balance",
+        stage_1=FirstStage(str(first.path), first.epoch, weights),
+    )
 
 
 def _identity(
-    options: BalanceConfig, facts: dict[str, Any], data: LTDataModule, world_size: int
+    options: BalanceConfig, weights: str, data: TrainingSet, world_size: int
 ) -> dict[str, Any]:
     chosen = dataclasses.asdict(options)
     return {
         "stage": "balance",
         "balance": {k: v for k, v in chosen.items() if k not in _NOT_IDENTITY},
-        "stage_1_weights": facts["stage_1"]["weights"],
+        "stage_1_weights": weights,
         "split_hash": data.split.hash,
         "data_hash": content_hash(data.source),
         "world_size": world_size,
@@ -196,7 +179,7 @@ def _identity(
 
 def _compare(first: TrainedRun, out: Path, class_counts: Any) -> dict[str, Any] | None:
     """The classifier before and after, shown and returned by rule; None without test images."""
-    if not has_test_part(first.cfg.data):
+    if not has_test_part(data_config(first.cfg)):
         log.info("no test images (data.val_path): the classifier is not scored.")
         return None
     # Its features are cached in the new folder: the first one is only read.
@@ -213,7 +196,7 @@ def _compare(first: TrainedRun, out: Path, class_counts: Any) -> dict[str, Any] 
     return scores
 
 
-def main(command: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``scripts/balance.py`` and ``ltplugins balance``; see :func:`launch`."""
-    sys.argv[1:] = [quote_run(argument) for argument in sys.argv[1:]]
-    launch(balance, "balance", command)
+    words = [quote_run(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    launch(balance, "balance", lambda _: typed_keys(BalanceConfig), words)

@@ -5,6 +5,12 @@
 in one go, before a path is looked up.
 """
 
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from ltplugins.config.resolve import SECTIONS
+from ltplugins.data.augment.schema import AugmentationBlock
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.methods.registry import option_classes, split_name
 
@@ -25,3 +31,15 @@ def config_blocks(method: str) -> dict[str, type]:
         if base in METHOD_KWARGS:
             blocks["method_kwargs"] = METHOD_KWARGS[base]
     return blocks
+
+
+def run_keys(method: str) -> Mapping[str, Any]:
+    """The types of all blocks of a run's config, for the composer; without a method, most."""
+    keys: dict[str, Any] = {**SECTIONS, "augmentations": list[AugmentationBlock]}
+    keys |= {"eval": EvalConfig, "method_kwargs": dict}
+    return {**keys, **config_blocks(method)} if method else keys
+
+
+def typed_keys(cls: type) -> Mapping[str, Any]:
+    """The types of a config that is one dataclass, for the composer."""
+    return typing.get_type_hints(cls, include_extras=True)

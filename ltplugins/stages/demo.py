@@ -4,11 +4,10 @@
 import time
 from pathlib import Path
 
-from hydra import compose, initialize_config_module
-from omegaconf import DictConfig
 from rich.console import Console
 
 from ltplugins.core.console import make_console
+from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
@@ -48,12 +47,6 @@ def demo(
     minutes = (time.perf_counter() - started) / 60
     _farewell(console, Path(out), page, minutes)
     return page
-
-
-def compose_packaged(name: str, overrides: list[str]) -> DictConfig:
-    """Compose one of the configs in ``ltplugins.conf`` with ``key=value`` overrides."""
-    with initialize_config_module("ltplugins.conf", version_base="1.2"):
-        return compose(name, overrides)
 
 
 def _farewell(console: Console, out: Path, page: Path, minutes: float) -> None:

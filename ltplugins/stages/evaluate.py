@@ -4,24 +4,28 @@
 import dataclasses
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.data import data_config
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
-from ltplugins.core.files import write_json
 from ltplugins.core.ranges import AtLeast
 from ltplugins.core.schema import parse
 from ltplugins.data.imbalance import make_split
 from ltplugins.data.sources.build import has_test_part
 from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
 from ltplugins.eval.protocol import EvalConfig, evaluate_features
+from ltplugins.eval.results import Results, SplitName
 from ltplugins.host import prepare
 from ltplugins.report.table import RunResult, results_table
 from ltplugins.runs.checkpoint import open_run
+from ltplugins.runs.facts import now
+from ltplugins.stages.blocks import typed_keys
+from ltplugins.stages.command import quote_run
 from ltplugins.stages.launch import launch
 
 log = logging.getLogger(__name__)
@@ -37,7 +41,7 @@ class EvaluateKeys:
     batch_size: Annotated[int, AtLeast(1)] = 256
 
 
-def evaluate(cfg: DictConfig) -> dict[str, Any]:
+def evaluate(cfg: DictConfig) -> Results:
     """Evaluate ``cfg.run`` and write ``results.json`` beside it; return what was written.
 
     Keys: see :class:`EvaluateKeys`.
@@ -52,12 +56,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     asked = parse(EvaluateKeys, OmegaConf.to_container(cfg, resolve=True), "")  # type: ignore[arg-type]
     options = asked.eval
     run = open_run(asked.run)
-    if not has_test_part(run.cfg.data):
+    data = data_config(run.cfg)
+    if not has_test_part(data):
         raise UserError("the run's config names no test images. Set data.val_path in config.yaml.")
     extract = FeatureExtractor(run, find_device(asked.device), asked.batch_size)
-    split = make_split(
-        extract.train.targets, extract.train.num_classes, run.cfg.data.get("imbalance")
-    )
+    split = make_split(extract.train.targets, extract.train.num_classes, data.imbalance)
     check_split(run, split.hash)
     use_train = "train" in {
         options.knn.bank if options.knn else None,
@@ -65,43 +68,34 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     }
     train = extract("train", extract.train.subset(split.indices)) if use_train else None
     probe, test = extract("probe"), extract("test")
-    results = evaluate_features(
+    scores = evaluate_features(
         train, probe, test, split.class_counts.tolist(), options, extract.classifier
     )
-    results.update(
+    results = Results(
+        **vars(scores),
         run=str(run.cfg.name),
         method=str(run.meta.get("label", run.cfg.method)),
         seed=int(run.cfg.seed),
         epoch=run.epoch,
         host=run.meta.get("host"),
         dataset=str(run.cfg.data.dataset),
-        split={"hash": split.hash, "description": split.description},
+        split=SplitName(split.hash, split.description),
         class_names=[str(n) for n in extract.train.class_names],
         features=extract.keys,
         options=dataclasses.asdict(options),
-        evaluated=datetime.now(UTC).isoformat(timespec="seconds"),
+        evaluated=now(),
     )
-    write_json(run.path / "results.json", results)
+    results.write(run.path / "results.json")
     return results
 
 
 def _show(cfg: DictConfig) -> None:
     results = evaluate(cfg)
-    name = f"{results['method']} ({results['run']})"
-    make_console().print(results_table([RunResult(name, results)]))
+    make_console().print(results_table([RunResult(f"{results.method} ({results.run})", results)]))
     make_console().print(f"written: {open_run(cfg.run).path / 'results.json'}", highlight=False)
 
 
-def quote_run(argument: str) -> str:
-    """Quote a path for Hydra, whose grammar stops at "=", "," and blanks."""
-    key, _, path = argument.partition("=")
-    if key != "run" or path[:1] in ("'", '"'):
-        return argument
-    escaped = path.replace("'", r"\'")
-    return f"run='{escaped}'"
-
-
-def main(command: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``scripts/evaluate.py`` and ``ltplugins evaluate``; see :func:`launch`."""
-    sys.argv[1:] = [quote_run(argument) for argument in sys.argv[1:]]
-    launch(_show, "evaluate", command)
+    words = [quote_run(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    launch(_show, "evaluate", lambda _: typed_keys(EvaluateKeys), words)

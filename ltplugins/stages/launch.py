@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""From the command line to a stage: Hydra composes, errors of the user's come out as one line."""
+"""From the command line to a stage: composed, and errors of the user's come out as one line."""
 
 import logging
 import sys
 import warnings
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hydra
@@ -14,6 +13,8 @@ from rich.logging import RichHandler
 
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
+from ltplugins.stages.command import PACKAGED, Command, absolute, read_command
+from ltplugins.stages.compose import Composer, Hints
 
 # A run has its own folder with config and metrics; Hydra must not make a second one.
 QUIET = (
@@ -25,9 +26,12 @@ QUIET = (
 
 
 def launch(
-    stage: Callable[[DictConfig], Any], config_name: str, command: list[str] | None = None
+    stage: Callable[[DictConfig], Any],
+    config_name: str,
+    hints: Hints,
+    arguments: Sequence[str],
 ) -> None:
-    """Run a stage as a Hydra main on ``sys.argv``.
+    """Run a stage on a command line of Hydra's form.
 
     ``--config-path`` is taken relative to the working folder, as a user of solo-learn's scripts
     expects; without it the configs are those of ``pkg://ltplugins.conf``.
@@ -35,30 +39,57 @@ def launch(
     Args:
         stage: takes the composed config.
         config_name: the config that is used when ``--config-name`` is not given.
-        command: the process's own command line, where ``sys.argv`` is not that.
+        hints: the types of its keys.
+        arguments: without the program's name.
     """
+    set_up_logging()
+    command = guarded(lambda: read_command(arguments, config_name))
+    composer = guarded(lambda: Composer(command.config_path, command.config_name, hints))
+    if command.flags or any(word.startswith("hydra") for word in command.words):
+        words = guarded(lambda: composer.mend(command.words)) if command.words else []
+        by_hydra(stage, config_name, _with_words(arguments, command, words))
+    else:
+        guarded(lambda: stage(composer.compose(command.words)))
+
+
+def by_hydra(stage: Callable[[DictConfig], Any], config_name: str, arguments: list[str]) -> None:
+    """Leave the command line to Hydra: its options (``--help``, ``--cfg``) and its own keys."""
     # Lightning starts the further processes of a DDP run with sys.argv: it must be the real one.
-    command = list(sys.argv if command is None else command)
-    sys.argv = [sys.argv[0], *_absolute_config_path(sys.argv[1:]), *_quiet(sys.argv[1:])]
+    real, sys.argv = sys.argv, [sys.argv[0], *arguments, *_quiet(arguments)]
 
     def task(cfg: DictConfig) -> None:
-        sys.argv = command
+        sys.argv = real
         set_up_logging()
         guarded(lambda: stage(cfg))
 
-    decorate = hydra.main(
-        version_base="1.2", config_path="pkg://ltplugins.conf", config_name=config_name
-    )
-    decorate(task)()
+    try:
+        hydra.main(version_base="1.2", config_path=PACKAGED, config_name=config_name)(task)()
+    finally:
+        sys.argv = real
+
+
+def _with_words(arguments: Sequence[str], command: Command, words: Sequence[str]) -> list[str]:
+    """The same command line with other overrides, and its folder as it is from here."""
+    other = dict(zip(command.words, words, strict=False))
+    result = []
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        if before in ("--config-path", "-cp"):
+            argument = absolute(argument)
+        elif argument.startswith("--config-path="):
+            argument = f"--config-path={absolute(argument.partition('=')[2])}"
+        result.append(other.get(argument, argument))
+    return result
 
 
 def guarded(work: Callable[[], Any]) -> Any:
-    """Run ``work``; a UserError ends the process with its text and exit code 2."""
+    """Run ``work``; a UserError ends the process with its text, one line, and exit code 2."""
     try:
         return work()
     except UserError as error:
         make_console(stderr=True).print(
-            f"[bold red]error:[/] {_escape(str(error))}", highlight=False
+            f"[bold red]error:[/] {_escape(' '.join(str(error).split()))}",
+            highlight=False,
+            soft_wrap=True,
         )
         raise SystemExit(2) from None
 
@@ -98,20 +129,6 @@ def _escape(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def _quiet(arguments: list[str]) -> list[str]:
+def _quiet(arguments: Sequence[str]) -> list[str]:
     given = {a.partition("=")[0] for a in arguments}
     return [q for q in QUIET if q.partition("=")[0] not in given]
-
-
-def _absolute_config_path(arguments: list[str]) -> list[str]:
-    result = list(arguments)
-    for i, argument in enumerate(arguments):
-        if argument in ("--config-path", "-cp") and i + 1 < len(arguments):
-            result[i + 1] = _absolute(arguments[i + 1])
-        elif argument.startswith("--config-path="):
-            result[i] = f"--config-path={_absolute(argument.partition('=')[2])}"
-    return result
-
-
-def _absolute(path: str) -> str:
-    return path if path.startswith("pkg://") else str(Path(path).resolve())

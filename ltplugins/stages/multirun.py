@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ from ltplugins.config.identity import differences, identity
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_text
+from ltplugins.eval.results import Results
 from ltplugins.runs.folder import RunFolder
+from ltplugins.stages.command import PACKAGED, quote
 from ltplugins.stages.launch import QUIET, guarded, set_up_logging
-from ltplugins.stages.sweep import Member, Sweep, plan, quote
+from ltplugins.stages.sweep import Member, Sweep, plan
 from ltplugins.training.faults.ranks import PARENT
 
 log = logging.getLogger(__name__)
@@ -38,7 +41,7 @@ CHILD = [sys.executable, "-m", "ltplugins.cli", "pretrain"]
 _OF_THE_DATA = ("split_hash", "data_hash", "ood_hash", "data.num_samples", "data.num_classes")
 
 
-def multirun(arguments: list[str], config_name: str) -> None:
+def multirun(arguments: Sequence[str], config_name: str) -> None:
     """Run a sweep from its command line and end the process with code 1 if a member failed.
 
     Raises:
@@ -73,9 +76,7 @@ def _launch(sweep: Sweep) -> None:
     command = sys.argv
     sys.argv = ["ltplugins", "--multirun", f"member={numbers}", *words, *sweep.launcher]
     try:
-        hydra.main(version_base="1.2", config_path="pkg://ltplugins.conf", config_name="multirun")(
-            task
-        )()
+        hydra.main(version_base="1.2", config_path=PACKAGED, config_name="multirun")(task)()
     finally:
         sys.argv = command
     set_up_logging()
@@ -108,10 +109,10 @@ def is_finished(sweep: Sweep, member: Member) -> bool:
     if not (run.path / "run.json").exists() or run.last_checkpoint is None:
         return False
     facts = run.read()
-    there = facts["identity"]
+    there = facts.identity
     here = json.loads(json.dumps(identity(member.cfg, there["world_size"]), default=str))
     rows = differences(there, here)
-    return "finished" in facts and all(row.partition(":")[0] in _OF_THE_DATA for row in rows)
+    return facts.finished is not None and all(row.partition(":")[0] in _OF_THE_DATA for row in rows)
 
 
 def _train(sweep: Sweep, member: Member) -> None:
@@ -182,8 +183,7 @@ def _is_evaluated(run: RunFolder, options: dict[str, Any]) -> bool:
         return False
     if run.results.stat().st_mtime_ns < run.last_checkpoint.stat().st_mtime_ns:
         return False
-    results = json.loads(run.results.read_text(encoding="utf-8"))
-    return results.get("options") == json.loads(json.dumps(options))
+    return Results.read(run.results).options == options
 
 
 def summarise(sweep: Sweep) -> bool:
@@ -224,11 +224,11 @@ def _failure(sweep: Sweep, member: Member) -> Path:
     return sweep.folder / "logs" / f"{member.name}.failed"
 
 
-def main(config_name: str) -> None:
-    """Entry point: ``sys.argv`` holds ``--multirun``."""
+def main(arguments: Sequence[str], config_name: str) -> None:
+    """Entry point: the arguments hold ``--multirun``."""
     set_up_logging()
     try:
-        guarded(lambda: multirun(sys.argv[1:], config_name))
+        guarded(lambda: multirun(arguments, config_name))
     except KeyboardInterrupt:
         make_console(stderr=True).print("\ninterrupted; the same command continues the sweep.")
         raise SystemExit(130) from None

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Report of evaluated runs: gathers their results, curves and embeddings for ``eval.report``."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ from omegaconf import OmegaConf
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.eval.features import cached_features
+from ltplugins.eval.results import Results
 from ltplugins.report.embed import embed_2d, pick_points
 from ltplugins.report.pages.write import write_report
 from ltplugins.report.table import RunResult, group_runs, results_table
+from ltplugins.runs.facts import RunFacts
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_metrics
 
@@ -73,7 +74,7 @@ def _tell_apart(results: Sequence[RunResult]) -> None:
         same = [run for run in results if run.group_key == key]
         if len({run.pair_key for run in same}) == len(same):
             continue
-        names = [f"{key} ({run.results['run']})" for run in same]
+        names = [f"{key} ({_results(run).run})" for run in same]
         pairs = [(name, run.pair_key) for name, run in zip(names, same, strict=True)]
         for name, run in zip(names, same, strict=True):
             # Two of one name as well: the folders tell them apart.
@@ -99,15 +100,15 @@ def gather_run(path: str | Path) -> RunResult:
     run = RunFolder.existing(path)
     if not run.results.exists():
         raise UserError(f"{path} is not evaluated yet: ltplugins evaluate {path}")
-    results = json.loads(run.results.read_text(encoding="utf-8"))
+    results = Results.read(run.results)
     facts = run.read()
     return RunResult(
         name=str(path),
         results=results,
-        group_key=results["method"],
-        pair_key=f"split {results['split']['hash'][:12]}, seed {results['seed']}",
+        group_key=results.method,
+        pair_key=f"split {results.split.hash[:12]}, seed {results.seed}",
         curves=_curves(run.metrics),
-        class_names=results["class_names"],
+        class_names=results.class_names,
         config=OmegaConf.to_yaml(run.config()),
         info=_info(results, facts),
     )
@@ -117,18 +118,24 @@ def _embed_one_a_row(runs: Sequence[RunResult]) -> None:
     """Map the test features of each row's first run: a t-SNE takes longer than a probe."""
     for members in group_runs(runs).values():
         first = members[0]
-        found = _embedding(Path(first.name), first.results)
+        found = _embedding(Path(first.name), _results(first))
         first.embedding, first.embedding_targets = found
         first.embedding_method = "t-SNE"
 
 
-def _embedding(folder: Path, results: dict[str, Any]) -> tuple[Any, Any]:
+def _results(run: RunResult) -> Results:
+    """Of a run that was gathered here, the whole file's."""
+    assert isinstance(run.results, Results)
+    return run.results
+
+
+def _embedding(folder: Path, results: Results) -> tuple[Any, Any]:
     def refuse() -> tuple[torch.Tensor, torch.Tensor]:
         raise UserError(
             f"the features of {folder} are gone or damaged: ltplugins evaluate {folder}"
         )
 
-    feats, targets = cached_features(results["features"]["test"], folder / "features", refuse)
+    feats, targets = cached_features(results.features["test"], folder / "features", refuse)
     chosen = pick_points(targets)
     return embed_2d(feats[chosen], seed=0, method="tsne"), targets[chosen]
 
@@ -144,15 +151,15 @@ def _curves(path: Path) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
     return chosen
 
 
-def _info(results: dict[str, Any], facts: dict[str, Any]) -> dict[str, str]:
+def _info(results: Results, facts: RunFacts) -> dict[str, str]:
     return {
-        "data": f"{results['dataset']}, {results['split']['description']}",
-        "split": results["split"]["hash"][:16],
-        "seed": str(results["seed"]),
-        "epochs": str(results["epoch"]),
-        "host": str(results["host"]),
-        "commit": str(facts.get("git")),
-        "versions": ", ".join(f"{k} {v}" for k, v in list(facts["packages"].items())[:4]),
-        "training": f"{facts.get('seconds', 0) / 60:.1f} min, "
-        f"{facts.get('images_per_second', 0):.0f} images/s",
+        "data": f"{results.dataset}, {results.split.description}",
+        "split": results.split.hash[:16],
+        "seed": str(results.seed),
+        "epochs": str(results.epoch),
+        "host": str(results.host),
+        "commit": str(facts.git),
+        "versions": ", ".join(f"{k} {v}" for k, v in list(facts.packages.items())[:4]),
+        "training": f"{(facts.seconds or 0) / 60:.1f} min, "
+        f"{facts.images_per_second or 0:.0f} images/s",
     }

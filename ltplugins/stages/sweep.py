@@ -13,21 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir, initialize_config_module
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from ltplugins.config.resolve import resolve
 from ltplugins.core.errors import UserError
-from ltplugins.stages.blocks import config_blocks
+from ltplugins.stages.blocks import config_blocks, run_keys
+from ltplugins.stages.command import quote, read_command
+from ltplugins.stages.compose import Composer, compose_packaged, parse_words
 
 # Repetitions of one experiment: their runs are averaged. Any other swept key makes rows of its own.
 REPETITIONS = ("seed", "data.imbalance.class_order", "data.imbalance.split_seed")
-_PACKAGED = "pkg://ltplugins.conf"
-_FLAGS = {"-cp": "--config-path", "-cn": "--config-name"}
 
 
 @dataclass(frozen=True)
@@ -78,12 +74,6 @@ def is_multirun(arguments: Sequence[str]) -> bool:
     return "--multirun" in arguments or "-m" in arguments
 
 
-def quote(text: str) -> str:
-    """Quote a value for Hydra, whose grammar stops at "=", "," and blanks."""
-    escaped = text.replace("'", r"\'")
-    return f"'{escaped}'"
-
-
 def plan(arguments: Sequence[str], config_name: str) -> Sweep:
     """Work out the members of a command line.
 
@@ -95,10 +85,11 @@ def plan(arguments: Sequence[str], config_name: str) -> Sweep:
         UserError: nothing is swept, a member that does not compose, an option that has no meaning
             here.
     """
-    options, words = _options(arguments)
-    path = _absolute(options.get("--config-path", _PACKAGED))
-    names = options.get("--config-name", config_name).split(",")
-    parsed = _parse(words)
+    command = read_command(arguments, config_name)
+    if command.flags:
+        raise UserError(f"{command.flags[0]} does not go with --multirun; try it on one member.")
+    names = command.config_name.split(",")
+    parsed = parse_words(command.words)
     launcher = [o for o in parsed if o.key_or_group.startswith("hydra")]
     if any(o.key_or_group.startswith("hydra/sweeper") for o in launcher):
         raise UserError(
@@ -115,8 +106,9 @@ def plan(arguments: Sequence[str], config_name: str) -> Sweep:
             "--multirun sweeps over lists and none is given, such as method=simclr,gh_simclr "
             "seed=0,1,2. For a sweep of one: seed=choice(0)."
         )
+    composers = {name: Composer(command.config_path, name, run_keys) for name in names}
     choices = itertools.product(names, *(_choices(o) for o in own))
-    drafts = [_draft(path, name, own, words, len(names) > 1) for name, *words in choices]
+    drafts = [_draft(composers[name], own, words, len(names) > 1) for name, *words in choices]
     members = _unique(drafts)
     folder = str(output[-1].value()) if output else _default_folder(members[0].cfg)
     return Sweep(
@@ -124,38 +116,8 @@ def plan(arguments: Sequence[str], config_name: str) -> Sweep:
         members=members,
         launcher=tuple(str(o.input_line) for o in launcher),
         # Now: while a member runs, Hydra is in use by the launcher.
-        evaluation=_compose(_PACKAGED, "evaluate", []),
+        evaluation=compose_packaged("evaluate"),
     )
-
-
-def _options(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Split Hydra's options from ``key=value``."""
-    options: dict[str, str] = {}
-    words = []
-    rest = iter(arguments)
-    for argument in rest:
-        if argument in ("-m", "--multirun"):
-            continue
-        if not argument.startswith("-"):
-            words.append(argument)
-            continue
-        flag, _, value = argument.partition("=")
-        flag = _FLAGS.get(flag, flag)
-        if flag not in _FLAGS.values():
-            raise UserError(f"{flag} does not go with --multirun; try it on one member first.")
-        options[flag] = value or next(rest, "")
-    return options, words
-
-
-def _parse(words: list[str]) -> list[Override]:
-    parser = OverridesParser.create()
-    parsed = []
-    for word in words:
-        try:
-            parsed += parser.parse_overrides([word])
-        except HydraException as error:
-            raise UserError(f"{word}: {error}") from None
-    return parsed
 
 
 def _choices(override: Override) -> list[str]:
@@ -167,12 +129,10 @@ def _choices(override: Override) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-def _draft(
-    path: str, config_name: str, own: list[Override], words: list[str], many_files: bool
-) -> Member:
+def _draft(composer: Composer, own: list[Override], words: list[str], many_files: bool) -> Member:
     """A member with the name and row that its choices give it."""
-    cfg = _resolved(path, config_name, words)
-    head = Path(config_name).stem if many_files else str(cfg.method)
+    cfg = _resolved(composer, words)
+    head = Path(composer.name).stem if many_files else str(cfg.method)
     swept = [
         (o.key_or_group, word.partition("=")[2])
         for o, word in zip(own, words, strict=True)
@@ -184,8 +144,8 @@ def _draft(
     return Member(
         name=",".join([_plain(head), *parts]),
         row=", ".join([head, *kept]),
-        config_path=path,
-        config_name=config_name,
+        config_path=composer.path,
+        config_name=composer.name,
         overrides=tuple(words),
         cfg=cfg,
     )
@@ -216,25 +176,9 @@ def _default_folder(cfg: Any) -> str:
     return f"{cfg.checkpoint.dir}/sweep/{cfg.name}"
 
 
-def _absolute(path: str) -> str:
-    return path if path.startswith("pkg://") else str(Path(path).resolve())
-
-
-def _resolved(path: str, name: str, overrides: Sequence[str]) -> DictConfig:
+def _resolved(composer: Composer, overrides: Sequence[str]) -> DictConfig:
     try:
-        return resolve(_compose(path, name, overrides), config_blocks)
-    except (HydraException, OmegaConfBaseException, UserError) as error:
-        text = " ".join(str(error).split())
-        raise UserError(f"{name} {' '.join(overrides)}: {text} Nothing was trained.") from None
-
-
-def _compose(path: str, name: str, overrides: Sequence[str]) -> DictConfig:
-    if path.startswith("pkg://"):
-        module = path.removeprefix("pkg://").replace("/", ".")
-        context: Any = initialize_config_module(module, version_base="1.2")
-    elif Path(path).is_dir():
-        context = initialize_config_dir(path, version_base="1.2")
-    else:
-        raise UserError(f"--config-path: {path} is no folder.")
-    with context:
-        return compose(name, list(overrides))
+        return resolve(composer.compose(overrides), config_blocks)
+    except UserError as error:
+        words = " ".join((composer.name, *overrides))
+        raise UserError(f"{words}: {error} Nothing was trained.") from None

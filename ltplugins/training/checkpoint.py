@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: MIT
 """Checkpoints that a run resumes from exactly."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import atomic_path
+from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import MetricsLogger
+
+log = logging.getLogger(__name__)
 
 
 class RunCheckpoint(Checkpoint):
@@ -79,3 +84,27 @@ def continue_metrics(logger: MetricsLogger, checkpoint: Path) -> None:
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     last_epoch = content.get("ltplugins", {}).get("last_epoch", {})
     logger.continue_from(content["global_step"], content["epoch"], last_epoch)
+
+
+def checkpoint_to_resume(cfg: DictConfig, run: RunFolder, logger: MetricsLogger) -> str | None:
+    """Where to go on from: the config's file or the folder's last checkpoint, None to start.
+
+    Raises:
+        UserError: the file does not exist, or resuming is turned off and the folder has one.
+    """
+    given = OmegaConf.select(cfg, "resume_from_checkpoint")
+    if given is not None:
+        if not Path(given).exists():
+            raise UserError(f"resume_from_checkpoint: {given} does not exist.")
+        return str(given)
+    last = run.last_checkpoint
+    if last is None:
+        return None
+    if not cfg.auto_resume.enabled:
+        raise UserError(
+            f"{run.path} holds an interrupted run and auto_resume.enabled is false. Enable it to "
+            f"go on, or set output_dir to a new folder."
+        )
+    continue_metrics(logger, last)
+    log.info("going on from %s", last)
+    return str(last)

@@ -17,12 +17,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
+from ltplugins.data.augment.schema import parse_augmentations
 from ltplugins.data.engines.build import build_loader
 from ltplugins.data.engines.loader import Loader
-from ltplugins.data.samplers import ShuffleSampler
+from ltplugins.data.samplers.base import Shard
+from ltplugins.data.schema import DaliConfig, DataConfig
 from ltplugins.data.sources.build import Source, from_arrays, image_folder
+from ltplugins.data.training_set import TrainingSet
 
 # scripts/pretrain/cifar/augmentations/symmetric.yaml of solo-learn 1.0.6.
 SYMMETRIC = {
@@ -72,16 +76,16 @@ def jpeg_source(folder: Path, count: int) -> Source:
 def make_loader(source: Source, engine: str, args: argparse.Namespace, num_ops: int = 0) -> Loader:
     """A loader over all images of the source, with RandAugment's operations on every view."""
     randaugment = {"prob": 1.0 if num_ops else 0.0, "num_ops": max(1, num_ops), "ops": "bcl"}
-    return build_loader(
-        source,
-        np.arange(len(source)),
-        ShuffleSampler(len(source)),
-        [{**SYMMETRIC, "crop_size": args.size, "randaugment": randaugment}],
-        engine=engine,
-        batch_size=args.batch_size,
-        num_workers=args.workers,
-        seed=0,
+    block = {**SYMMETRIC, "crop_size": args.size, "randaugment": randaugment}
+    cfg = DataConfig("custom", engine=engine, num_workers=args.workers)
+    training = TrainingSet(
+        cfg,
+        parse_augmentations([block]),
+        args.batch_size,
+        source=source,
+        dali=DaliConfig(device="cpu"),
     )
+    return build_loader(training, Shard(), torch.device("cpu"))
 
 
 def images_per_second(loader: Loader) -> float:

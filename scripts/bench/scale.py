@@ -25,7 +25,9 @@ from scale_methods import (
 from threadpoolctl import threadpool_limits
 from timing import milliseconds, print_table
 
-from ltplugins.data.samplers import build_sampler
+from ltplugins.data.samplers.base import Shard
+from ltplugins.data.samplers.build import build_sampler
+from ltplugins.data.schema import SamplerConfig
 from ltplugins.losses.gh import direction_counts, prior_from_counts
 from ltplugins.losses.terms.memory import update_memory
 from ltplugins.losses.terms.ood_selection import allocate_budget, select_ood
@@ -64,7 +66,7 @@ def sampler_lines(n: int) -> dict[str, float]:
     targets = np.random.default_rng(0).choice(CLASSES, n, p=shares / shares.sum())
     found = {}
     for name in ("shuffle", "paired", "class_aware", "two_branch"):
-        sampler = build_sampler(name, targets, world_size=2)
+        sampler = build_sampler(SamplerConfig(name), targets, Shard(world_size=2))
         found[f"order of an epoch, {name}, ms"] = milliseconds(sampler.positions)
         rng = np.random.default_rng(0)
         found[f"order of an epoch, {name}, MB"] = sampler.global_order(rng).nbytes / 1e6

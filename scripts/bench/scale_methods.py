@@ -26,7 +26,7 @@ from ltplugins.losses.iccl import centroid_loss, update_centroids
 from ltplugins.losses.sdclr import magnitude_masks
 from ltplugins.losses.terms.bases import nt_xent
 from ltplugins.losses.terms.memory import update_memory
-from ltplugins.stages.demo import compose_packaged
+from ltplugins.stages.compose import compose_packaged
 
 B, DIM, QUEUE = 512, 128, 16_384
 

@@ -16,9 +16,11 @@ import lightning.pytorch as pl
 import torch
 
 import ltplugins
+from ltplugins.config.data import training_set
 from ltplugins.config.resolve import resolve
-from ltplugins.data.datamodule import LTDataModule
-from ltplugins.stages.demo import compose_packaged
+from ltplugins.data.engines.build import build_loader
+from ltplugins.data.samplers.base import Shard
+from ltplugins.stages.compose import compose_packaged
 
 ROUNDS = 9
 METHODS = {
@@ -46,13 +48,14 @@ def prepare(method: str, overrides: list[str], batch_size: int):
 
     overrides = [f"method={method}", f"optimizer.batch_size={batch_size}", *overrides]
     cfg = resolve(compose_packaged("pretrain", overrides))
-    data = LTDataModule(cfg)
+    data = training_set(cfg)
     cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
     pl.seed_everything(0, verbose=False)
     model = HOST_METHODS[cfg.method](cfg).train()
     if hasattr(model, "set_class_counts"):  # known by itself only when training starts
         model.set_class_counts(torch.as_tensor(data.class_counts))
-    return model, next(iter(data.train_dataloader()))
+    loader = build_loader(data, Shard(seed=cfg.seed), torch.device("cpu"))
+    return model, next(iter(loader))
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from ltplugins.config.resolve import resolve
 from ltplugins.core.schema import parse
 from ltplugins.data.augment.schema import parse_augmentations
 from ltplugins.data.imbalance import ImbalanceConfig
-from ltplugins.data.sources.joined import OODConfig
+from ltplugins.data.schema import OODConfig
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host.facts import packaged_bases
 from ltplugins.methods.registry import METHODS as OURS

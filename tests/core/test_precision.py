@@ -17,7 +17,6 @@ def test_under_autocast_a_product_stays_float32() -> None:
     a, b = torch.randn(2, 3, 5)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (a @ b.T).dtype == torch.bfloat16
-        assert torch.equal(product(a, b), product(a, b))
         assert product(a=a, b=b, scale=2.0).dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = product(a, b)

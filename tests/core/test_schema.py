@@ -82,7 +82,9 @@ class Options:
         ({"seed": 2**32}, "o.seed: expected a whole number from 0 to 4294967295, got 4294967296."),
         ({"inner": {"share": 2}}, "o.inner.share: expected a number from 0 to 1, got 2."),
         ({"low": 2.0}, "o.low: expected a number of at most high (1), got 2.0."),
-        ({"size": 1.5}, "o.size: expected a whole number of 1 or more or null, got 1.5 (float)."),
+        ({"size": 1.5}, "o.size: expected a whole number of 1 or more or null, got 1.5 (float). "
+         "Set it to such a value, or leave it out for the default, null."),
+        ({"inner": 3}, "o.inner: expected a block of keys, got 3"),
     ],
 )  # fmt: skip
 def test_refused_by_one_sentence(given, text):

@@ -9,12 +9,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from ltplugins.core.errors import UserError
-from ltplugins.data.datamodule import LTDataModule
 from ltplugins.data.engines.batched import RawLoader
+from ltplugins.data.engines.build import build_loader
 from ltplugins.data.engines.draws import RawBatch
 from ltplugins.data.imbalance import exponential_counts
-from ltplugins.data.sources.build import build_source
+from ltplugins.data.samplers.base import Shard
 from tests.kit.dali import DALI
+from tests.kit.data import data_module, training_set
 
 BLOCK = {
     "rrc": {"enabled": True},
@@ -51,14 +52,15 @@ def config(path, **data):
 
 
 def test_everything_is_known_before_training(arrays):
-    data = LTDataModule(config(arrays, imbalance={"kind": "exp", "factor": 10}))
+    module = data_module(config(arrays, imbalance={"kind": "exp", "factor": 10}))
+    data = module.training
     counts = exponential_counts(10, 4, 10)
     assert data.class_counts.tolist() == counts == [10, 4, 2, 1]
     assert data.num_samples == len(data.split.indices) == sum(counts)
     assert (data.num_classes, data.class_names) == (4, ("0", "1", "2", "3"))
     assert data.record.small_stem
     assert len(data.split.hash) == 64
-    loader = data.train_dataloader()
+    loader = module.train_dataloader()
     assert len(loader) == 4
     for indexes, views, targets in loader:
         assert indexes.max() < data.num_samples
@@ -69,34 +71,35 @@ def test_everything_is_known_before_training(arrays):
 
 def test_without_an_imbalance_block_everything_is_kept(arrays):
     for block in ({}, {"imbalance": None}, {"imbalance": {"kind": "none"}}):
-        assert LTDataModule(config(arrays, **block)).num_samples == 40
+        assert training_set(config(arrays, **block)).num_samples == 40
 
 
 def test_validation_batches(arrays):
-    assert LTDataModule(config(arrays)).val_dataloader() == []
-    data = LTDataModule(config(arrays, val_path=arrays))
+    assert data_module(config(arrays)).val_dataloader() == []
+    data = data_module(config(arrays, val_path=arrays))
     batches = list(data.val_dataloader())
     assert len(batches) == 10
     images, targets = batches[1]
     assert images.shape == (4, 3, 8, 8)
     assert targets.tolist() == [0, 1, 2, 3]
-    pixels = torch.from_numpy(build_source(data.cfg, "test").images[4]).permute(2, 0, 1) / 255
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (data.record.mean, data.record.std))
+    pixels = torch.from_numpy(data.val_source.images[4]).permute(2, 0, 1) / 255
+    record = data.training.record
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (record.mean, record.std))
     assert torch.allclose(images[0], (pixels - mean) / std, atol=1e-5)
 
 
 def test_validation_uses_the_statistics_and_size_of_the_first_block(arrays):
     cfg = config(arrays, val_path=arrays)
     cfg.augmentations[0].update({"mean": [0.0] * 3, "std": [1.0] * 3, "crop_size": 6})
-    images, _ = next(iter(LTDataModule(cfg).val_dataloader()))
+    images, _ = next(iter(data_module(cfg).val_dataloader()))
     assert images.shape == (4, 3, 6, 6)
     assert images.min() >= 0
 
 
 def test_raw_batches_are_augmented_after_the_transfer(arrays):
-    data = LTDataModule(config(arrays, engine="batched"))
+    data = data_module(config(arrays, engine="batched"))
     plain = list(data.train_dataloader())
-    data._loader = raw = data._build(rank=0, world_size=1, raw=True)
+    data._loader = raw = build_loader(data.training, Shard(seed=5), torch.device("cuda"))
     assert isinstance(raw, RawLoader)
     for batch, expected in zip(raw, plain, strict=True):
         assert isinstance(batch, RawBatch)
@@ -124,7 +127,7 @@ def test_raw_batches_are_augmented_after_the_transfer(arrays):
 def test_what_does_not_fit_is_said_at_once(arrays, change, message):
     cfg = OmegaConf.merge(config(arrays), change)
     with pytest.raises(UserError, match=message):
-        LTDataModule(cfg)
+        training_set(cfg)
 
 
 def test_corrupt_test_image(tmp_path):
@@ -136,13 +139,13 @@ def test_corrupt_test_image(tmp_path):
     (tmp_path / "val" / "b" / "1.png").write_bytes(b"no image")
     cfg = config(str(tmp_path / "train"), format="image_folder", val_path=str(tmp_path / "val"))
     with pytest.raises(UserError, match=r"corrupt test image: .*b.1.png"):
-        list(LTDataModule(cfg).val_dataloader())
+        list(data_module(cfg).val_dataloader())
 
 
 def test_fashion_pack_by_name():
     cfg = config(None, dataset="fashion_pack", format="image_folder", engine="batched")
     cfg.data.imbalance = {"kind": "exp", "factor": 100, "class_order": 1, "max_count": 200}
-    data = LTDataModule(cfg)
+    data = data_module(cfg)
     assert sorted(data.class_counts.tolist(), reverse=True) == exponential_counts(200, 10, 100)
     _, views, _ = next(iter(data.train_dataloader()))
     assert views[0].shape == (4, 3, 8, 8)
@@ -191,7 +194,7 @@ def fit(cfg, folder, stop_after=None, ckpt=None, counts_steps=False, **options):
         **options,
     )
     try:
-        trainer.fit(module, datamodule=LTDataModule(cfg), ckpt_path=ckpt)
+        trainer.fit(module, datamodule=data_module(cfg), ckpt_path=ckpt)
     except (KeyboardInterrupt, SystemExit):
         assert stop_after is not None
     return module

@@ -17,6 +17,7 @@ from ltplugins.data.imbalance import (
     select_indices,
     step_counts,
 )
+from tests.kit.data import split_of
 
 # Labels in the form of CIFAR-100's training part: 500 a class, in mixed order.
 LABELS = np.random.RandomState(7).permutation(np.repeat(np.arange(100), 500))
@@ -86,8 +87,8 @@ def test_hash_is_that_of_little_endian_int64():
 
 def test_class_order_decides_head_and_tail():
     targets = np.repeat(np.arange(4), 100)
-    natural = make_split(targets, 4, {"kind": "exp", "factor": 100})
-    permuted = make_split(targets, 4, {"kind": "exp", "factor": 100, "class_order": 3})
+    natural = split_of(targets, 4, {"kind": "exp", "factor": 100})
+    permuted = split_of(targets, 4, {"kind": "exp", "factor": 100, "class_order": 3})
     order = np.random.RandomState(3).permutation(4)
     assert natural.class_counts.tolist() == [100, 21, 4, 1]
     assert permuted.class_counts[order].tolist() == [100, 21, 4, 1]
@@ -119,11 +120,11 @@ def test_index_file_and_its_hash(tmp_path, suffix):
     else:
         path.write_text("3\n\n0\n")
     block = {"kind": "file", "path": str(path), "sha256": hash_indices(np.array([3, 0]))}
-    split = make_split(np.array([0, 1, 1, 2]), 3, block)
+    split = split_of(np.array([0, 1, 1, 2]), 3, block)
     assert split.indices.tolist() == [3, 0]
     assert split.class_counts.tolist() == [1, 0, 1]
     with pytest.raises(UserError, match=r"not the expected one; expected abc, found [0-9a-f]{64}"):
-        make_split(np.array([0, 1, 1, 2]), 3, {**block, "sha256": "abc"})
+        split_of(np.array([0, 1, 1, 2]), 3, {**block, "sha256": "abc"})
 
 
 @pytest.mark.parametrize(
@@ -140,13 +141,13 @@ def test_bad_index_files(tmp_path, text, message):
     path = tmp_path / "index.txt"
     path.write_text(text)
     with pytest.raises(UserError, match=message):
-        make_split(np.zeros(4), 1, {"kind": "file", "path": str(path)})
+        split_of(np.zeros(4), 1, {"kind": "file", "path": str(path)})
 
 
 def test_bad_index_array(tmp_path):
     np.save(tmp_path / "i.npy", np.zeros(3))
     with pytest.raises(UserError, match=r"one-dimensional integer array, got float64"):
-        make_split(np.zeros(4), 1, {"kind": "file", "path": str(tmp_path / "i.npy")})
+        split_of(np.zeros(4), 1, {"kind": "file", "path": str(tmp_path / "i.npy")})
 
 
 @pytest.mark.parametrize(
@@ -173,11 +174,11 @@ def test_bad_index_array(tmp_path):
 )
 def test_bad_blocks(block, message):
     with pytest.raises(UserError, match=message):
-        make_split(np.repeat(np.arange(4), 10), 4, block)
+        split_of(np.repeat(np.arange(4), 10), 4, block)
 
 
 def test_a_class_that_is_absent_and_labels_that_are_absent():
     with pytest.raises(UserError, match=r"class 1: 2 images asked, 0 available"):
         select_indices(np.zeros(4), [2, 2], seed=0)
     with pytest.raises(UserError, match=r"needs labels"):
-        make_split(np.full(4, -1), 1, {"kind": "exp", "factor": 2})
+        split_of(np.full(4, -1), 1, {"kind": "exp", "factor": 2})

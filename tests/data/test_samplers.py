@@ -6,14 +6,11 @@ import pytest
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.seeding import mix_seed
-from ltplugins.data.samplers import (
-    SAMPLERS,
-    ClassAwareSampler,
-    PairedSampler,
-    ShuffleSampler,
-    TwoBranchSampler,
-    build_sampler,
-)
+from ltplugins.data.samplers.class_aware import ClassAwareSampler
+from ltplugins.data.samplers.pairs import PairedSampler, TwoBranchSampler
+from ltplugins.data.samplers.shuffle import ShuffleSampler
+from ltplugins.data.schema import SAMPLERS
+from tests.kit.data import sampler_of
 
 TARGETS = np.repeat([0, 1, 2], [100, 10, 1])
 
@@ -34,10 +31,9 @@ def test_shuffle_is_a_permutation_of_seed_and_epoch():
 @pytest.mark.parametrize("size", [30, 31, 32])
 def test_ranks_share_one_global_order(name, world_size, size):
     targets = np.arange(size) % 3
-    whole = build_sampler(name, targets, seed=1).positions()
+    whole = sampler_of(name, targets, seed=1).positions()
     ranks = [
-        build_sampler(name, targets, seed=1, rank=r, world_size=world_size)
-        for r in range(world_size)
+        sampler_of(name, targets, seed=1, rank=r, world_size=world_size) for r in range(world_size)
     ]
     joined = np.empty(size, dtype=np.int64)
     for r, sampler in enumerate(ranks):
@@ -59,7 +55,7 @@ def test_no_sampler_gives_a_place_twice_or_to_nobody(name, world_size, size):
     """Whatever the sampler: the ranks' parts are one process's epoch, each place once."""
 
     def build(rank, world):
-        sampler = build_sampler(name, np.arange(size) % 3, seed=1, rank=rank, world_size=world)
+        sampler = sampler_of(name, np.arange(size) % 3, seed=1, rank=rank, world_size=world)
         if name == "id_plus_ood":
             sampler.set_ood(np.array([2, 7, 5]))
         sampler.set_epoch(3)
@@ -78,7 +74,7 @@ def test_no_sampler_gives_a_place_twice_or_to_nobody(name, world_size, size):
 
 
 def test_pairs_hold_every_image_once_and_a_uniform_partner():
-    sampler = build_sampler("paired", np.arange(20) % 3, seed=1)
+    sampler = sampler_of("paired", np.arange(20) % 3, seed=1)
     assert isinstance(sampler, PairedSampler)
     partners = []
     for epoch in range(300):
@@ -156,7 +152,7 @@ def test_class_aware_draws_uniformly_inside_a_class():
     [(0.0, [0.617117, 0.211712, 0.171171]), (1.0, [0.454955, 0.090090, 0.454955])],
 )
 def test_two_branches_hold_every_image_once_and_class_aware_draws(gamma, mass):
-    sampler = build_sampler({"name": "two_branch", "gamma": gamma}, TARGETS, seed=1)
+    sampler = sampler_of({"name": "two_branch", "gamma": gamma}, TARGETS, seed=1)
     assert isinstance(sampler, TwoBranchSampler)
     assert sampler.aware.class_probs == pytest.approx(ClassAwareSampler(TARGETS, gamma).class_probs)
     prior = np.array([100, 10, 1]) / 111
@@ -201,21 +197,21 @@ def test_a_batch_has_its_class_agnostic_half_first():
 
 def test_sampler_errors():
     with pytest.raises(UserError, match=r"unknown sampler 'shuffl'. Did you mean 'shuffle'"):
-        build_sampler("shuffl", TARGETS)
+        sampler_of("shuffl", TARGETS)
     with pytest.raises(UserError, match=r"unknown key 'data.sampler.gama'. Did you mean 'gamma'"):
-        build_sampler({"name": "class_aware", "gama": 1}, TARGETS)
+        sampler_of({"name": "class_aware", "gama": 1}, TARGETS)
     with pytest.raises(UserError, match=r"'class_aware' needs labels, and the data has none"):
-        build_sampler("class_aware", np.full(4, -1))
+        sampler_of("class_aware", np.full(4, -1))
     with pytest.raises(UserError, match=r"gamma: expected a number of 0 or more, got -1"):
-        build_sampler({"name": "class_aware", "gamma": -1}, TARGETS)
+        sampler_of({"name": "class_aware", "gamma": -1}, TARGETS)
     with pytest.raises(UserError, match=r"a label for every image; 1 of 4 have none"):
-        build_sampler("two_branch", np.array([0, 1, -1, 1]))
+        sampler_of("two_branch", np.array([0, 1, -1, 1]))
     with pytest.raises(ValueError, match=r"rank 2 is outside 0..1"):
         ShuffleSampler(4, rank=2, world_size=2)
 
 
 def test_sampler_block():
-    sampler = build_sampler({"name": "class_aware", "gamma": 1.0}, TARGETS)
+    sampler = sampler_of({"name": "class_aware", "gamma": 1.0}, TARGETS)
     assert sampler.class_probs[2] == pytest.approx(0.900901, abs=1e-6)
 
 

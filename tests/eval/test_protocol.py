@@ -11,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ltplugins.core.errors import UserError
+from ltplugins.core.records import to_plain
 from ltplugins.core.schema import parse
 from ltplugins.eval.protocol import (
     EvalConfig,
@@ -20,6 +21,7 @@ from ltplugins.eval.protocol import (
     evaluate_features,
     mean_std,
 )
+from ltplugins.eval.results import Stat
 
 COUNTS = [500, 50, 5]
 DISTANCE = 1.6
@@ -38,6 +40,7 @@ def gaussians(per_class: list[int], seed: int) -> Features:
 
 
 def run(**change: Any) -> dict[str, Any]:
+    """The scores as they are written."""
     cfg = EvalConfig(
         knn=KnnConfig(k=100, temperature=0.5),
         linear=LinearConfig(shots=[100, "full"]),
@@ -50,7 +53,7 @@ def run(**change: Any) -> dict[str, Any]:
         "class_counts": COUNTS,
         "cfg": cfg,
     } | change
-    return evaluate_features(**given)
+    return to_plain(evaluate_features(**given))
 
 
 def test_numbers_match_the_known_separability() -> None:
@@ -137,12 +140,11 @@ def test_class_without_test_images() -> None:
 
 
 def test_mean_std_by_hand() -> None:
-    assert mean_std([0.5, 0.7, None]) == {
-        "mean": pytest.approx(0.6),
-        "std": pytest.approx(statistics.stdev([0.5, 0.7])),
-        "n": 2,
-    }
-    assert mean_std([None]) == {"mean": None, "std": None, "n": 0}
+    found = mean_std([0.5, 0.7, None])
+    assert found.mean == pytest.approx(0.6)
+    assert found.std == pytest.approx(statistics.stdev([0.5, 0.7]))
+    assert found.n == 2
+    assert mean_std([None]) == Stat(None, None, 0)
 
 
 def test_config_is_parsed_and_checked() -> None:

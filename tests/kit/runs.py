@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import ltplugins
+from ltplugins.config.data import data_module
 from ltplugins.config.resolve import resolve
-from ltplugins.data.datamodule import LTDataModule
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
 
@@ -65,8 +65,9 @@ def build(cfg):
     ltplugins.register()
     pl.seed_everything(int(cfg.get("seed", 0)), verbose=False)
     cfg = resolve(cfg)
-    data = LTDataModule(cfg)
-    cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
+    data = data_module(cfg)
+    training = data.training
+    cfg.data.num_samples, cfg.data.num_classes = training.num_samples, training.num_classes
     return METHODS[cfg.method](cfg), data
 
 

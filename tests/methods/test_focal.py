@@ -120,7 +120,10 @@ def test_a_resumed_run_equals_the_unbroken_one(tmp_path, monkeypatch):
         ({"method_kwargs__gama": 1.0}, r"method_kwargs.gama'. Did you mean 'gamma'"),
         ({"method_kwargs__gamma": -2.0}, "gamma: expected a number of 0 or more, got -2.0"),
         ({"method_kwargs__temperature": 0}, "temperature: expected a number above 0, got 0"),
-        ({"method_kwargs__gamma": "two"}, "method_kwargs.gamma: expected a number, got 'two'"),
+        (
+            {"method_kwargs__gamma": "two"},
+            "method_kwargs.gamma: expected a number of 0 or more, got 'two'",
+        ),
         ({"augmentations__0__num_crops": 3}, "focal takes exactly 2 large views .* 3 large"),
     ],
 )

@@ -5,6 +5,7 @@ import copy
 import math
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,11 +13,16 @@ from torch import Tensor
 
 from ltplugins.core.errors import UserError
 from ltplugins.metrics import knn
-from ltplugins.metrics.knn import knn_predict, knn_votes, plan_tiles
+from ltplugins.metrics.knn import iter_votes, knn_predict, plan_tiles
 from ltplugins.metrics.online_knn import OnlineKNN
 
 NUM_CLASSES, DIM = 7, 6
 Weight = Callable[[float], float]
+
+
+def knn_votes(*args: Any, k: int = 20, temperature: float = 0.07, **options: Any) -> Tensor:
+    """All blocks of the votes together."""
+    return torch.cat(list(iter_votes(*args, k=k, temperature=temperature, **options)))
 
 
 def blobs(num: int, seed: int, spread: float = 0.9) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,13 @@
 """Rows, spreads, differences and what may be called best, by hand."""
 
 import io
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from ltplugins.core.errors import UserError
+from ltplugins.eval.results import GroupMembers, ProtocolResult, Scores, Sizes, Stat
 from ltplugins.report.table import (
     METRICS,
     Cell,
@@ -21,35 +22,29 @@ from ltplugins.report.table import (
 )
 
 
-def stat(mean: float | None, std: float | None = None, n: int = 1) -> dict[str, Any]:
-    return {"mean": mean, "std": std, "n": n}
-
-
-def results(few: float | None, overall: float = 0.6, std: float | None = None) -> dict[str, Any]:
-    """The smallest results.json that a report needs; three classes, one protocol."""
-    groups = {"many": [0], "medium": [1], "few": [2] if few is not None else []}
-    return {
-        "protocols": {
-            "knn_k20_T0.07": {
-                "description": "kNN",
-                "seeds": [],
-                "overall": stat(overall, std),
-                "groups": {
-                    "tercile": {
-                        "many": stat(0.8, std),
-                        "medium": stat(0.5, std),
-                        "few": stat(few, std),
-                        "group_std": stat(0.1, std),
-                    }
-                },
-                "per_class": [0.8, 0.5, few],
-            }
-        },
-        "groups": {"tercile": {"rule": "thirds", **groups}},
-        "class_counts": [100, 10, 1],
-        "sizes": {"train": 111, "probe": 30, "test": 300},
-        "notes": [],
-    }
+def results(few: float | None, overall: float = 0.6, std: float | None = None) -> Scores:
+    """The least that a report needs; three classes, one protocol."""
+    groups = {"many": 0.8, "medium": 0.5, "few": few, "group_std": 0.1}
+    entry = ProtocolResult(
+        kind="knn",
+        description="kNN",
+        settings={},
+        n_train=30,
+        seeds=[],
+        n=1,
+        overall=Stat(overall, std, 1),
+        balanced=Stat(None, None, 0),
+        class_std=Stat(None, None, 0),
+        groups={"tercile": {name: Stat(mean, std, 1) for name, mean in groups.items()}},
+        per_class=[0.8, 0.5, few],
+    )
+    return Scores(
+        protocols={"knn_k20_T0.07": entry},
+        groups={"tercile": GroupMembers("thirds", [0], [1], [2] if few is not None else [])},
+        class_counts=[100, 10, 1],
+        sizes=Sizes(train=111, probe=30, test=300),
+        notes=[],
+    )
 
 
 def row(name: str, few: Cell, group_std: Cell | None = None) -> Row:
@@ -114,7 +109,7 @@ def test_no_difference_without_two_pairs() -> None:
 
 def test_missing_protocol_and_empty_group_stay_visible() -> None:
     other = results(0.4)
-    other["protocols"] = {"linear_full": other["protocols"]["knn_k20_T0.07"]}
+    other = replace(other, protocols={"linear_full": other.protocols["knn_k20_T0.07"]})
     sections = summarise([RunResult("a", results(None)), RunResult("b", other)])
     assert [s.protocol for s in sections] == ["knn_k20_T0.07", "linear_full"]
     assert sections[0].rows[0].cells["few"].text() == "n/a"
@@ -126,7 +121,7 @@ def test_differences_start_at_the_first_row_that_has_the_protocol() -> None:
     for method, few in (("gml", 0.40), ("iccl", 0.45)):
         for i in range(2):
             found = results(few)
-            found["protocols"]["classifier"] = dict(found["protocols"]["knn_k20_T0.07"])
+            found.protocols["classifier"] = found.protocols["knn_k20_T0.07"]
             runs.append(RunResult(f"{method}{i}", found, method, f"p{i}"))
     knn, classifier = summarise(runs)
     minus = "\N{MINUS SIGN}"
@@ -151,12 +146,11 @@ def test_runs_that_cannot_be_compared() -> None:
         group_runs([])
     with pytest.raises(UserError, match="two runs are called 'a'"):
         group_runs([RunResult("a", results(0.3)), RunResult("a", results(0.3))])
-    bigger = results(0.3)
-    bigger["class_counts"] = [1, 2, 3, 4]
+    bigger = replace(results(0.3), class_counts=[1, 2, 3, 4])
     with pytest.raises(UserError, match="same number of classes, got a: 3, b: 4"):
         group_runs([RunResult("a", results(0.3)), RunResult("b", bigger)])
     other = results(0.3)
-    other["groups"] = {"threshold": other["groups"]["tercile"]}
+    other = replace(other, groups={"threshold": other.groups["tercile"]})
     with pytest.raises(UserError, match=r"no group rule in common \(a: tercile; b: threshold\)"):
         summarise([RunResult("a", results(0.3)), RunResult("b", other)])
 

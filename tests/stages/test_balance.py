@@ -16,7 +16,7 @@ from ltplugins.losses.iccl import balance_loss
 from ltplugins.runs.checkpoint import open_run
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.balance import balance
-from ltplugins.stages.demo import compose_packaged
+from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
@@ -79,14 +79,14 @@ def test_only_the_classifier_changes(first, tmp_path):
 
 def test_scores_are_those_of_the_classifier_on_the_test_images(first, tmp_path):
     from ltplugins.data.augment.plain import eval_transform
-    from ltplugins.data.sources.build import build_source
     from ltplugins.runs.model import load_trained
+    from tests.kit.data import source_of
 
     path = balance(balance_config(first, tmp_path / "out"))
     scores = json.loads((path / "run.json").read_text())["classifier"]["tercile"]
     for when, folder in (("before", first), ("after", path)):
         run = open_run(folder)
-        test = build_source(run.cfg.data, "test")
+        test = source_of(run.cfg.data, "test")
         transform = eval_transform(test.record, 16)
         model = load_trained(run, test.record).eval()
         with torch.no_grad():
@@ -107,14 +107,14 @@ def test_evaluate_and_report_take_it(first, tmp_path):
         cfg = compose_packaged("evaluate", [f"run={run}", "eval.knn.k=3", "eval.linear.shots=[4]"])
         results.append(evaluate(cfg))
     after, before = results
-    assert (after["method"], before["method"]) == ("iccl+balance", "iccl")
-    assert (after["epoch"], before["epoch"]) == (4, 2)
-    assert after["seed"] == before["seed"]
-    assert after["split"] == before["split"]
+    assert (after.method, before.method) == ("iccl+balance", "iccl")
+    assert (after.epoch, before.epoch) == (4, 2)
+    assert after.seed == before.seed
+    assert after.split == before.split
     # The backbone is the same, so are all numbers that come from its features.
-    own = [results["protocols"].pop("classifier") for results in (after, before)]
+    own = [results.protocols.pop("classifier") for results in (after, before)]
     assert own[0] != own[1]
-    assert after["protocols"] == before["protocols"]  # of the features, which have not changed
+    assert after.protocols == before.protocols  # of the features, which have not changed
     assert "iccl+balance" in report([path], tmp_path / "report").read_text()
 
 

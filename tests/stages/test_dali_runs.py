@@ -5,17 +5,15 @@ import json
 import logging
 
 import lightning.pytorch as pl
-import numpy as np
 import pytest
 import torch
 
-from ltplugins.data.engines.build import build_loader
 from ltplugins.data.engines.dali.loader import DaliLoader
-from ltplugins.data.samplers import build_sampler
 from ltplugins.data.sources.build import image_folder
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
 from tests.kit.dali import DALI_MARKS, write_jpegs
+from tests.kit.data import loader_of
 from tests.kit.runs import assert_same_run, build, interrupted, load, quiet_trainer
 from tests.kit.tiny import VIEW, tiny_config
 
@@ -107,21 +105,8 @@ def test_a_gpu_gives_the_views_of_the_cpu(tmp_path):
     source = image_folder(write_jpegs(tmp_path))
     batches = []
     for device in ("cpu", "cuda:0"):
-        sampler = build_sampler("shuffle", source.targets)
-        options = {"batch_size": 4, "num_workers": 1, "seed": 0, "drop_last": False}
-        batches.append(
-            list(
-                build_loader(
-                    source,
-                    np.arange(len(source)),
-                    sampler,
-                    [VIEW],
-                    engine="dali",
-                    dali_device=torch.device(device),
-                    **options,
-                )
-            )
-        )
+        options = {"num_workers": 1, "drop_last": False, "device": device}
+        batches.append(list(loader_of(source, [VIEW], engine="dali", **options)))
     for found, expected in zip(*batches, strict=True):
         assert torch.equal(found[0], expected[0])
         for view, other in zip(found[1], expected[1], strict=True):

@@ -4,8 +4,8 @@
 import pytest
 from hydra import compose, initialize_config_dir
 
+from ltplugins.config.data import training_set
 from ltplugins.config.resolve import resolve
-from ltplugins.data.datamodule import LTDataModule
 from ltplugins.methods.registry import METHODS, WRAPPERS
 from tests.kit.paths import ROOT
 
@@ -15,7 +15,7 @@ STEPS = 840
 
 def steps(cfg) -> int:
     """Optimizer steps of the run; COLT's epochs are longer from its warm-up on."""
-    data = LTDataModule(cfg)
+    data = training_set(cfg)
     first = cfg.max_epochs
     chosen = 0
     if data.num_ood:

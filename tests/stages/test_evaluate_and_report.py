@@ -11,7 +11,9 @@ import torch
 from omegaconf import OmegaConf
 
 from ltplugins.core.errors import UserError
-from ltplugins.stages.demo import compose_packaged
+from ltplugins.core.records import to_plain
+from ltplugins.eval.results import Results
+from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
@@ -61,9 +63,9 @@ def test_evaluation_is_repeatable_and_uses_the_cache(runs):
     stamps = {p: p.stat().st_mtime_ns for p in (runs[0] / "features").iterdir()}
     assert len(stamps) == 2
     again = evaluate(evaluate_config(runs[0]))
-    drop = {"evaluated"}
-    old = {k: v for k, v in json.loads(first).items() if k not in drop}
-    assert {k: v for k, v in json.loads(json.dumps(again)).items() if k not in drop} == old
+    old = json.loads(first)
+    assert to_plain(again) == {**old, "evaluated": again.evaluated}
+    assert Results.read(runs[0] / "results.json") == again
     assert {p: p.stat().st_mtime_ns for p in (runs[0] / "features").iterdir()} == stamps
 
 
@@ -73,8 +75,8 @@ def test_a_checkpoint_alone_is_enough(runs, tmp_path):
     alone = evaluate(evaluate_config(copy))
     there = json.loads((runs[1] / "results.json").read_text())
     assert (
-        alone["protocols"]["knn_k3_T0.07"]["overall"]
-        == (there["protocols"]["knn_k3_T0.07"]["overall"])
+        to_plain(alone.protocols["knn_k3_T0.07"].overall)
+        == there["protocols"]["knn_k3_T0.07"]["overall"]
     )
     assert (tmp_path / "results.json").exists()
 
@@ -83,7 +85,7 @@ def test_training_set_as_bank(runs, tmp_path):
     copy = tmp_path / "alone.ckpt"
     copy.write_bytes((runs[1] / "checkpoints/last.ckpt").read_bytes())
     results = evaluate(evaluate_config(copy, eval__knn__bank="train"))
-    assert results["protocols"]["knn_k3_T0.07_trainset"]["n_train"] == 42
+    assert results.protocols["knn_k3_T0.07_trainset"].n_train == 42
 
 
 def test_report_of_several_runs(runs, tmp_path):

@@ -69,7 +69,7 @@ def test_a_sweep_trains_compares_and_skips_what_is_done(files, in_process, capsy
     assert in_process == names
     sweep = files / "sweep"
     assert sorted(p.parent.name for p in sweep.glob("*/run.json")) == sorted(names)
-    assert [RunFolder(sweep / n).read()["identity"]["max_epochs"] for n in names] == [2, 2, 3, 3]
+    assert [RunFolder(sweep / n).read().identity["max_epochs"] for n in names] == [2, 2, 3, 3]
     out = capsys.readouterr().out
     for text in ("simclr (n=2)", "gh_simclr (n=2)", "gh_simclr − simclr (n=2)", "knn_k3", "few"):
         assert text in out

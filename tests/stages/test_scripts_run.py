@@ -135,7 +135,7 @@ def test_it_trains(path, tiny_data, tmp_path, monkeypatch):
     out = tmp_path / "run"
     pretrain(shrink(cfg, path.parent.name, tiny_data, out))
     run = RunFolder.existing(out)
-    assert "finished" in run.read()
+    assert run.read().finished
     assert run.last_checkpoint is not None
     assert OmegaConf.load(out / "config.yaml").method == cfg.method
 
@@ -177,5 +177,5 @@ def test_a_run_on_a_list_is_evaluated_by_groups(folder, tiny_data, tmp_path):
         {"run": str(tmp_path / "run"), "eval": cfg.eval, "device": "cpu", "batch_size": 8}
     )
     results = evaluate(options)
-    assert set(results["groups"]) == {"threshold", "tercile"}
-    assert len(results["protocols"]) == 2
+    assert set(results.groups) == {"threshold", "tercile"}
+    assert len(results.protocols) == 2

@@ -15,10 +15,10 @@ from omegaconf import OmegaConf
 from torchvision import datasets
 
 import ltplugins
+from ltplugins.config.data import data_module
 from ltplugins.config.resolve import check_method, resolve
 from ltplugins.config.trainer import trainer_arguments
 from ltplugins.core.errors import UserError
-from ltplugins.data.datamodule import LTDataModule
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import build_model
 from tests.kit.hosts import needs_solo
@@ -53,10 +53,11 @@ def build(cfg: Any) -> tuple[Any, Any]:
     ltplugins.register()
     cfg = resolve(cfg)
     check_method(cfg, METHODS)
-    data = LTDataModule(cfg)
-    cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
+    data = data_module(cfg)
+    training = data.training
+    cfg.data.num_samples, cfg.data.num_classes = training.num_samples, training.num_classes
     assert trainer_arguments(cfg)["strategy"]
-    return build_model(cfg, 1, data.record.small_stem), data
+    return build_model(cfg, 1, training.record.small_stem), data
 
 
 def test_the_keys_of_solo_learns_files(tmp_path: Path, no_md5: None) -> None:

@@ -21,6 +21,59 @@ from ltplugins.data.sources.base import CorruptImage, Source
 from ltplugins.data.sources.records import DataRecord
 
 
+def eval_resize(size: int) -> int:
+    """Shorter side before the centre crop: ImageNet's 256/224 from 128 pixels on, else the crop."""
+    return size if size < 128 else round(size * 256 / 224)
+
+
+def eval_transform(
+    record: DataRecord,
+    crop_size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Callable[[np.ndarray], Tensor]:
+    """The deterministic transform: resize, centre crop, normalise.
+
+    Args:
+        record: gives size and statistics where the other arguments are None.
+        crop_size: pixels a side.
+        mean: per channel, in [0, 1].
+        std: per channel, in [0, 1].
+
+    Returns:
+        uint8 [H, W, 3] to float [3, crop_size, crop_size]. An image of ``crop_size`` keeps its
+        pixels where the crop is below 128.
+    """
+    size = crop_size or record.image_size
+    steps = transforms.Compose(
+        [
+            # Bilinear, as solo-learn's evaluation; only the views are bicubic.
+            transforms.Resize(eval_resize(size), interpolation=InterpolationMode.BILINEAR),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize(mean or record.mean, std or record.std),
+        ]
+    )
+    return lambda image: steps(Image.fromarray(image))
+
+
+class EvalDataset(Dataset[tuple[Tensor, int]]):
+    """A source under the deterministic transform: ``(float [3, S, S], target)``."""
+
+    def __init__(self, source: Source, transform: Any) -> None:
+        self.source, self.transform = source, transform
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        try:
+            return self.transform(self.source.load(i)), int(self.source.targets[i])
+        except CorruptImage as error:
+            # Never skipped: a number without one of its images is another number.
+            raise UserError(f"corrupt test image: {error.path} ({error.reason}).") from None
+
+
 class _Images(Dataset[tuple[Tensor, str]]):
     """Image and "", or a black one and what is wrong with its file."""
 
@@ -86,56 +139,3 @@ def stream_images(
                 f"data.on_corrupt: skip to go on with the others."
             )
         yield batch, torch.tensor([not text for text in damage])
-
-
-def eval_resize(size: int) -> int:
-    """Shorter side before the centre crop: ImageNet's 256/224 from 128 pixels on, else the crop."""
-    return size if size < 128 else round(size * 256 / 224)
-
-
-def eval_transform(
-    record: DataRecord,
-    crop_size: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Callable[[np.ndarray], Tensor]:
-    """The deterministic transform: resize, centre crop, normalise.
-
-    Args:
-        record: gives size and statistics where the other arguments are None.
-        crop_size: pixels a side.
-        mean: per channel, in [0, 1].
-        std: per channel, in [0, 1].
-
-    Returns:
-        uint8 [H, W, 3] to float [3, crop_size, crop_size]. An image of ``crop_size`` keeps its
-        pixels where the crop is below 128.
-    """
-    size = crop_size or record.image_size
-    steps = transforms.Compose(
-        [
-            # Bilinear, as solo-learn's evaluation; only the views are bicubic.
-            transforms.Resize(eval_resize(size), interpolation=InterpolationMode.BILINEAR),
-            transforms.CenterCrop(size),
-            transforms.ToTensor(),
-            transforms.Normalize(mean or record.mean, std or record.std),
-        ]
-    )
-    return lambda image: steps(Image.fromarray(image))
-
-
-class EvalDataset(Dataset[tuple[Tensor, int]]):
-    """A source under the deterministic transform: ``(float [3, S, S], target)``."""
-
-    def __init__(self, source: Source, transform: Any) -> None:
-        self.source, self.transform = source, transform
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        try:
-            return self.transform(self.source.load(i)), int(self.source.targets[i])
-        except CorruptImage as error:
-            # Never skipped: a number without one of its images is another number.
-            raise UserError(f"corrupt test image: {error.path} ({error.reason}).") from None

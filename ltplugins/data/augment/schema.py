@@ -120,7 +120,7 @@ class AugmentationBlock:
 
 
 def parse_augmentations(blocks: Sequence[Any]) -> list[AugmentationBlock]:
-    """Check the list of blocks; blocks that are parsed already pass through.
+    """Turn the ``augmentations`` list of a config into its types, once, at the border.
 
     Raises:
         UserError: an unknown key, a wrong type, or a value outside its range.
@@ -130,9 +130,7 @@ def parse_augmentations(blocks: Sequence[Any]) -> list[AugmentationBlock]:
     parsed = []
     for i, block in enumerate(blocks):
         path = f"augmentations[{i}]"
-        if not isinstance(block, AugmentationBlock):
-            block = parse(AugmentationBlock, block, path)
-        parsed.append(block)
+        parsed.append(parse(AugmentationBlock, block, path))
     return parsed
 
 

@@ -7,8 +7,11 @@ from typing import Any
 import torch
 
 from ltplugins.data.augment.batch.views import BatchedViews
-from ltplugins.data.engines.draws import RawBatch, batch_generator
+from ltplugins.data.augment.pil import ViewTransform
+from ltplugins.data.engines.draws import BatchDataset, RawBatch, batch_generator
 from ltplugins.data.engines.loader import Loader, WorkerPool
+from ltplugins.data.samplers.base import Shard
+from ltplugins.data.training_set import TrainingSet
 
 
 class BatchedLoader(Loader):
@@ -19,6 +22,7 @@ class BatchedLoader(Loader):
 
     Args:
         views: the batch transform.
+        num_workers: processes; 0 = in this process.
     """
 
     def __init__(self, *args: Any, views: BatchedViews, num_workers: int, **kwargs: Any) -> None:
@@ -60,3 +64,19 @@ class RawLoader(Loader):
 
     def _produce(self, epoch: int, start: int) -> Iterator[RawBatch]:
         yield from self._pool.run(self, epoch, start)
+
+
+def build_batched(training: TrainingSet, shard: Shard, device: torch.device) -> Loader:
+    """Build the loader of one process; for another ``device`` than a CPU it gives raw batches."""
+    crops = ViewTransform(training.blocks, training.record, crop_only=True)
+    views = BatchedViews(training.blocks, training.record, training.boost)
+    on_cpu = device.type == "cpu"
+    loader = BatchedLoader if on_cpu else RawLoader
+    return loader(
+        BatchDataset(training, crops, seed=shard.seed, views=views if on_cpu else None),
+        training.sampler(shard),
+        batch_size=training.batch_size,
+        drop_last=training.drop_last,
+        views=views,
+        num_workers=training.cfg.num_workers,
+    )

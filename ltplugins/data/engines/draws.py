@@ -19,8 +19,8 @@ from torch.utils.data import Dataset, get_worker_info
 from ltplugins.core.errors import UserError
 from ltplugins.core.seeding import mix_seed
 from ltplugins.data.augment.batch.views import BatchedViews
-from ltplugins.data.augment.strength import StrengthTable
-from ltplugins.data.sources.base import CorruptImage, Source
+from ltplugins.data.sources.base import CorruptImage
+from ltplugins.data.training_set import TrainingSet
 
 
 class Draw(NamedTuple):
@@ -62,31 +62,32 @@ class RawBatch(NamedTuple):
 
 
 class ViewDataset(Dataset[ViewBatch]):
-    """The training subset as a map from draws to a finished batch.
+    """The training images as a map from draws to a finished batch.
+
+    Attributes:
+        source: of all images that have an index.
+        indices: Int[N], where in the source the image of an index is.
+        targets: Int[N].
 
     Args:
-        source: of the images.
-        indices: Int[N], the subset; true indexes are positions in it.
+        training: the images, what is done with a damaged one, and their strengths.
         transform: uint8 [H, W, 3] and a strength to V tensors; draws from torch's global
             generator only.
         seed: of the run.
-        on_corrupt: ``skip`` puts another image of the batch in the place of a damaged one.
-        strengths: of the images, where a method boosts their views.
     """
 
     def __init__(
         self,
-        source: Source,
-        indices: np.ndarray,
+        training: TrainingSet,
         transform: Callable[[np.ndarray, float], list[Tensor]],
         *,
         seed: int,
-        on_corrupt: str,
-        strengths: StrengthTable | None = None,
     ) -> None:
-        self.source, self.indices, self.transform = source, np.asarray(indices), transform
-        self.targets = source.targets[self.indices]
-        self.seed, self.on_corrupt, self.strengths = seed, on_corrupt, strengths
+        # Only what a worker needs: it is sent there whole where processes are spawned.
+        self.source, self.indices = training.images, training.indices
+        self.targets = self.source.targets[self.indices]
+        self.on_corrupt, self.strengths = training.cfg.on_corrupt, training.strengths
+        self.transform, self.seed = transform, seed
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -11,14 +11,13 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader
 
-from ltplugins.core.errors import UserError
 from ltplugins.data.engines.draws import (
     Draw,
     ViewDataset,
     identity,
     raise_if_message,
 )
-from ltplugins.data.samplers import EpochSampler
+from ltplugins.data.samplers.base import EpochSampler, require_batch
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +50,8 @@ class Loader:
         self._pending: tuple[int, int] | None = None
         self._delivered = 0
         self._length = len(self)
-        if drop_last and len(self) == 0:
-            per_rank = sampler.total // sampler.world_size
-            raise UserError(
-                f"fewer images than the batch: {sampler.total} training images on "
-                f"{sampler.world_size} process(es) give {per_rank} each, "
-                f"optimizer.batch_size is {batch_size}. Set optimizer.batch_size to {per_rank} "
-                f"or less, or keep more images (data.imbalance, data.fraction)."
-            )
+        if drop_last:
+            require_batch(sampler, batch_size)
 
     def __len__(self) -> int:
         """Batches of an epoch; with ``drop_last`` the same on every rank."""

@@ -4,14 +4,11 @@
 Parts: ``train``; ``probe``, on which linear probes and kNN are fitted; ``test``.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 from sklearn.model_selection import train_test_split
 
 from ltplugins.core.errors import UserError, unknown
-from ltplugins.data.schema import DataConfig, parse_data_config
+from ltplugins.data.schema import DataConfig
 from ltplugins.data.sources.arrays import arrays_from_path, from_arrays
 from ltplugins.data.sources.base import ArraySource, CorruptImage, FileSource, Source
 from ltplugins.data.sources.files import file_list, flat_folder, image_folder
@@ -45,54 +42,52 @@ BY_PATH = ("imagenet", "imagenet100", "custom")
 _FRACTION_STATE = 42
 
 
-def build_source(data_cfg: Mapping[str, Any] | DataConfig, split: Part = "train") -> Source:
-    """Build the source of one part.
+def build_source(cfg: DataConfig, part: Part = "train") -> Source:
+    """Build the source that the ``data`` block names for one part.
 
     Args:
-        data_cfg: the ``data`` block.
-        split: ``probe`` of a set by path is ``probe_path``, or the train part where that is absent.
+        cfg: the ``data`` block.
+        part: ``probe`` of a set by path is ``probe_path``, or the train part where that is absent.
 
     Raises:
-        UserError: an unknown name or key, or a source that is absent or damaged; nothing is
+        UserError: an unknown name, or a source that is absent or damaged; nothing is
             decoded here but headers.
     """
-    cfg = parse_data_config(data_cfg)
     if cfg.dataset in BY_NAME:
-        source = _by_name(cfg, split)
+        source = _by_name(cfg, part)
     elif cfg.dataset in BY_PATH:
-        source = _by_path(cfg, split)
+        source = _by_path(cfg, part)
     else:
         raise unknown("data.dataset", cfg.dataset, (*BY_NAME, *BY_PATH))
-    if split == "train" and cfg.fraction > 0:
+    if part == "train" and cfg.fraction > 0:
         return _take_fraction(source, cfg.fraction)
     return source
 
 
-def has_test_part(data_cfg: Mapping[str, Any] | DataConfig) -> bool:
-    """Sets by name bring a test part; sets by path have one where ``data.val_path`` is given."""
-    cfg = parse_data_config(data_cfg)
+def has_test_part(cfg: DataConfig) -> bool:
+    """Whether there are test images: sets by name bring them, those by path need ``val_path``."""
     named = cfg.dataset in BY_NAME and cfg.dataset != "emoji_pack"
     return named or cfg.val_path is not None
 
 
-def _by_name(cfg: DataConfig, split: Part) -> Source:
+def _by_name(cfg: DataConfig, part: Part) -> Source:
     if cfg.dataset == "fashion_pack":
-        return fashion_pack(split)
+        return fashion_pack(part)
     if cfg.dataset == "emoji_pack":
-        return emoji_pack(split)
+        return emoji_pack(part)
     if cfg.dataset == "fashion_mnist":
-        return fashion_mnist(cfg.train_path, split)
+        return fashion_mnist(cfg.train_path, part)
     if cfg.dataset == "stl10":
         # A long-tailed subset needs labels; without one, solo-learn's train+unlabeled is used.
-        imbalanced = (cfg.imbalance or {}).get("kind", "none") != "none"
-        return stl10(cfg.train_path, split, unlabelled=not imbalanced)
-    return cifar(cfg.dataset, cfg.train_path, split)
+        imbalanced = cfg.imbalance is not None and cfg.imbalance.kind != "none"
+        return stl10(cfg.train_path, part, unlabelled=not imbalanced)
+    return cifar(cfg.dataset, cfg.train_path, part)
 
 
-def _by_path(cfg: DataConfig, split: Part) -> Source:
-    key = {"train": "train_path", "probe": "probe_path", "test": "val_path"}[split]
+def _by_path(cfg: DataConfig, part: Part) -> Source:
+    key = {"train": "train_path", "probe": "probe_path", "test": "val_path"}[part]
     path = getattr(cfg, key)
-    if path is None and split == "probe":
+    if path is None and part == "probe":
         key, path = "train_path", cfg.train_path
     if path is None:
         raise UserError(f"data.{key} is missing: data.dataset {cfg.dataset} is read from a path.")

@@ -7,42 +7,20 @@ Its image j has index N + j and target -1; which of them are drawn is the sample
 Legend: N training images, M images of the OOD pool, S images of the training source.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
-
 import numpy as np
 
 from ltplugins.core.errors import UserError
-from ltplugins.core.schema import parse
-from ltplugins.data.schema import DataConfig, Fraction
+from ltplugins.data.schema import DataConfig, OODConfig
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.build import build_source
 
 
-@dataclass(frozen=True)
-class OODConfig:
-    """The ``data.ood`` block: any source, named as the training source is; labels do not count.
-
-    Attributes:
-        dataset, format, train_path, root: as in the ``data`` block.
-        fraction: share of the source to take, -1 = everything.
-    """
-
-    dataset: str
-    train_path: str | None = None
-    format: Literal["image_folder", "file_list", "arrays"] = "image_folder"
-    root: str | None = None
-    fraction: Fraction = -1.0
-
-
-def build_ood_source(section: Mapping[str, Any]) -> Source:
-    """Build the source of a ``data.ood`` block.
+def build_ood_source(block: OODConfig) -> Source:
+    """Build the source that a ``data.ood`` block names.
 
     Raises:
-        UserError: an unknown key or name, or a source that is absent or damaged.
+        UserError: an unknown name, or a source that is absent or damaged.
     """
-    block = parse(OODConfig, section, "data.ood")
     cfg = DataConfig(
         dataset=block.dataset,
         train_path=block.train_path,

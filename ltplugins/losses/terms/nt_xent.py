@@ -5,13 +5,16 @@ Autograd would keep several (N, M) arrays for the backward pass, and most of the
 moving these. The gradient by the logits is the softmax over all candidates less that over the
 positives.
 
-Legend: N local anchors, M candidates of all ranks, D dim.
+Legend: N local anchors (index i), M candidates of all ranks (j), D dim, n anchors of a block, P
+pairs of positives.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from ltplugins.losses.terms.masked import lowest
 
 _ANCHORS = 256  # at a time; 256 x 1024 logits stay in a core's cache
 _MOST_VIEWS = 4096  # of the symmetric form: 34 MB of float32
@@ -84,16 +87,13 @@ def _anchor_losses(
         positive: Bool(n, M), candidates with the anchor's id, the anchor among them; changed.
         itself: where the candidates that are the anchors begin.
     """
-    # The lowest finite value stands in for -inf: its exponential is the same 0, and a batch of one
-    # view, where nothing is left, still subtracts to 0 and not to NaN.
-    lowest = torch.finfo(logits.dtype).min
-    logits[:, itself].fill_diagonal_(lowest)
+    logits[:, itself].fill_diagonal_(lowest(logits))
     positive[:, itself].fill_diagonal_(False)
     has_positive = positive.any(dim=1)
     # A row of -inf alone has no softmax. An anchor without a positive is given all candidates as
     # positives: its two terms then cancel exactly.
     positive |= ~has_positive[:, None]
-    among_positives = torch.where(positive, logits, lowest)
+    among_positives = torch.where(positive, logits, lowest(logits))
     share, share_of_positives = logits.softmax(dim=1), among_positives.softmax(dim=1)
     losses = _log_sum_exp(logits, share) - _log_sum_exp(among_positives, share_of_positives)
     return losses, has_positive, share - share_of_positives
@@ -102,6 +102,25 @@ def _anchor_losses(
 def _log_sum_exp(logits: Tensor, softmax: Tensor) -> Tensor:
     """Of each row, from its softmax: the largest logit less the log of its share."""
     return logits.amax(dim=1) - softmax.amax(dim=1).log()
+
+
+class _Block(NamedTuple):
+    """Some anchors i against the candidates j from the first of them on, the upper half's part.
+
+    Attributes:
+        rows: the n anchors i.
+        after: the candidates j behind them, of which (j, i) is worked nowhere else.
+        e: Float[n N-start], e_ij, 0 for the anchor itself; candidate start + j in column j.
+        i, j: Int[P], row and column of each pair of positives in ``e``.
+        e_positive: Float[P], e_ij of these pairs.
+    """
+
+    rows: slice
+    after: slice
+    e: Tensor
+    i: Tensor
+    j: Tensor
+    e_positive: Tensor
 
 
 class _SymmetricNTXent(torch.autograd.Function):
@@ -115,35 +134,17 @@ class _SymmetricNTXent(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        of_all, of_positives = z.new_zeros(2, len(z)).unbind()
-        blocks = []
-        for start in range(0, len(z), _ANCHORS):  # columns from the block's own on
-            size = min(_ANCHORS, len(z) - start)
-            rows, later = slice(start, start + size), slice(start + size, None)
-            shift = z.new_full((), -1 / temperature)
-            e = torch.addmm(shift, z[rows], z[start:].T, alpha=1 / temperature).exp_()
-            e[:, :size].fill_diagonal_(0.0)
-            of_all[rows] += e.sum(dim=1)
-            of_all[later] += e[:, size:].sum(dim=0)
-            is_positive = ids[rows, None] == ids[start:]
-            is_positive[:, :size].fill_diagonal_(False)
-            i, j = is_positive.nonzero(as_tuple=True)
-            pairs = e[i, j]
-            of_positives.index_add_(0, i + start, pairs)
-            mirrored = j >= size  # the block on the diagonal holds both orders of a pair
-            of_positives.index_add_(0, j[mirrored] + start, pairs[mirrored])
-            blocks.append((rows, later, e, i, j, pairs))
-        has_positive = of_positives > 0
-        total = torch.where(has_positive, of_all.log() - of_positives.log(), 0.0).sum()
-        weight = torch.where(has_positive, of_all.reciprocal(), 0.0)
-        pull = torch.where(has_positive, of_positives.reciprocal(), 0.0)
+        blocks = [_block(z, ids, start, temperature) for start in range(0, len(z), _ANCHORS)]
+        z_sums, p_sums = z.new_zeros(2, len(z)).unbind()  # Z and P: Float[N]
+        for block in blocks:
+            _add_sums(block, z_sums, p_sums)
+        has_positive = p_sums > 0
+        total = torch.where(has_positive, z_sums.log() - p_sums.log(), 0.0).sum()
+        per_z = torch.where(has_positive, z_sums.reciprocal(), 0.0)
+        per_p = torch.where(has_positive, p_sums.reciprocal(), 0.0)
         grad = torch.zeros_like(z)
-        for rows, later, e, i, j, pairs in blocks:
-            start, size = rows.start, len(e)
-            e *= weight[rows, None] + weight[start:]
-            e.index_put_((i, j), pairs * -(pull[i + start] + pull[j + start]), accumulate=True)
-            grad[rows].addmm_(e, z[start:])
-            grad[later].addmm_(e[:, size:].T, z[rows])
+        for block in blocks:
+            _add_gradient(block, z, per_z, per_p, grad)
         ctx.save_for_backward(grad / temperature)
         count = has_positive.sum()
         ctx.mark_non_differentiable(count)
@@ -153,3 +154,41 @@ class _SymmetricNTXent(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor | None, ...]:
         (grad_z,) = ctx.saved_tensors
         return grad * grad_z, None, None
+
+
+def _block(z: Tensor, ids: Tensor, start: int, temperature: float) -> _Block:
+    """The anchors from ``start`` on."""
+    stop = min(start + _ANCHORS, len(z))
+    rows, size = slice(start, stop), stop - start
+    shift = z.new_full((), -1 / temperature)
+    e = torch.addmm(shift, z[rows], z[start:].T, alpha=1 / temperature).exp_()
+    e[:, :size].fill_diagonal_(0.0)
+    is_positive = ids[rows, None] == ids[start:]
+    is_positive[:, :size].fill_diagonal_(False)
+    i, j = is_positive.nonzero(as_tuple=True)
+    return _Block(rows, slice(stop, None), e, i, j, e[i, j])
+
+
+def _add_sums(block: _Block, z_sums: Tensor, p_sums: Tensor) -> None:
+    """Add the block's e_ij to Z and, of positives, to P: to i's, and after the block to j's."""
+    rows, after, e, i, j, e_positive = block
+    start, size = rows.start, len(e)
+    z_sums[rows] += e.sum(dim=1)
+    z_sums[after] += e[:, size:].sum(dim=0)
+    p_sums.index_add_(0, i + start, e_positive)
+    mirrored = j >= size  # the square on the diagonal holds both orders of a pair
+    p_sums.index_add_(0, j[mirrored] + start, e_positive[mirrored])
+
+
+def _add_gradient(block: _Block, z: Tensor, per_z: Tensor, per_p: Tensor, grad: Tensor) -> None:
+    """Turn e into the pull between i and j, and add its product with z: Float[N D], changed.
+
+    Args:
+        per_z, per_p: Float[N], 1/Z and 1/P, 0 for anchors without a positive.
+    """
+    rows, after, e, i, j, e_positive = block
+    start, size = rows.start, len(e)
+    e *= per_z[rows, None] + per_z[start:]
+    e.index_put_((i, j), e_positive * -(per_p[i + start] + per_p[j + start]), accumulate=True)
+    grad[rows].addmm_(e, z[start:])
+    grad[after].addmm_(e[:, size:].T, z[rows])

@@ -18,11 +18,11 @@ from ltplugins.data.augment.batch.randaugment import (
     draw_randaugment,
     operator_arguments,
 )
-from ltplugins.data.augment.batch.views import BatchedViews
 from ltplugins.data.augment.pil import ViewTransform, view_transform
 from ltplugins.data.augment.randaugment import OPERATIONS, SPACES, Range, apply_pil
 from ltplugins.data.augment.schema import parse_augmentations
 from ltplugins.data.sources.records import RECORDS
+from tests.kit.data import batched_views
 
 RECORD = RECORDS["cifar10"]
 PLAIN = {"crop_size": 24, "num_crops": 1, "mean": [0.0] * 3, "std": [1.0] * 3}
@@ -186,13 +186,13 @@ def test_off_it_draws_nothing_and_on_it_leaves_the_other_steps_alone():
     extra = {**view, "randaugment": {"prob": 1.0, "num_ops": 2, "ops": "bcl"}}
     images = noise(20)
     plain_generator, generator = seeded(3), seeded(3)
-    plain = BatchedViews([view, view], RECORD)(images, plain_generator)
-    changed = BatchedViews([extra, view], RECORD)(images, generator)
+    plain = batched_views([view, view], RECORD)(images, plain_generator)
+    changed = batched_views([extra, view], RECORD)(images, generator)
     assert all(torch.equal(a, b) for a, b in zip(plain[2:], changed[2:], strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(plain[:2], changed[:2], strict=True))
     off = {**view, "randaugment": {"prob": 0.0, "num_ops": 3, "magnitude": 20}}
     again = seeded(3)
-    same = BatchedViews([off, view], RECORD)(images, again)
+    same = batched_views([off, view], RECORD)(images, again)
     assert all(torch.equal(a, b) for a, b in zip(plain, same, strict=True))
     assert torch.equal(plain_generator.get_state(), again.get_state())
     torch.manual_seed(0)
@@ -218,7 +218,7 @@ def test_it_comes_after_all_other_steps(name, monkeypatch):
     images = noise()
     (parsed,) = parse_augmentations([block])
     value = SPACES["bcl"][name].low
-    for i, view in enumerate(BatchedViews([block], RECORD)(images, seeded())[0]):
+    for i, view in enumerate(batched_views([block], RECORD)(images, seeded())[0]):
         before = F.solarize(pil(images[i].flip(2)), 128)
         if name == "cutout":
             # Where it lies is random: outside the square nothing changed, inside it is grey.
@@ -250,7 +250,7 @@ def test_both_engines_agree_statistically(ops):
     images = torch.nn.functional.interpolate(coarse, size=24, mode="bicubic").clamp(0, 1)
     images = (images * 255).round().to(torch.uint8)
     block = {**PLAIN, "randaugment": {"prob": 0.8, "num_ops": 2, "magnitude": 18, "ops": ops}}
-    (found,) = BatchedViews([block], RECORD)(images, seeded(1))
+    (found,) = batched_views([block], RECORD)(images, seeded(1))
     transform = ViewTransform(parse_augmentations([block]), RECORD)
     torch.manual_seed(0)
     expected = torch.stack([transform(i.permute(1, 2, 0).numpy())[0] for i in images])
@@ -261,8 +261,8 @@ def test_greyscale_images_give_the_same_views_as_three_equal_channels():
     grey = noise(64)[:, :1]
     for ops in SPACES:
         block = {**PLAIN, "randaugment": {"prob": 1.0, "num_ops": 2, "ops": ops}}
-        (found,) = BatchedViews([block], RECORD)(grey, seeded(3))
-        (expected,) = BatchedViews([block], RECORD)(grey.expand(-1, 3, -1, -1), seeded(3))
+        (found,) = batched_views([block], RECORD)(grey, seeded(3))
+        (expected,) = batched_views([block], RECORD)(grey.expand(-1, 3, -1, -1), seeded(3))
         assert ((found - expected).abs() < 1.01 * LEVEL).float().mean() > 0.999
 
 
@@ -285,7 +285,7 @@ def test_bad_blocks(change, message):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_nothing_waits_for_the_device_and_the_views_are_the_same():
     images = noise(64)
-    views = BatchedViews(
+    views = batched_views(
         [{**PLAIN, "randaugment": {"prob": 1.0, "num_ops": 2, "ops": "bcl"}}], RECORD
     )
     on_device = images.cuda()

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The augmentation schema and the transforms of one image."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -51,7 +53,7 @@ def test_solo_learns_yaml():
     assert (block.crop_size, block.num_crops) == (32, 1)
     assert block.color_jitter.saturation == 0.2
     assert block.gaussian_blur.sigma == [0.1, 2.0]
-    assert parse_augmentations([block]) == [block]
+    assert parse_augmentations([dataclasses.asdict(block)]) == [block]
 
 
 @pytest.mark.parametrize(

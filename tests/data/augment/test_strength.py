@@ -12,8 +12,10 @@ from ltplugins.core.errors import UserError
 from ltplugins.data.augment.batch.randaugment import draw_randaugment
 from ltplugins.data.augment.randaugment import OPERATIONS, RandAugment
 from ltplugins.data.augment.strength import Boost, StrengthTable
-from ltplugins.data.datamodule import LTDataModule
+from ltplugins.data.engines.build import build_loader
 from ltplugins.data.engines.draws import RawBatch
+from ltplugins.data.samplers.base import Shard
+from tests.kit.data import data_module
 from tests.kit.tiny import write_arrays, write_folder
 
 PLAIN = {"crop_size": 16, "num_crops": 2, "mean": [0.0] * 3, "std": [1.0] * 3}
@@ -38,7 +40,7 @@ def make(folder, boost=VARIANT_I, blocks=(PLAIN,), batch_size=6, **changes):
         **changes,
     }
     optimizer = {"batch_size": batch_size}
-    data = LTDataModule(
+    data = data_module(
         OmegaConf.create(
             {"data": cfg, "augmentations": list(blocks), "optimizer": optimizer, "seed": 3}
         )
@@ -51,11 +53,12 @@ def make(folder, boost=VARIANT_I, blocks=(PLAIN,), batch_size=6, **changes):
 def changed(data, batch):
     """Whether each image's views are not simply the image, {index: [bool of each view]}."""
     out = {}
+    training = data.training
     for row, index in enumerate(batch[0].tolist()):
-        if index < data.num_samples:
-            image = data.source.load(int(data.split.indices[index]))
+        if index < training.num_samples:
+            image = training.source.load(int(training.split.indices[index]))
         else:
-            image = data.ood_source.load(index - data.num_samples)
+            image = training.ood_source.load(index - training.num_samples)
         plain = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
         out[index] = [bool((v[row] - plain).abs().max() > 1e-4) for v in batch[1]]
     return out
@@ -208,7 +211,7 @@ def test_raw_batches_carry_the_strengths(kind, folder):
     strengths = torch.rand(42, generator=torch.Generator().manual_seed(1))
     data.set_strength(strengths)
     finished = list(data.train_dataloader())
-    loader = data._build(rank=0, world_size=1, raw=True)
+    loader = build_loader(data.training, Shard(seed=3), torch.device("cuda"))
     for batch, expected in zip(loader, finished, strict=True):
         assert isinstance(batch, RawBatch)
         assert isinstance(batch.strength, np.ndarray)  # a tensor would go to the device
@@ -254,6 +257,6 @@ def test_what_cannot_be_boosted_is_said(folder):
     with pytest.raises(UserError, match=r"\[1\].randaugment.prob is 0.3, and the method sets"):
         make(folder, blocks=(PLAIN, own))
     data = make(folder, None)
-    data.cfg = dataclasses.replace(data.cfg, engine="dali")
+    data.training.cfg = dataclasses.replace(data.training.cfg, engine="dali")
     with pytest.raises(UserError, match=r"data.engine dali cannot augment each image"):
         data.boost_views(VARIANT_I)

@@ -10,9 +10,8 @@ from PIL import Image
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.engines.batched import RawLoader
-from ltplugins.data.engines.build import build_loader
-from ltplugins.data.samplers import build_sampler
 from ltplugins.data.sources.build import from_arrays, image_folder
+from tests.kit import data as kit
 from tests.kit.dali import DALI
 
 SIZE = 8
@@ -46,13 +45,9 @@ def folder(tmp_path):
     return tmp_path
 
 
-def loader_of(source, indices=None, *, blocks=BLOCKS, sampler="shuffle", rank=0, world=1, **kwargs):
-    indices = np.arange(len(source)) if indices is None else np.asarray(indices)
-    drawn = build_sampler(
-        sampler, source.targets[indices], seed=kwargs.get("seed", 0), rank=rank, world_size=world
-    )
-    options = {"batch_size": 4, "num_workers": 0, "seed": 0, **kwargs}
-    return build_loader(source, indices, drawn, blocks, rank=rank, world_size=world, **options)
+def loader_of(source, indices=None, *, blocks=BLOCKS, sampler="shuffle", **kwargs):
+    ood = array_source(2) if sampler == "id_plus_ood" else None
+    return kit.loader_of(source, blocks, indices=indices, sampler=sampler, ood=ood, **kwargs)
 
 
 def epoch_of(loader, epoch=0):
@@ -253,7 +248,7 @@ def test_two_ranks_make_the_views_of_one_process_with_the_joined_batch(engine):
 @pytest.mark.parametrize("files", [False, True])
 def test_raw_batches_finish_to_what_the_plain_loader_gives(files, folder):
     source = image_folder(folder) if files else array_source()
-    raw = loader_of(source, engine="batched", raw=True)
+    raw = loader_of(source, engine="batched", device="cuda")
     assert isinstance(raw, RawLoader)
     batches = list(raw)
     kinds = batches[0].images if files else [batches[0].images]
@@ -315,8 +310,3 @@ def test_loader_errors():
     assert "Set optimizer.batch_size to 23 or less" in str(e.value)
     with pytest.raises(UserError, match=r"23 training images on 2 process\(es\) give 11 each"):
         loader_of(array_source(), batch_size=12, world=2)
-    sampler = build_sampler("shuffle", np.zeros(23), rank=1, world_size=2)
-    with pytest.raises(ValueError, match=r"sampler is for rank 1 of 2, the loader for rank 0 of 1"):
-        build_loader(
-            array_source(), np.arange(23), sampler, BLOCKS, batch_size=2, num_workers=0, seed=0
-        )

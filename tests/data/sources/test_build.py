@@ -3,19 +3,18 @@
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.build import (
     CorruptImage,
-    build_source,
     file_list,
     from_arrays,
     has_test_part,
     image_folder,
 )
 from ltplugins.data.sources.records import IMAGENET_MEAN
+from tests.kit.data import data_config, source_of
 
 
 def save_image(path, value=0, size=(10, 8), mode="RGB"):
@@ -34,7 +33,7 @@ def folder(tmp_path):
 
 
 def build(split="train", **keys):
-    return build_source(OmegaConf.create({"dataset": "custom", **keys}), split)
+    return source_of({"dataset": "custom", **keys}, split)
 
 
 def test_image_folder(folder):
@@ -64,7 +63,7 @@ def test_image_folder_is_in_torchvisions_order(folder):
 
 
 def test_imagenet_names_are_folders_with_imagenets_record(folder):
-    source = build_source({"dataset": "imagenet100", "train_path": str(folder)})
+    source = source_of({"dataset": "imagenet100", "train_path": str(folder)})
     assert (source.record.name, source.record.image_size) == ("imagenet100", 224)
     assert not source.record.small_stem
     assert source.num_classes == source.record.num_classes == 2
@@ -84,9 +83,9 @@ def test_test_part_takes_the_classes_of_the_training_part(folder, tmp_path):
 
 
 def test_has_test_part(folder):
-    assert not has_test_part({"dataset": "custom", "train_path": str(folder)})
-    assert has_test_part({"dataset": "custom", "train_path": "x", "val_path": "y"})
-    assert has_test_part({"dataset": "fashion_pack"})
+    assert not has_test_part(data_config({"dataset": "custom", "train_path": str(folder)}))
+    assert has_test_part(data_config({"dataset": "custom", "train_path": "x", "val_path": "y"}))
+    assert has_test_part(data_config({"dataset": "fashion_pack"}))
     with pytest.raises(UserError, match=r"data.val_path is missing"):
         build("test", train_path=str(folder))
 
@@ -244,13 +243,13 @@ def test_fraction_is_solo_learns(tmp_path):
     expected, _ = train_test_split(np.arange(40), train_size=0.5, stratify=labels, random_state=42)
     assert source.images[:, 0, 0].tolist() == expected.tolist()
     assert np.bincount(source.targets).tolist() == [15, 5]
-    with pytest.raises(UserError, match=r"share between 0 and 1 .*got 1.5"):
+    with pytest.raises(UserError, match=r"above 0 and below 1, or -1, got 1.5"):
         build(train_path="x", fraction=1.5)
 
 
 def test_unknown_names_and_keys():
     with pytest.raises(UserError, match=r"unknown data.dataset 'cifar11'. Did you mean 'cifar10'"):
-        build_source({"dataset": "cifar11"})
+        source_of({"dataset": "cifar11"})
     with pytest.raises(UserError, match=r"unknown key 'data.train_pth'. Did you mean 'train_path'"):
         build(train_pth="x")
     with pytest.raises(UserError, match=r"asks for the engine dali, and data.engine is batched"):

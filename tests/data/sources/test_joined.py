@@ -11,11 +11,11 @@ from PIL import Image
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import sha256
 from ltplugins.data.augment.plain import EvalDataset, eval_transform
-from ltplugins.data.datamodule import LTDataModule
-from ltplugins.data.samplers import IdPlusOodSampler, ShuffleSampler
+from ltplugins.data.samplers.shuffle import IdPlusOodSampler, ShuffleSampler
 from ltplugins.data.sources import packs as pack
-from ltplugins.data.sources.build import build_source, from_arrays, has_test_part
+from ltplugins.data.sources.build import from_arrays, has_test_part
 from ltplugins.data.sources.joined import JoinedSource, build_ood_source
+from tests.kit.data import data_config, data_module, source_of, training_set
 
 NUM_ID, NUM_OOD, SIDE = 20, 12, 8
 BLOCK = {"rrc": {"enabled": False}, "horizontal_flip": {"prob": 0.0}, "crop_size": SIDE}
@@ -53,7 +53,8 @@ def config(arrays, **data):
 
 def brightness(views, data):
     """0..255 of each image, back from the normalised view."""
-    mean, std = data.record.mean[0], data.record.std[0]
+    record = data.training.record
+    mean, std = record.mean[0], record.std[0]
     return (views[0][:, 0, 0, 0] * std + mean).mul(255).round().int().tolist()
 
 
@@ -63,7 +64,7 @@ def test_emoji_pack():
     licence = pack.EMOJI_PATH.with_name("emoji_pack.LICENSE.txt").read_text()
     assert "Apache License" in licence
     assert "Noto Emoji" in licence
-    source = build_source({"dataset": "emoji_pack"})
+    source = source_of({"dataset": "emoji_pack"})
     assert source.images.shape == (3511, 28, 28)
     assert source.images.dtype == np.uint8
     assert set(source.targets) == set(range(8))
@@ -71,15 +72,15 @@ def test_emoji_pack():
     mean, std = source.images.mean() / 255, source.images.std() / 255
     assert abs(mean - source.record.mean[0]) < 1e-3
     assert abs(std - source.record.std[0]) < 1e-3
-    assert not has_test_part({"dataset": "emoji_pack"})
+    assert not has_test_part(data_config({"dataset": "emoji_pack"}))
     with pytest.raises(UserError, match="emoji_pack has no test part: it is a pool"):
-        build_source({"dataset": "emoji_pack"}, "test")
+        source_of({"dataset": "emoji_pack"}, "test")
 
 
 def test_emoji_and_clothes_are_not_told_apart_by_one_statistic():
     """The best threshold on an image's mean, spread, ink or border must leave many errors."""
-    fashion = build_source({"dataset": "fashion_pack"}).images[::5].astype(np.float64) / 255
-    emoji = build_source({"dataset": "emoji_pack"}).images.astype(np.float64) / 255
+    fashion = source_of({"dataset": "fashion_pack"}).images[::5].astype(np.float64) / 255
+    emoji = source_of({"dataset": "emoji_pack"}).images.astype(np.float64) / 255
     for statistic in (
         lambda x: x.mean((1, 2)),
         lambda x: x.std((1, 2)),
@@ -96,7 +97,7 @@ def test_emoji_and_clothes_are_not_told_apart_by_one_statistic():
 
 @pytest.mark.parametrize("engine", ["workers", "batched"])
 def test_ood_images_have_indexes_behind_the_training_images(arrays, engine):
-    data = LTDataModule(config(arrays, engine=engine))
+    data = data_module(config(arrays, engine=engine))
     assert (data.num_samples, data.num_ood) == (NUM_ID, NUM_OOD)
     data.set_ood([3, 11, 0, 7])
     loader = data.train_dataloader()
@@ -136,7 +137,7 @@ def test_ranks_share_images_and_subset(world_size, size):
 
 
 def test_a_new_subset_replaces_the_old_one_and_the_loader_stays(arrays):
-    data = LTDataModule(config(arrays))
+    data = data_module(config(arrays))
     loader = data.train_dataloader()
     assert len(loader) == 5
     list(loader)
@@ -154,14 +155,14 @@ def test_a_new_subset_replaces_the_old_one_and_the_loader_stays(arrays):
 
 
 def test_state_of_the_subset(arrays):
-    data = LTDataModule(config(arrays))
+    data = data_module(config(arrays))
     data.set_ood([4, 2])
-    again = LTDataModule(config(arrays))
+    again = data_module(config(arrays))
     again.load_state_dict(data.state_dict())
     assert again.ood_subset.tolist() == [4, 2]
     order = again.train_dataloader().sampler.positions().tolist()
     assert order == data.train_dataloader().sampler.positions().tolist()
-    plain = LTDataModule(config(arrays, ood=None, sampler="shuffle"))
+    plain = data_module(config(arrays, ood=None, sampler="shuffle"))
     assert plain.state_dict() == {}
     plain.train_dataloader()
     assert plain.state_dict() == {"loader": {"epoch": 0, "batches": 0}}
@@ -181,7 +182,7 @@ def test_a_pool_of_files_behind_arrays(arrays, engine, side):
     block = {"dataset": "custom", "train_path": str(arrays / "pool")}
     cfg = config(arrays, engine=engine)
     cfg.data.ood = block
-    data = LTDataModule(cfg)
+    data = data_module(cfg)
     data.set_ood(np.arange(4))
     for indexes, views, _ in data.train_dataloader():
         expected = [int(i) if i < NUM_ID else 100 + int(i) - NUM_ID for i in indexes]
@@ -219,9 +220,9 @@ def test_arrays_of_another_size_are_loaded_one_by_one():
 def test_stream_equals_the_test_transform(arrays, size):
     cfg = config(arrays)
     cfg.augmentations[0].crop_size = size
-    data = LTDataModule(cfg)
+    data = training_set(cfg)
     transform = eval_transform(data.record, size)
-    pool = EvalDataset(build_ood_source(cfg.data.ood), transform)
+    pool = EvalDataset(build_ood_source(data_config(cfg.data).ood), transform)
     state = torch.get_rng_state()
     batches = list(data.stream("ood", 1, NUM_OOD))
     assert torch.equal(state, torch.get_rng_state())
@@ -240,7 +241,7 @@ def test_stream_reads_a_batch_at_a_time(arrays, monkeypatch):
     write_folder(arrays / "pool", 9, SIDE)
     cfg = config(arrays)
     cfg.data.ood = {"dataset": "custom", "train_path": str(arrays / "pool")}
-    data = LTDataModule(cfg)
+    data = training_set(cfg)
     loaded = []
     load = type(data.ood_source).load
     monkeypatch.setattr(
@@ -257,9 +258,9 @@ def test_corrupt_image_in_the_pool(arrays):
     cfg = config(arrays)
     cfg.data.ood = {"dataset": "custom", "train_path": str(arrays / "pool")}
     with pytest.raises(UserError, match=r"corrupt image: .*02.png"):
-        list(LTDataModule(cfg).stream("ood", 0, 5))
+        list(training_set(cfg).stream("ood", 0, 5))
     cfg.data.on_corrupt = "skip"
-    marks = [ok for _, ok in LTDataModule(cfg).stream("ood", 0, 5)]
+    marks = [ok for _, ok in training_set(cfg).stream("ood", 0, 5)]
     assert torch.cat(marks).tolist() == [True, True, False, True, True]
 
 
@@ -278,7 +279,7 @@ def test_what_does_not_fit_is_said_at_once(arrays, change, text):
     for key, value in change.items():
         cfg.data[key] = value
     with pytest.raises(UserError, match=text):
-        LTDataModule(cfg)
+        data_module(cfg)
 
 
 class Recorder(lightning.LightningModule):
@@ -320,7 +321,7 @@ def fit(cfg, plan, stop_after=None, path=None, ckpt=None):
         use_distributed_sampler=False,
     )
     try:
-        trainer.fit(module, datamodule=LTDataModule(cfg), ckpt_path=ckpt)
+        trainer.fit(module, datamodule=data_module(cfg), ckpt_path=ckpt)
     except (KeyboardInterrupt, SystemExit):
         assert stop_after is not None
     return module.seen

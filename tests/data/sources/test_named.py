@@ -17,8 +17,8 @@ from ltplugins.core.errors import UserError
 from ltplugins.core.files import sha256
 from ltplugins.data.sources import named as sources_named
 from ltplugins.data.sources import packs as pack
-from ltplugins.data.sources.build import build_source
 from ltplugins.data.sources.idx import read_fashion_idx, read_idx
+from tests.kit.data import source_of
 from tests.kit.paths import ROOT
 from tests.kit.tiny import write_cifar10, write_cifar100
 
@@ -48,21 +48,21 @@ def no_network(monkeypatch):
 def test_cifar10(tmp_path, no_md5):
     write_cifar10(tmp_path)
     cfg = {"dataset": "cifar10", "train_path": str(tmp_path), "val_path": "elsewhere"}
-    train = build_source(cfg)
+    train = source_of(cfg)
     assert train.images.shape == (10, 32, 32, 3)
     assert train.targets.tolist() == [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]
     assert train.load(3)[5, 5].tolist() == [1, 200, 1]
     assert train.class_names[3] == "name3"
     assert train.record.name == "cifar10"
-    assert build_source(cfg, "test").targets.tolist() == [5, 4]
-    assert len(build_source(cfg, "probe")) == 10
+    assert source_of(cfg, "test").targets.tolist() == [5, 4]
+    assert len(source_of(cfg, "probe")) == 10
 
 
 def test_cifar100_has_its_own_statistics(tmp_path, no_md5):
     write_cifar100(tmp_path)
     cfg = {"dataset": "cifar100", "train_path": str(tmp_path)}
-    train = build_source(cfg)
-    assert (len(train), train.num_classes, len(build_source(cfg, "test"))) == (6, 100, 3)
+    train = source_of(cfg)
+    assert (len(train), train.num_classes, len(source_of(cfg, "test"))) == (6, 100, 3)
     assert train.record.mean == (0.5071, 0.4865, 0.4409)
     assert train.record.small_stem
 
@@ -83,13 +83,13 @@ def write_stl10(root):
 def test_stl10(tmp_path, no_md5):
     write_stl10(tmp_path)
     cfg = {"dataset": "stl10", "train_path": str(tmp_path)}
-    train = build_source(cfg)
+    train = source_of(cfg)
     assert train.targets.tolist() == [0, 1, 9, -1, -1, -1, -1]
     assert train.load(0).shape == (96, 96, 3)
     assert train.load(0)[7, 2].tolist() == [0, 50, 0]
-    assert build_source(cfg, "test").targets.tolist() == [2, 3]
-    assert build_source(cfg, "probe").targets.tolist() == [0, 1, 9]
-    labelled = build_source({**cfg, "imbalance": {"kind": "exp", "factor": 1}})
+    assert source_of(cfg, "test").targets.tolist() == [2, 3]
+    assert source_of(cfg, "probe").targets.tolist() == [0, 1, 9]
+    labelled = source_of({**cfg, "imbalance": {"kind": "exp", "factor": 1}})
     assert labelled.targets.tolist() == [0, 1, 9]
 
 
@@ -107,7 +107,7 @@ def test_no_network_says_what_to_put_where(tmp_path, no_network, name, file):
     with pytest.raises(
         UserError, match=rf"{name} is not in .*new and the download failed"
     ) as error:
-        build_source({"dataset": name, "train_path": str(root)})
+        source_of({"dataset": name, "train_path": str(root)})
     assert file in str(error.value)
     assert f"into {root}" in str(error.value)
     assert "data.dataset=fashion_pack" in str(error.value)
@@ -128,11 +128,11 @@ def write_fashion(folder, gz):
 def test_fashion_mnist_from_idx_files(tmp_path, inner, gz):
     write_fashion(tmp_path / "set" / inner, gz)
     cfg = {"dataset": "fashion_mnist", "train_path": str(tmp_path / "set")}
-    train = build_source(cfg)
+    train = source_of(cfg)
     assert train.images.shape == (4, 3, 2)
     assert train.load(1)[:, :, 2].tolist() == [[6, 7], [8, 9], [10, 11]]
-    assert build_source(cfg, "test").targets.tolist() == [0, 1]
-    assert build_source(cfg, "probe").targets.tolist() == [0, 1, 2, 3]
+    assert source_of(cfg, "test").targets.tolist() == [0, 1]
+    assert source_of(cfg, "probe").targets.tolist() == [0, 1, 2, 3]
     assert len(set(train.record.mean)) == len(set(train.record.std)) == 1
 
 
@@ -159,13 +159,13 @@ def test_pack_is_what_it_says():
     arrays = pack.load_pack()
     assert pack.load_pack() is arrays  # once per process
     for split, per_class in [("train", 1500), ("probe", 100), ("test", 1000)]:
-        source = build_source({"dataset": "fashion_pack"}, split)
+        source = source_of({"dataset": "fashion_pack"}, split)
         assert source.images.shape == (10 * per_class, 28, 28)
         assert np.bincount(source.targets).tolist() == [per_class] * 10
     used = np.concatenate([arrays["train_source_index"], arrays["probe_source_index"]])
     assert len(np.unique(used)) == 16000  # the probe images are not in the pool
     mean, std = arrays["train_images"].mean() / 255, arrays["train_images"].std() / 255
-    record = build_source({"dataset": "fashion_pack"}).record
+    record = source_of({"dataset": "fashion_pack"}).record
     assert abs(mean - record.mean[0]) < 2e-3
     assert abs(std - record.std[0]) < 2e-3
     assert source.class_names[9] == "Ankle boot"

@@ -28,7 +28,7 @@ def nt_xent_oracle(z: Tensor, ids: Tensor, temperature: float) -> float:
         for j in range(len(z)):
             if i == j:
                 continue
-            weight = math.exp(float(z[i] @ z[j]) / temperature)
+            weight = math.exp(float((z[i] @ z[j]).detach()) / temperature)
             below += weight
             above += weight if ids[i] == ids[j] else 0.0
         if above:

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from ltplugins.core.errors import UserError
 from ltplugins.losses.terms.distillation import distillation_loss
 from ltplugins.methods.parts.class_prior import training_class_counts
-from ltplugins.stages.demo import compose_packaged
+from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
@@ -205,15 +205,15 @@ def test_class_counts_of_any_data_set(dataset, expected):
 
 def test_the_own_classifier_is_scored_where_there_is_one(runs):
     results = {name: evaluation(runs / name) for name in ("gml", "student", "simclr")}
-    protocols = [set(r["protocols"]) for r in results.values()]
+    protocols = [set(r.protocols) for r in results.values()]
     assert protocols[0] == protocols[1] == {"classifier", "knn_k3_T0.07", "linear_4shot"}
     assert protocols[2] == {"knn_k3_T0.07", "linear_4shot"}
-    entry = results["gml"]["protocols"]["classifier"]
+    entry = results["gml"].protocols["classifier"]
     assert (
         "own classifier, learned with its features on the long-tailed training set (42"
-        in (entry["description"])
+        in entry.description
     )
-    assert (entry["n"], entry["seeds"], len(entry["per_class"])) == (1, [], 3)
+    assert (entry.n, entry.seeds, len(entry.per_class)) == (1, [], 3)
     # By hand: the network of the checkpoint on the test images.
     model, data = build(gml_config(runs))
     model.load_state_dict(load(runs / "gml/checkpoints/last.ckpt")["state_dict"])
@@ -224,8 +224,8 @@ def test_the_own_classifier_is_scored_where_there_is_one(runs):
             for x, y in data.val_dataloader()
         ]
     accuracy = torch.cat(hits).float().mean().item()
-    assert entry["overall"]["mean"] == pytest.approx(accuracy)
-    assert "classifier" not in evaluation(runs / "gml", eval__classifier=False)["protocols"]
+    assert entry.overall.mean == pytest.approx(accuracy)
+    assert "classifier" not in evaluation(runs / "gml", eval__classifier=False).protocols
     evaluation(runs / "gml")
 
 
@@ -234,7 +234,7 @@ def test_a_students_evaluation_does_not_need_its_teacher(runs, tmp_path):
     cfg = student_config(runs, tmp_path / "teacher", output_dir=str(tmp_path / "run"))
     run = pretrain(cfg)
     shutil.rmtree(tmp_path / "teacher")
-    assert "classifier" in evaluation(run)["protocols"]
+    assert "classifier" in evaluation(run).protocols
 
 
 @pytest.mark.parametrize("change", ["missing", "left over", "another shape"])

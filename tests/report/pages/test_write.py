@@ -2,6 +2,7 @@
 """The report stands alone, names everything, and hides nothing."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ltplugins.eval.protocol import (
     LinearConfig,
     evaluate_features,
 )
+from ltplugins.eval.results import Scores
 from ltplugins.report.embed import embed_2d, pick_points
 from ltplugins.report.figures import draw_rank, ranked_accuracy, thin_out
 from ltplugins.report.pages.write import write_report
@@ -28,7 +30,7 @@ from ltplugins.report.table import RunResult, summarise
 PICTURES = {"groups.png", "rank.png", "counts.png", "curves.png", "scatter.png"}
 
 
-def evaluated(counts: list[int], rule: str, seed: int) -> dict:
+def evaluated(counts: list[int], rule: str, seed: int) -> Scores:
     generator = torch.Generator().manual_seed(seed)
     targets = torch.arange(len(counts)).repeat_interleave(8)
     centers = torch.randn(len(counts), 8, generator=torch.Generator().manual_seed(0))
@@ -180,7 +182,8 @@ def test_many_classes_are_coloured_by_group(tmp_path: Path) -> None:
 
 def test_rank_order_of_the_per_class_curve() -> None:
     run = RunResult("a", evaluated([5, 50, 500], "tercile", 0))
-    run.results["protocols"] = {"p": {"per_class": [0.1, None, 0.3]}}
+    entry = next(iter(run.results.protocols.values()))
+    run.results.protocols["p"] = replace(entry, per_class=[0.1, None, 0.3])
     np.testing.assert_array_equal(ranked_accuracy(run, "p"), [0.3, np.nan, 0.1])
     assert np.isnan(ranked_accuracy(run, "other")).all()
 
@@ -188,9 +191,9 @@ def test_rank_order_of_the_per_class_curve() -> None:
 def test_every_panel_of_the_rank_figure_shows_its_whole_line() -> None:
     """The panels share their axis, and the last may reach lower than the first."""
     run = make_runs([60, 50, 40, 30, 20, 9])[0]
-    low = dict(run.results["protocols"]["knn_k3_T0.07"])
-    low["per_class"] = [0.9, 0.8, 0.7, 0.5, 0.3, 0.0]
-    run.results["protocols"]["classifier"] = low
+    knn = run.results.protocols["knn_k3_T0.07"]
+    low = replace(knn, per_class=[0.9, 0.8, 0.7, 0.5, 0.3, 0.0])
+    run.results.protocols["classifier"] = low
     figure = draw_rank(summarise([run]), {"a": [run]}, "tercile")
     lines = [line for axis in figure.axes for line in axis.lines if line.get_label() == "a"]
     assert len(lines) == 3

@@ -9,7 +9,7 @@ Legend: B batch, V views, C channels, R rows = num_crops x B (crop k of image i 
 S crop size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -18,13 +18,14 @@ from torch import Tensor
 
 from ltplugins.data.augment.batch import ops
 from ltplugins.data.augment.batch.crop import CropPlan, move
+from ltplugins.data.augment.batch.jitter import JitterPlan
 from ltplugins.data.augment.batch.randaugment import (
     RandAugmentParams,
     RandAugmentPlan,
     draw_randaugment,
 )
-from ltplugins.data.augment.params import JitterParams, ViewParams, draw_params, sigma_values
-from ltplugins.data.augment.schema import AugmentationBlock, normalisation, parse_augmentations
+from ltplugins.data.augment.params import ViewParams, draw_params, sigma_values
+from ltplugins.data.augment.schema import AugmentationBlock, normalisation
 from ltplugins.data.augment.strength import Boost
 from ltplugins.data.sources.records import DataRecord
 
@@ -52,7 +53,7 @@ class BatchedViews:
         record: DataRecord,
         boost: Boost | None = None,
     ) -> None:
-        self.blocks = parse_augmentations(blocks)
+        self.blocks = list(blocks)
         self.record = record
         self.boost = boost
         self.num_views = sum(block.num_crops for block in self.blocks)
@@ -168,7 +169,7 @@ def _augment_block(
     """All rows of one block, uint8 [R, C, S, S]; ``pool`` uint8 [B or R, C, H, W]."""
     device, channels = pool.device, pool.shape[1]
     rows, size = len(params.flip), block.crop_size
-    plan = _JitterPlan(block, params.jitter, channels, device)
+    plan = JitterPlan(block, params.jitter, channels, device)
     crops = CropPlan(block, params, plan.order, pool.shape[2:], device, cropped=cropped)
     randaugment = None if extra is None else RandAugmentPlan(extra, size)
     out = torch.empty(rows, channels, size, size, dtype=torch.uint8, device=device)
@@ -185,64 +186,6 @@ def _augment_block(
         # int() of x + 1/2 rounds to nearest; by way of int32 it is twice as fast as directly.
         out[start : start + piece] = x.mul_(255.0).add_(0.5).int()
     return out.index_select(0, move(plan.order.argsort(), device))
-
-
-class _JitterPlan:
-    """Colour jitter by groups: rows sorted by how many operators come before their hue shift.
-
-    Brightness, contrast and saturation share one formula, so rows of different order go through it
-    together; only the hue splits the rows, into at most four runs.
-    """
-
-    def __init__(
-        self, block: AugmentationBlock, params: JitterParams, channels: int, device: torch.device
-    ) -> None:
-        cfg = block.color_jitter
-        strength = (cfg.brightness, cfg.contrast, cfg.saturation)
-        # Saturation and hue leave greyscale images as they are.
-        active = [i for i in range(3) if strength[i] > 0 and not (i == 2 and channels == 1)]
-        self.hue_active = cfg.hue > 0 and channels == 3
-        self.steps = len(active)
-        before_hue = (params.rank[:, active] < params.rank[:, 3:]).sum(1)
-        if not self.hue_active:
-            before_hue = torch.zeros_like(before_hue)
-        # Rows without jitter come last, as group steps + 1.
-        group = torch.where(params.apply, before_hue, self.steps + 1)
-        if not (self.hue_active or active):
-            group = torch.full_like(group, self.steps + 1)
-        self.order = torch.argsort(group, stable=True)
-        self.ends = torch.bincount(group, minlength=self.steps + 2).cumsum(0).tolist()
-        self.coefficients = move(self._coefficients(params, active)[:, :, self.order], device)
-        self.hue = move(params.hue[self.order], device)
-
-    def _coefficients(self, params: JitterParams, active: list[int]) -> Tensor:
-        """Float[3 steps R]: gain, to_grey, to_mean of each row's operators in their order."""
-        factor = params.factor.T  # (3, R)
-        table = torch.zeros(3, *factor.shape)
-        table[0] = factor
-        table[1, 2] = 1.0 - factor[2]  # saturation mixes with each pixel's grey
-        table[2, 1] = 1.0 - factor[1]  # contrast mixes with the mean grey
-        sequence = params.rank[:, active].argsort(1).T  # (steps, R)
-        return table[:, active].gather(1, sequence.expand(3, -1, -1))
-
-    def apply_(self, x: Tensor, start: int) -> None:
-        """Jitter in place the rows of ``x``, which are rows start to start + len(x) in order."""
-        for group, low, high in self._runs(start, start + len(x)):
-            run = x[low - start : high - start]
-            for step in range(self.steps + 1):
-                if step == group and self.hue_active:
-                    ops.shift_hue(run, self.hue[low:high], out=run)
-                if step < self.steps:
-                    ops.adjust_affine_(run, *self.coefficients[:, step, low:high])
-
-    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """(group, first, end) of the groups with jitter that overlap rows start to stop."""
-        begin = 0
-        for group, end in enumerate(self.ends[: self.steps + 1]):
-            low, high = max(begin, start), min(end, stop)
-            if low < high:
-                yield group, low, high
-            begin = end
 
 
 def _filter(x: Tensor, block: AugmentationBlock, params: ViewParams, chosen: Tensor) -> Tensor:

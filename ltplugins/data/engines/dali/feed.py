@@ -22,6 +22,7 @@ from ltplugins.data.augment.schema import AugmentationBlock
 from ltplugins.data.engines.draws import Draw, ViewDataset, corrupt_message, replacements
 from ltplugins.data.sources.base import DAMAGE, CorruptImage, FileSource, Source
 from ltplugins.data.sources.joined import JoinedSource
+from ltplugins.data.training_set import TrainingSet
 
 # Brightness, contrast and saturation: places in the order of a row, the hue aside.
 SLOTS = 3
@@ -76,9 +77,9 @@ class DaliDataset(ViewDataset):
         by_pil: positions of files that PIL reads and DALI does not; PIL decodes them.
     """
 
-    def __init__(self, source: Source, indices: np.ndarray, **kwargs: Any) -> None:
-        super().__init__(source, indices, _no_transform, **kwargs)
-        images = source.images
+    def __init__(self, training: TrainingSet, *, seed: int) -> None:
+        super().__init__(training, _no_transform, seed=seed)
+        images = self.source.images
         self.shape = None if images is None else (*images.shape[1:3], *(images.shape[3:] or (1,)))
         self.damaged: dict[int, tuple[str, str]] = {}
         self.by_pil: set[int] = set()

@@ -13,10 +13,8 @@ The GPU path is the same graph with the decoder ``mixed``; no machine with a GPU
 Legend: N training images, B batch of one rank, V views, S crop size.
 """
 
-import dataclasses
 import functools
 import gc
-import importlib.util
 import logging
 import os
 from collections import deque
@@ -27,46 +25,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ltplugins.core.errors import UserError
 from ltplugins.data.augment.schema import AugmentationBlock, normalisation
+from ltplugins.data.engines.dali.damage import look_into
 from ltplugins.data.engines.dali.feed import DaliDataset, FedBatch, needed_inputs, view_inputs
 from ltplugins.data.engines.draws import Draw, raise_if_message
 from ltplugins.data.engines.loader import Loader, epoch_draws
-from ltplugins.data.sources.base import CorruptImage
+from ltplugins.data.samplers.base import Shard
+from ltplugins.data.training_set import TrainingSet
 
 log = logging.getLogger(__name__)
 
-STEPS = {
-    "rrc",
-    "color_jitter",
-    "grayscale",
-    "gaussian_blur",
-    "solarization",
-    "equalization",
-    "horizontal_flip",
-}
 _AHEAD = 2  # batches that are read and drawn before DALI asks for them
-
-
-def check_dali(blocks: Sequence[AugmentationBlock]) -> None:
-    """Raise a UserError where DALI is absent or cannot do a step of the augmentations."""
-    if (
-        importlib.util.find_spec("nvidia") is None
-        or importlib.util.find_spec("nvidia.dali") is None
-    ):
-        raise UserError(
-            "data.engine: dali needs NVIDIA DALI, which is not installed. "
-            'Run pip install "ltplugins[dali-cu13]" (CUDA 13, as torch\'s own builds, or no GPU) '
-            'or pip install "ltplugins[dali]" (CUDA 12), or set data.engine: batched.'
-        )
-    for i, block in enumerate(blocks):
-        for field in dataclasses.fields(block):
-            step = getattr(block, field.name)
-            if getattr(step, "prob", 0) and field.name not in STEPS:
-                raise UserError(
-                    f"augmentations[{i}].{field.name}: the engine dali cannot do it. "
-                    f"Set data.engine: batched or workers, or {field.name}.prob: 0."
-                )
 
 
 @functools.cache
@@ -106,7 +75,7 @@ class DaliLoader(Loader):
     Args:
         blocks: the ``augmentations`` list.
         num_threads: of DALI's CPU operators.
-        device: of DALI; None = CPU.
+        device: of DALI.
     """
 
     dataset: DaliDataset
@@ -116,12 +85,12 @@ class DaliLoader(Loader):
         *args: Any,
         blocks: Sequence[AugmentationBlock],
         num_threads: int,
-        device: torch.device | None = None,
+        device: torch.device,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.blocks, self.num_threads = list(blocks), num_threads
-        self.device = device or torch.device("cpu")
+        self.device = device
         self._feed = _Feed()
         self._pipeline: Any = None
         self._reader: ThreadPoolExecutor | None = None
@@ -152,7 +121,7 @@ class DaliLoader(Loader):
                 return
             except RuntimeError as error:
                 self._pipeline = None  # DALI's is not usable any more
-                if not self._look_into():
+                if not look_into(self.dataset, [p.draws for p in self._feed.sent]):
                     raise error
                 return
             batch = self._feed.sent.popleft().batch
@@ -215,35 +184,6 @@ class DaliLoader(Loader):
         pipeline.build()
         return pipeline
 
-    def _look_into(self) -> bool:
-        """Find what DALI could not decode; from now on it is left out, or left to PIL.
-
-        DALI works ahead, so that any of the batches it has may hold the image. Those that PIL
-        cannot read either come first: they are what is usually wrong, and PIL is quick to say.
-        """
-        unreadable = (self._unreadable(prepared.draws) for prepared in self._feed.sent)
-        return any(unreadable) or any(self._foreign(p.draws) for p in self._feed.sent)
-
-    def _unreadable(self, draws: list[Draw]) -> bool:
-        data, before = self.dataset, len(self.dataset.damaged)
-        for position in {draw.position for draw in draws} - data.damaged.keys():
-            try:
-                data.source.load(int(data.indices[position]))
-            except CorruptImage as damage:
-                data.damaged[position] = (damage.path, damage.reason)
-        return len(data.damaged) > before
-
-    def _foreign(self, draws: list[Draw]) -> bool:
-        data = self.dataset
-        if data.shape is not None:
-            return False  # arrays are not decoded
-        before = len(data.by_pil)
-        for position in {d.position for d in draws} - data.damaged.keys() - data.by_pil:
-            if not _decodes(data.encoded(position)):
-                log.warning("DALI cannot decode training image %d: PIL decodes it.", position)
-                data.by_pil.add(position)
-        return len(data.by_pil) > before
-
 
 def _prepare(
     dataset: DaliDataset, blocks: Sequence[AugmentationBlock], draws: list[Draw]
@@ -259,17 +199,6 @@ def _prepare(
     return _Prepared(batch, draws, tuple(arrays))
 
 
-def _decodes(data: np.ndarray) -> bool:
-    """Whether DALI decodes these bytes."""
-    from ltplugins.data.engines.dali.graph import decode_pipeline
-
-    try:
-        decode_pipeline(data, batch_size=1, num_threads=1, device_id=None).run()
-    except RuntimeError:
-        return False
-    return True
-
-
 def _to_torch(output: Any, device: torch.device) -> torch.Tensor:
     """A copy that is the caller's own: DALI uses its buffers again."""
     from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
@@ -280,3 +209,20 @@ def _to_torch(output: Any, device: torch.device) -> torch.Tensor:
     stream = None if place.type == "cpu" else torch.cuda.current_stream(place)
     feed_ndarray(dense, copy, cuda_stream=stream)
     return copy
+
+
+def build_dali(training: TrainingSet, shard: Shard, device: torch.device) -> DaliLoader:
+    """Build the loader of one process; DALI works on ``device`` unless ``dali.device`` is cpu."""
+    if training.dali.device == "cpu":
+        device = torch.device("cpu")
+    elif device.type == "cpu":
+        log.warning("dali.device=gpu, and training is on the CPU: DALI works there too.")
+    return DaliLoader(
+        DaliDataset(training, seed=shard.seed),
+        training.sampler(shard),
+        batch_size=training.batch_size,
+        drop_last=training.drop_last,
+        blocks=training.blocks,
+        num_threads=max(1, training.cfg.num_workers),
+        device=device,
+    )

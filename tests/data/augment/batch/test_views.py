@@ -9,11 +9,11 @@ import torch
 from torchvision.transforms import RandomResizedCrop
 
 from ltplugins.data.augment.batch import views as batched
-from ltplugins.data.augment.batch.views import BatchedViews
 from ltplugins.data.augment.params import draw_crops, draw_params, sigma_values
 from ltplugins.data.augment.pil import ViewTransform
 from ltplugins.data.augment.schema import JitterConfig, RRCConfig, parse_augmentations
 from ltplugins.data.sources.records import RECORDS
+from tests.kit.data import batched_views
 
 RECORD = RECORDS["cifar10"]
 PLAIN = {"crop_size": 16, "num_crops": 1, "mean": [0.0] * 3, "std": [1.0] * 3}
@@ -58,7 +58,7 @@ def one_by_one(images, blocks, seed=0):
 def test_no_augmentation_is_equal_to_the_workers_engine():
     images = pictures(5)
     blocks = [{"crop_size": 16, "num_crops": 2}]
-    views = BatchedViews(blocks, RECORD)(images, seeded())
+    views = batched_views(blocks, RECORD)(images, seeded())
     expected = one_by_one(images, blocks)
     assert len(views) == 2
     for view, other in zip(views, expected, strict=True):
@@ -70,7 +70,7 @@ def test_no_augmentation_is_equal_to_the_workers_engine():
 def test_resize_without_rrc_is_equal_within_rounding(height, width, size):
     images = pictures(4, 21)[:, :, :height, :width]
     blocks = [{**PLAIN, "crop_size": size}]
-    (view,) = BatchedViews(blocks, RECORD)(images, seeded())
+    (view,) = batched_views(blocks, RECORD)(images, seeded())
     (expected,) = one_by_one(images, blocks)
     assert (view - expected).abs().max() <= 1.6 / 255
 
@@ -79,7 +79,7 @@ def test_resize_without_rrc_is_equal_within_rounding(height, width, size):
 def test_a_certain_step_is_equal_within_rounding(step):
     images = pictures(4)
     blocks = [{**PLAIN, step: {"prob": 1.0}}]
-    (view,) = BatchedViews(blocks, RECORD)(images, seeded())
+    (view,) = batched_views(blocks, RECORD)(images, seeded())
     (expected,) = one_by_one(images, blocks)
     assert (view - expected).abs().max() <= 1.1 / 255
 
@@ -88,7 +88,7 @@ def test_flip_with_rrc_off_and_on_mirrors_only_some():
     images = pictures(64)
     for rrc in ({}, {"enabled": True, "crop_min_scale": 1.0, "crop_max_scale": 1.0}):
         blocks = [{**PLAIN, "rrc": rrc, "horizontal_flip": {"prob": 0.5}}]
-        (view,) = BatchedViews(blocks, RECORD)(images, seeded())
+        (view,) = batched_views(blocks, RECORD)(images, seeded())
         kept = (view - images / 255).abs().amax((1, 2, 3)) < 1e-5
         mirrored = (view.flip(3) - images / 255).abs().amax((1, 2, 3)) < 1e-5
         # Scale 1 leaves the whole image: no other ratio fits, and the fallback is all of it.
@@ -102,14 +102,14 @@ def test_every_view_belongs_to_its_image():
     jitter = {"prob": 0.5, "hue": 0.3, "saturation": 0.5}  # neither changes a grey image
     blocks = [{**FULL, **PLAIN, "color_jitter": jitter, "solarization": {}, "equalization": {}}]
     blocks[0]["num_crops"] = 3
-    for view in BatchedViews(blocks, RECORD)(images, seeded()):
+    for view in batched_views(blocks, RECORD)(images, seeded()):
         assert torch.allclose(view, images / 255, atol=1e-5)
 
 
 def test_greyscale_images_give_the_same_views_as_three_equal_channels():
     grey = pictures(20)[:, :1]
-    found = BatchedViews([FULL], RECORD)(grey, seeded(3))
-    expected = BatchedViews([FULL], RECORD)(grey.expand(-1, 3, -1, -1), seeded(3))
+    found = batched_views([FULL], RECORD)(grey, seeded(3))
+    expected = batched_views([FULL], RECORD)(grey.expand(-1, 3, -1, -1), seeded(3))
     for view, other in zip(found, expected, strict=True):
         assert view.shape == (20, 3, 16, 16)
         difference = (view - other).abs()
@@ -121,10 +121,10 @@ def test_greyscale_images_give_the_same_views_as_three_equal_channels():
 def test_views_depend_on_the_generator_alone(monkeypatch):
     images = pictures(30)
     state = torch.get_rng_state()
-    first = BatchedViews([FULL], RECORD)(images, seeded(1))
+    first = batched_views([FULL], RECORD)(images, seeded(1))
     monkeypatch.setattr(batched, "CPU_PIECE", 5000)  # another way through the cache
-    again = BatchedViews([FULL], RECORD)(images, seeded(1))
-    other = BatchedViews([FULL], RECORD)(images, seeded(2))
+    again = batched_views([FULL], RECORD)(images, seeded(1))
+    other = batched_views([FULL], RECORD)(images, seeded(2))
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(first, again, strict=True))
     assert not any(torch.allclose(a, b, atol=0.1) for a, b in zip(first, other, strict=True))
     assert torch.equal(torch.get_rng_state(), state)
@@ -135,7 +135,7 @@ def test_crops_that_are_made_already():
     images = pictures(6)
     blocks = [{**PLAIN, "num_crops": 2}, {**PLAIN, "crop_size": 8}]
     small = pictures(6, 8, seed=1)
-    views = BatchedViews(blocks, RECORD)([images, images.flip(3), small], seeded())
+    views = batched_views(blocks, RECORD)([images, images.flip(3), small], seeded())
     assert torch.allclose(views[0], images / 255)
     assert torch.allclose(views[1], images.flip(3) / 255)
     assert torch.allclose(views[2], small / 255)
@@ -210,7 +210,7 @@ def test_jitter_follows_each_samples_order():
     blocks = parse_augmentations(
         [{**PLAIN, "color_jitter": {k: getattr(strong, k) for k in strong.__annotations__}}]
     )
-    (view,) = BatchedViews(blocks, RECORD)(images, seeded(5))
+    (view,) = batched.BatchedViews(blocks, RECORD)(images, seeded(5))
     jitter = draw_params(blocks[0], 60, 16, 16, seeded(5)).jitter
     operators = [F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue]
     wrong_order = 0
@@ -234,7 +234,7 @@ def statistics(views):
 
 def test_views_have_the_statistics_of_the_workers_engine():
     images = pictures(600)
-    found = BatchedViews([FULL], RECORD)(images, seeded())
+    found = batched_views([FULL], RECORD)(images, seeded())
     expected = one_by_one(images, [FULL])
     assert torch.allclose(statistics(found), statistics(expected), atol=0.05)
     # Spread inside an image: crop size and blur; between channels: jitter and grayscale.
@@ -249,7 +249,7 @@ def test_views_have_the_statistics_of_the_workers_engine():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_nothing_waits_for_the_device_and_the_views_are_the_same():
     images = pictures(64)
-    views = BatchedViews([FULL], RECORD)
+    views = batched_views([FULL], RECORD)
     on_device = images.cuda()
     views(on_device, seeded())  # constants are made once
     torch.cuda.set_sync_debug_mode("error")

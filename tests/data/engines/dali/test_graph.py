@@ -10,10 +10,9 @@ from torchvision.transforms import functional as F
 from ltplugins.core.seeding import RowStreams, mix_seed, mix_seeds
 from ltplugins.data.augment.params import draw_params, sigma_values
 from ltplugins.data.augment.schema import parse_augmentations
-from ltplugins.data.engines.build import build_loader
-from ltplugins.data.samplers import build_sampler
 from ltplugins.data.sources.build import from_arrays, image_folder
 from tests.kit.dali import DALI, smooth_image, write_jpegs
+from tests.kit.data import loader_of, sampler_of
 
 SIZE = 16
 PLAIN = {"crop_size": SIZE, "num_crops": 1, "mean": [0.0] * 3, "std": [1.0] * 3}
@@ -40,18 +39,8 @@ def pictures(count, width=SIZE, height=SIZE, seed=0):
 def views_of(images, blocks, engine="dali", seed=0, epoch=0):
     """Every view of every image, in the order of the images: V tensors."""
     source = images if hasattr(images, "load") else from_arrays(images, None)
-    count = len(source)
-    loader = build_loader(
-        source,
-        np.arange(count),
-        build_sampler("shuffle", source.targets, seed=seed),
-        blocks,
-        engine=engine,
-        batch_size=64,
-        num_workers=0,
-        seed=seed,
-        drop_last=False,
-    )
+    options = {"engine": engine, "batch_size": 64, "drop_last": False}
+    loader = loader_of(source, blocks, seed=seed, **options)
     loader.sampler.set_epoch(epoch)
     batches = list(loader)
     back = torch.cat([batch[0] for batch in batches]).argsort()
@@ -62,7 +51,7 @@ def views_of(images, blocks, engine="dali", seed=0, epoch=0):
 def params_of(images, block, seed=0, epoch=0):
     """The numbers that the engine draws for the first crop, in the order of the images."""
     (parsed,) = parse_augmentations([block])
-    sampler = build_sampler("shuffle", np.zeros(len(images)), seed=seed)
+    sampler = sampler_of("shuffle", np.zeros(len(images)), seed=seed)
     sampler.set_epoch(epoch)
     numbers = np.empty(len(images), dtype=np.int64)
     numbers[sampler.positions()] = sampler.numbers()

@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 
 from ltplugins.core.errors import UserError
-from ltplugins.data.engines.build import build_loader
-from ltplugins.data.samplers import build_sampler
 from ltplugins.data.sources.build import file_list, from_arrays, image_folder
 from ltplugins.data.sources.joined import JoinedSource
+from tests.kit import data as kit
 from tests.kit.dali import DALI_MARKS, smooth_image, write_jpegs
 
 pytestmark = list(DALI_MARKS)
@@ -24,16 +23,8 @@ PLAIN = {"crop_size": SIZE, "num_crops": 1, "mean": [0.0] * 3, "std": [1.0] * 3}
 FLIPPED = {**PLAIN, "rrc": {"enabled": True}, "horizontal_flip": {"prob": 0.5}, "num_crops": 2}
 
 
-def loader_of(
-    source, *, sampler="shuffle", blocks=(PLAIN,), engine="dali", rank=0, world=1, **more
-):
-    indices = more.pop("indices", np.arange(len(source)))
-    targets = source.targets[indices[: more.pop("num_id", len(indices))]]
-    drawn = build_sampler(sampler, targets, seed=more.get("seed", 0), rank=rank, world_size=world)
-    options = {"batch_size": 4, "num_workers": 0, "seed": 0, "drop_last": False, **more}
-    return build_loader(
-        source, indices, drawn, list(blocks), engine=engine, rank=rank, world_size=world, **options
-    )
+def loader_of(source, *, blocks=(PLAIN,), engine="dali", **more):
+    return kit.loader_of(source, blocks, engine=engine, **{"drop_last": False, **more})
 
 
 def epoch_of(loader, epoch=0):
@@ -166,7 +157,7 @@ def test_a_changing_subset_is_the_one_that_is_read(jpegs, tmp_path):
     """A reader's file list is fixed after the build; the sampler's indices are not."""
     pool = image_folder(write_jpegs(tmp_path / "pool", (6,), seed=9))
     joined = JoinedSource(jpegs, pool)
-    loader = loader_of(joined, sampler="id_plus_ood", num_id=15)
+    loader = loader_of(jpegs, sampler="id_plus_ood", ood=pool)
     assert sorted(seen(epoch_of(loader, 0))) == list(range(15))
     for epoch, subset in enumerate(([1, 4], [0, 2, 3, 5], []), start=1):
         loader.sampler.set_ood(subset)
@@ -226,8 +217,7 @@ def test_file_list_and_a_pool_of_arrays(jpegs, tmp_path):
     listed = file_list(tmp_path / "list.txt")
     assert same(epoch_of(loader_of(listed)), epoch_of(loader_of(jpegs)))
     arrays = from_arrays(np.full((3, 20, 30), 200, dtype=np.uint8), None)
-    joined = JoinedSource(listed, arrays)
-    loader = loader_of(joined, sampler="id_plus_ood", num_id=15)
+    loader = loader_of(listed, sampler="id_plus_ood", ood=arrays)
     loader.sampler.set_ood(np.array([2]))
     (grey,) = [b[1][0][b[0] == 17] for b in epoch_of(loader) if 17 in b[0]]
     assert torch.allclose(grey, torch.full_like(grey, 200 / 255))

@@ -9,10 +9,9 @@ import pytest
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.schema import AugmentationBlock, ProbConfig, parse_augmentations
-from ltplugins.data.engines.build import build_loader
-from ltplugins.data.engines.dali import loader as dali
-from ltplugins.data.samplers import build_sampler
+from ltplugins.data.engines.dali import check as dali
 from ltplugins.data.sources.build import from_arrays
+from tests.kit.data import loader_of
 
 PLAIN = {"crop_size": 16, "num_crops": 1}
 
@@ -23,10 +22,8 @@ def test_without_dali_one_message(monkeypatch):
         dali.importlib.util, "find_spec", lambda n: None if n.startswith("nvidia") else real(n)
     )
     source = from_arrays(np.zeros((4, 16, 16), np.uint8), np.zeros(4, dtype=int))
-    sampler = build_sampler("shuffle", source.targets)
-    options = {"batch_size": 2, "num_workers": 0, "seed": 0}
     with pytest.raises(UserError, match="dali needs NVIDIA DALI, which is not installed") as error:
-        build_loader(source, np.arange(4), sampler, [PLAIN], engine="dali", **options)
+        loader_of(source, [PLAIN], engine="dali", batch_size=2)
     assert 'pip install "ltplugins[dali-cu13]"' in str(error.value)
     assert 'pip install "ltplugins[dali]"' in str(error.value)
     assert "data.engine: batched" in str(error.value)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""JSON files with a schema: a frozen dataclass says what is in them, a number which form it is.
+
+A file without a number is of the first form. A field that is None is left out where None is its
+default, so that a file holds what is known and nothing else.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ltplugins.core.errors import UserError
+from ltplugins.core.schema import parse
+
+T = TypeVar("T")
+
+
+def to_plain(record: Any) -> Any:
+    """A record as plain values for JSON."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        fields = [(f, getattr(record, f.name)) for f in dataclasses.fields(record)]
+        return {f.name: to_plain(v) for f, v in fields if v is not None or f.default is not None}
+    if isinstance(record, Mapping):
+        return {key: to_plain(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [to_plain(value) for value in record]
+    return record
+
+
+def from_plain(cls: type[T], content: Any, path: str | Path, version: int) -> T:
+    """A record from plain values.
+
+    Args:
+        cls: the dataclass.
+        content: what the file holds.
+        path: of the file, for the message.
+        version: the newest form that is known.
+
+    Raises:
+        UserError: a newer form, or something that is none.
+    """
+    found = content.get("version", 1) if isinstance(content, Mapping) else 1
+    if isinstance(found, int) and found > version:
+        raise UserError(
+            f"{path} is of form {found}, and this version of ltplugins knows forms up to "
+            f"{version}. Update ltplugins."
+        )
+    try:
+        return parse(cls, content, "")
+    except UserError as error:
+        raise UserError(f"{path} is damaged, or of another program: {error}") from None
+
+
+def read_record(cls: type[T], path: str | Path, version: int) -> T:
+    """Read a record's file.
+
+    Raises:
+        UserError: no such file, no JSON, or see :func:`from_plain`.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:  # of JSON, or of its encoding
+        raise UserError(f"{path} is damaged: it is no JSON ({error}).") from None
+    return from_plain(cls, content, path, version)

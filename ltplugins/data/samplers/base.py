@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Samplers: which positions of the training subset are drawn in an epoch, and nothing else.
+
+A sampler draws one global order from (seed, epoch); rank r of W takes every W-th position of it,
+starting at r. The ranks' batches number b together are therefore positions b*B*W to (b+1)*B*W of
+the global order, whatever W is: two processes see the batches that one process of twice the batch
+size sees. No position is given to two ranks and none is dropped here; where N is no multiple of W,
+the first N mod W ranks get one position more. Whole batches are dropped by the loader
+(``drop_last``), in the same number on every rank. A sampler whose positions belong together in
+groups (``paired``, ``two_branch``) is sharded by whole groups.
+
+Legend: N training images, W ranks, B batch of one rank, C classes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from ltplugins.core.errors import UserError
+from ltplugins.core.seeding import mix_seed
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One process of a run: ``rank`` of ``world_size``, and the ``seed`` that all have."""
+
+    rank: int = 0
+    world_size: int = 1
+    seed: int = 0
+
+
+class EpochSampler(Sampler[int]):
+    """Base: the order of an epoch, sharded over ranks. Subclasses define :meth:`global_order`.
+
+    Args:
+        size: N.
+        seed: the run's seed; with the epoch it decides the order.
+        rank: of this process.
+        world_size: W.
+    """
+
+    group: ClassVar[int] = 1  # neighbours of the global order that stay together on one rank
+
+    def __init__(self, size: int, *, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is outside 0..{world_size - 1}")
+        self.size, self.seed = size, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration; Lightning calls it."""
+        self.epoch = epoch
+
+    def global_order(self, rng: np.random.Generator) -> np.ndarray:
+        """Positions of the epoch over all ranks, Int[total]; ``total`` must not depend on rng."""
+        raise NotImplementedError
+
+    @property
+    def total(self) -> int:
+        """Positions in an epoch over all ranks."""
+        return self.size
+
+    def positions(self) -> np.ndarray:
+        """This rank's positions of the current epoch, Int[len(self)]."""
+        rng = np.random.Generator(np.random.PCG64(mix_seed(self.seed, self.epoch)))
+        return self._own(self.global_order(rng))
+
+    def numbers(self) -> np.ndarray:
+        """The places of :meth:`positions` in the global order, Int[len(self)]."""
+        return self._own(np.arange(self.total))
+
+    def arrange(self, count: int) -> np.ndarray:
+        """The order of a batch's rows, as places in its ``count`` positions, Int[count]."""
+        return np.arange(count)
+
+    def _own(self, order: np.ndarray) -> np.ndarray:
+        return order.reshape(-1, self.group)[self.rank :: self.world_size].reshape(-1)
+
+    def __len__(self) -> int:
+        return self.group * len(range(self.rank, self.total // self.group, self.world_size))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.positions().tolist())
+
+
+def require_batch(sampler: EpochSampler, batch_size: int) -> None:
+    """Refuse a batch size that no rank can fill.
+
+    Raises:
+        UserError: a rank has fewer images an epoch than a batch.
+    """
+    per_rank = sampler.total // sampler.world_size
+    if per_rank < batch_size:
+        raise UserError(
+            f"fewer images than the batch: {sampler.total} training images on "
+            f"{sampler.world_size} process(es) give {per_rank} each, "
+            f"optimizer.batch_size is {batch_size}. Set optimizer.batch_size to {per_rank} "
+            f"or less, or keep more images (data.imbalance, data.fraction)."
+        )

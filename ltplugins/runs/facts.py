@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""``run.json``: what was trained, with what, and when. Its first part is in every checkpoint."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ltplugins import __version__
+from ltplugins.config.identity import identity_hash
+from ltplugins.core.files import write_json
+from ltplugins.core.records import read_record, to_plain
+from ltplugins.data.imbalance import Split
+
+VERSION = 1
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "timm",
+    "hydra-core",
+    "einops",
+    "torchmetrics",
+    "numpy",
+    "scikit-learn",
+    "pillow",
+    "safetensors",
+)
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """What a number needs to say about its training images."""
+
+    description: str
+    hash: str
+    num_samples: int
+    class_counts: list[int]
+    class_names: list[str]
+
+    @classmethod
+    def of(cls, split: Split, class_names: Sequence[str]) -> "SplitFacts":
+        """The facts of a split of a source with these classes."""
+        counts = [int(n) for n in split.class_counts]
+        names = [str(n) for n in class_names]
+        return cls(split.description, split.hash, len(split.indices), counts, names)
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """The run that a second stage started from: its folder, its epochs, a hash of its weights."""
+
+    run: str
+    epochs: int
+    weights: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where weights come from.
+
+    Attributes:
+        method: its name.
+        host: name and version of the host.
+        split: the training images.
+        label: what results are called by, where that is not the method.
+        stage_1: of a second stage.
+    """
+
+    method: str
+    host: str
+    split: SplitFacts
+    label: str | None = None
+    stage_1: FirstStage | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts(Origin):
+    """The contents of ``run.json``.
+
+    Attributes:
+        identity: what the numbers depend on, and ``identity_hash`` its hash.
+        finished: when the last epoch was complete; None before.
+        classifier: accuracies before and after a balancing, by group rule.
+    """
+
+    identity_hash: str
+    identity: dict[str, Any]
+    command: list[str]
+    started: str
+    ltplugins: str
+    git: str | None
+    python: str
+    machine: dict[str, Any]
+    packages: dict[str, Any]
+    version: int = VERSION
+    finished: str | None = None
+    seconds: float | None = None
+    images_per_second: float | None = None
+    classifier: dict[str, Any] | None = None
+
+    @classmethod
+    def begin(cls, origin: Origin, identity: Mapping[str, Any]) -> "RunFacts":
+        """The facts of a run that starts now, here."""
+        return cls(
+            **vars(origin),
+            identity_hash=identity_hash(identity),
+            identity=dict(identity),
+            command=list(sys.argv),
+            started=now(),
+            ltplugins=__version__,
+            git=_git_commit(),
+            python=platform.python_version(),
+            machine={"system": platform.platform(), "cpus": os.cpu_count()},
+            packages={name: importlib.metadata.version(name) for name in _PACKAGES},
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> "RunFacts":
+        """Read a run.json.
+
+        Raises:
+            UserError: it is absent, damaged, or of a newer form.
+        """
+        return read_record(cls, path, VERSION)
+
+    def write(self, path: Path) -> None:
+        """Write it, atomically."""
+        write_json(path, to_plain(self))
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _git_commit() -> str | None:
+    """Commit of the package's own checkout, with "+dirty"; None when installed from a wheel."""
+    here = Path(__file__).resolve().parent
+    if not (here.parents[1] / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty=+dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: MIT
+"""From a config's file and ``key=value`` words to one config, or to one sentence that says why not.
+
+Hydra composes. Here a key that exists needs no ``+``, whether or not the file lists it: the typed
+sections decide which keys there are, and name the nearest one where one is misspelt. Only below a
+block of free keys (``optimizer.kwargs``) a new key needs its ``+``, because nobody can tell it from
+a typing error. An unknown choice of a group is answered with the nearest that there is.
+"""
+
+import contextlib
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from hydra import compose, initialize_config_dir, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from ltplugins.core.errors import UserError, nearest, unknown
+from ltplugins.stages.command import PACKAGED, quote
+
+# From the method's name to the types of a config's keys by their path, such as {"data": DataConfig}
+# (a top-level key that is not among them is the parser's to judge).
+Hints = Callable[[str], Mapping[str, Any]]
+FREE, UNKNOWN = object(), object()
+
+
+def compose_packaged(name: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose one of the configs in ``ltplugins.conf`` with ``key=value`` overrides."""
+    return Composer(PACKAGED, name).compose(overrides)
+
+
+def parse_words(words: Sequence[str]) -> list[Override]:
+    """Read overrides by Hydra's grammar.
+
+    Raises:
+        UserError: a word that it cannot read.
+    """
+    parser = OverridesParser.create()
+    parsed = []
+    for word in words:
+        try:
+            parsed += parser.parse_overrides([word])
+        except HydraException:
+            key, is_there, value = word.partition("=")
+            quoted = f': "{key}={quote(value)}"' if is_there else ""
+            raise UserError(
+                f"cannot read '{word}': expected key=value. A value with '=', commas, brackets or "
+                f"quotes in it needs quotes of its own{quoted}."
+            ) from None
+    return parsed
+
+
+class Composer:
+    """Composes one config, with any words.
+
+    Args:
+        path: a folder or ``pkg://...``.
+        name: of the file in it.
+        hints: the types of its keys; without them every new key needs its ``+``.
+
+    Raises:
+        UserError: no such folder.
+    """
+
+    def __init__(self, path: str, name: str, hints: Hints | None = None) -> None:
+        self.path, self.name = path, name
+        self.hints = hints or (lambda method: {})
+        self._bases: dict[tuple[str, ...], DictConfig] = {}  # by the choices of groups
+        self._options: dict[str, list[str]] = {}  # by group
+        if not path.startswith("pkg://") and not Path(path).is_dir():
+            raise UserError(f"--config-path: {path} is no folder.")
+
+    def compose(self, words: Sequence[str]) -> DictConfig:
+        """The config with these overrides; interpolations are resolved.
+
+        Raises:
+            UserError: no such file, a word that cannot be read, an unknown key or choice.
+        """
+        with self._open():
+            return self._compose(self._mend(parse_words(words)))
+
+    def mend(self, words: Sequence[str]) -> list[str]:
+        """The words as Hydra itself would take them, with the ``+`` that they need.
+
+        Raises:
+            UserError: see :meth:`compose`.
+        """
+        with self._open():
+            return self._mend(parse_words(words))
+
+    def _mend(self, overrides: list[Override]) -> list[str]:
+        groups = [o for o in overrides if self._chooses(o)]
+        chosen = self._mend_groups(groups)
+        mended = []
+        for override in overrides:
+            word = str(override.input_line)
+            if override.is_sweep_override():
+                raise UserError(
+                    f"{word}: several values are for --multirun. A list of values stands in "
+                    f"brackets, a text with commas in quotes within quotes."
+                )
+            if override in groups:
+                word = chosen[word]
+            elif override.is_hydra_override() or override.is_force_add():
+                pass
+            elif not override.is_delete() and self._is_typed(override.key_or_group, method=""):
+                word = f"++{word.removeprefix('+')}"
+            else:
+                word = self._mend_value(override, self._base(*chosen.values()))
+            mended.append(word)
+        return mended
+
+    def _chooses(self, override: Override) -> bool:
+        """Whether a word names a choice of a group, by Hydra's own rule."""
+        key = override.key_or_group
+        if isinstance(override.value(), dict) or "." in key:
+            return False
+        if key not in self._options:
+            loader: Any = GlobalHydra.instance().config_loader()
+            with self._told():
+                self._options[key] = loader.get_group_options(key, config_name=self.name)
+        return bool(self._options[key])
+
+    def _mend_groups(self, overrides: list[Override]) -> dict[str, str]:
+        """A group that the file does not choose from is added, one that it does is changed."""
+        words = {str(o.input_line): str(o.input_line) for o in overrides}
+        chosen = self._base().hydra.runtime.choices if words else {}
+        for word, override in zip(words, overrides, strict=True):
+            if not (override.is_delete() or override.is_force_add()):
+                plus = "" if override.get_key_element().lstrip("+") in chosen else "+"
+                words[word] = f"{plus}{word.removeprefix('+')}"
+        return words
+
+    def _mend_value(self, override: Override, base: DictConfig) -> str:
+        """A key below free ones, which must be there or be asked for by ``+``."""
+        word, key = str(override.input_line), override.key_or_group
+        if override.is_delete() and _has(base, key):
+            return word
+        is_asked_for = override.is_add() or self._is_typed(key, str(base.get("method", "")))
+        if not override.is_delete() and (is_asked_for or _has(base, key)):
+            return f"++{word.removeprefix('+')}"
+        block, _, name = key.rpartition(".")
+        siblings = OmegaConf.select(base, block) if block else base
+        names = [str(k) for k in siblings] if isinstance(siblings, DictConfig) else []
+        names = [name for name in names if name != "hydra"]
+        text = f"unknown key '{key}'.{nearest(name, names)} "
+        text += f"{block or 'The config'} has: {', '.join(names) or 'nothing'}."
+        raise UserError(
+            text if override.is_delete() else f"{text} A key that it does not list: +{word}"
+        )
+
+    def _is_typed(self, key: str, method: str) -> bool:
+        """Whether the parser of a typed section will judge the key."""
+        hints = self.hints(method)
+        path, *parts = key.split(".")
+        hint = hints.get(path, UNKNOWN if hints else FREE)
+        for part in parts:
+            if hint in (FREE, UNKNOWN):
+                break
+            path = f"{path}.{part}"
+            hint = hints[path] if path in hints else _inside(hint, part)
+        return hint is not FREE
+
+    def _base(self, *choices: str) -> DictConfig:
+        """The config with these choices of groups and no other word."""
+        if choices not in self._bases:
+            with self._told():
+                self._bases[choices] = compose(self.name, list(choices), return_hydra_config=True)
+        return self._bases[choices]
+
+    def _compose(self, words: list[str]) -> DictConfig:
+        with self._told():
+            cfg = compose(self.name, words, return_hydra_config=True)
+            # Only for what refers to it: where it is set, Lightning gives further processes words
+            # of its own.
+            HydraConfig.instance().set_config(cfg)
+            try:
+                with open_dict(cfg):
+                    del cfg["hydra"]
+                OmegaConf.resolve(cfg)
+            finally:
+                HydraConfig.instance().cfg = None  # type: ignore[attr-defined]
+        return cfg
+
+    @contextlib.contextmanager
+    def _open(self) -> Any:
+        if self.path.startswith("pkg://"):
+            module = self.path.removeprefix("pkg://").replace("/", ".")
+            context: Any = initialize_config_module(module, version_base="1.2")
+        else:
+            context = initialize_config_dir(self.path, version_base="1.2")
+        with context:
+            yield
+
+    @contextlib.contextmanager
+    def _told(self) -> Any:
+        """Hydra's errors as one sentence of ours."""
+        try:
+            yield
+        except MissingConfigException as error:
+            raise self._missing(error) from None
+        except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+            raise UserError(f"{self.name}: {_one_line(error)}") from None
+        except yaml.YAMLError as error:
+            raise UserError(f"{self.name} cannot be read as YAML: {_one_line(error)}") from None
+
+    def _missing(self, error: MissingConfigException) -> UserError:
+        """No such file, or no such choice of a group."""
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        if error.options:
+            return unknown(group, name, error.options)
+        if error.missing_cfg_file not in (self.name, f"{self.name}.yaml"):
+            return UserError(f"{self.name}: {_one_line(error)}")
+        loader: Any = GlobalHydra.instance().config_loader()
+        files = [f for f in loader.get_group_options(group) if not f.startswith("_")]
+        return UserError(
+            f"--config-name: there is no {name.removesuffix('.yaml')}.yaml in {self.path}."
+            f"{nearest(name, files)} Files there: {', '.join(files) or 'none of YAML'}."
+        )
+
+
+def _has(cfg: DictConfig, key: str) -> bool:
+    """Whether the key is there, even if it is null or still to be given."""
+    block, _, name = key.rpartition(".")
+    parent = OmegaConf.select(cfg, block) if block else cfg
+    if isinstance(parent, ListConfig):
+        return name.isdigit() and int(name) < len(parent)
+    return isinstance(parent, DictConfig) and name in parent.keys()  # noqa: SIM118 - null counts
+
+
+def _inside(hint: Any, part: str) -> Any:
+    """The type of a key within a block; FREE where any goes, UNKNOWN where this one does not."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _inside(args[0], part)
+    if origin in (typing.Union, types.UnionType):
+        found = [one for one in (_inside(arg, part) for arg in args) if one is not UNKNOWN]
+        return found[0] if found else UNKNOWN
+    if origin is list:
+        return args[0] if part.isdigit() else UNKNOWN
+    if dataclasses.is_dataclass(hint):
+        return typing.get_type_hints(hint, include_extras=True).get(part, UNKNOWN)
+    return FREE if hint is Any or dict in (hint, origin) else UNKNOWN
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

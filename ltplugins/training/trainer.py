@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""Lightning's Trainer as every stage uses it: our loggers, seeds and watch over the ranks."""
+
+import logging
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+
+from ltplugins.config.trainer import trainer_arguments
+from ltplugins.core.errors import UserError
+from ltplugins.runs.metrics import MetricsLogger
+from ltplugins.training.faults.ranks import EndTogether, set_timeout, watch_ranks
+from ltplugins.training.progress import RunProgress
+from ltplugins.training.seeds import EpochSeed
+
+log = logging.getLogger(__name__)
+
+
+def build_trainer(cfg: DictConfig, progress: RunProgress, logger: MetricsLogger) -> pl.Trainer:
+    """The Trainer of a stage: Lightning's arguments from the config, our loggers and seeds.
+
+    Raises:
+        UserError: Lightning does not take its arguments.
+    """
+    kwargs = trainer_arguments(cfg)
+    loggers: list[Any] = [logger]
+    if OmegaConf.select(cfg, "wandb.enabled"):
+        loggers += _wandb_logger(cfg)
+    callbacks = [EndTogether(), EpochSeed(cfg.seed), LearningRateMonitor("epoch")]
+    if kwargs.pop("enable_progress_bar", True):
+        callbacks.append(progress)
+    # Our samplers shard themselves; our own callback saves.
+    fixed = {"use_distributed_sampler": False, "enable_checkpointing": False, "logger": loggers}
+    defaults = {"num_sanity_val_steps": 0, "enable_model_summary": False}
+    try:
+        trainer = pl.Trainer(**{**defaults, **kwargs, **fixed, "callbacks": callbacks})
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        raise UserError(f"Lightning's Trainer does not take its arguments: {error}") from error
+    watch_ranks(trainer)
+    set_timeout(trainer, OmegaConf.select(cfg, "rank_timeout"))
+    return trainer
+
+
+def _wandb_logger(cfg: DictConfig) -> list[Any]:
+    """Weights & Biases, if its package is installed; metrics.csv is written in any case."""
+    try:
+        import wandb  # noqa: F401
+        from lightning.pytorch.loggers import WandbLogger
+    except ImportError:
+        log.warning("wandb.enabled is true and wandb is not installed: metrics.csv only.")
+        return []
+    options = cfg.wandb
+    return [
+        WandbLogger(
+            name=cfg.name, project=options.project, entity=options.entity, offline=options.offline
+        )
+    ]

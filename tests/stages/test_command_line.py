@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""What a user sees who mistypes: one line, exit code 2, no folder; and what stays Hydra's."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from ltplugins.cli import main
+from tests.kit.tiny import tiny_config
+
+
+def ltplugins(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ltplugins.cli", *arguments]
+    env = {**os.environ, "LTPLUGINS_HOST": "builtin", "COLUMNS": "100"}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("pretrain", "method=gh_simcl"), "unknown method 'gh_simcl'. Did you mean 'gh_simclr'?"),
+        (
+            ("pretrain", "method=gh_simclr", "method_kwargs.gh.temprature=0.2"),
+            "unknown key 'method_kwargs.gh.temprature'. Did you mean 'temperature'?",
+        ),
+        (("pretrain", "--config-path", "nowhere"), "nowhere is no folder"),
+        (("pretrain", "--config-name", "pretran"), "Did you mean 'pretrain'?"),
+        (("pretrain", "--confg-name", "x"), "unrecognized arguments: --confg-name"),
+        (("evaluate", "x.ckpt", "eval.knn.kk=3"), "unknown key 'eval.knn.kk'. Did you mean 'k'?"),
+        (("evaluate", "x.ckpt", "devise=cpu"), "unknown key 'devise'. Did you mean 'device'?"),
+        (("balance", "x", "epoch=3"), "unknown key 'epoch'. Did you mean 'epochs'?"),
+        (("balance", "x", "init=freshh"), "expected one of stage_1, fresh"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
+)
+def test_one_line_exit_code_2_no_folder(arguments, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    shown = capsys.readouterr()
+    assert end.value.code == 2
+    (line,) = shown.err.splitlines()
+    assert line.startswith("error: ")
+    assert text in line
+    assert shown.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_in_a_process_of_its_own(tmp_path):
+    done = ltplugins("pretrain", "method=gh_simcl", cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: unknown method 'gh_simcl'. Did you mean 'gh_simclr'? Valid: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_that_the_file_does_not_list_trains(tmp_path):
+    cfg = tiny_config(tmp_path, "gh_simclr", max_epochs=1)
+    del cfg["accelerator"], cfg["devices"]
+    OmegaConf.save(cfg, tmp_path / "tiny.yaml")
+    done = ltplugins(
+        *("pretrain", "--config-path", ".", "--config-name", "tiny", "enable_progress_bar=false"),
+        *("accelerator=cpu", "devices=1", "method_kwargs.gh.epsilon=0.1", "output_dir=out"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    stored = OmegaConf.load(tmp_path / "out/config.yaml")
+    assert stored.method_kwargs.gh.epsilon == 0.1
+    assert stored.enable_progress_bar is False
+
+
+def test_hydras_own_options_stay_hydras(tmp_path):
+    shown = ltplugins("pretrain", "--cfg", "job", "enable_progress_bar=false", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert OmegaConf.create(shown.stdout).enable_progress_bar is False
+    text = ltplugins("pretrain", "--help", cwd=tmp_path)
+    assert text.returncode == 0, text.stderr
+    assert "Configuration groups" in text.stdout
+    assert "method: " in text.stdout
