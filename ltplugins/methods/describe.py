@@ -64,7 +64,7 @@ def options_of(name: str) -> list[Option]:
         return []
     hints = typing.get_type_hints(cls, include_extras=True)
     comments = field_comments(cls)
-    packaged = _packaged(name)
+    packaged = packaged_block(name)
     options = []
     for field in dataclasses.fields(cls):
         default = default_of(field)
@@ -114,7 +114,7 @@ def _options_class(name: str) -> Any:
     return METHOD_KWARGS[name]
 
 
-def _packaged(name: str) -> dict[str, Any]:
+def packaged_block(name: str) -> dict[str, Any]:
     """The block as the packaged file has it, its interpolations as they are written."""
     text = files("ltplugins.conf").joinpath(f"method/{name}.yaml").read_text(encoding="utf-8")
     cfg = OmegaConf.create(text)
