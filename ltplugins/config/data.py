@@ -8,12 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.config.sections import RunKeys
 from ltplugins.core.schema import parse
 from ltplugins.data.augment.schema import AugmentationBlock, parse_augmentations
-from ltplugins.data.datamodule import LTDataModule
 from ltplugins.data.schema import DaliConfig, DataConfig, parse_data_config
-from ltplugins.data.sources.build import build_source, has_test_part
 from ltplugins.data.training_set import TrainingSet
 
 
@@ -36,17 +33,6 @@ def training_set(cfg: DictConfig) -> TrainingSet:
     dali = parse(DaliConfig, _plain(cfg, "dali"), "dali")
     batch_size = int(cfg.optimizer.batch_size)
     return TrainingSet(data_config(cfg), augmentation_blocks(cfg), batch_size, dali=dali)
-
-
-def data_module(cfg: DictConfig) -> LTDataModule:
-    """What a run trains on and is validated on, for a Trainer.
-
-    Raises:
-        UserError: as :func:`training_set`; test images that are absent or damaged.
-    """
-    training = training_set(cfg)
-    val_source = build_source(training.cfg, "test") if has_test_part(training.cfg) else None
-    return LTDataModule(training, int(cfg.get("seed", RunKeys.seed)), val_source)
 
 
 def _plain(cfg: DictConfig, key: str) -> Any:

@@ -10,9 +10,10 @@ from typing import Any
 import lightning.pytorch as pl
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.config.data import data_module
+from ltplugins.config.data import training_set
 from ltplugins.config.identity import identity
 from ltplugins.config.resolve import check_method, resolve
+from ltplugins.data.datamodule import build_datamodule
 from ltplugins.data.sources.base import content_hash
 from ltplugins.data.training_set import TrainingSet
 from ltplugins.eval.protocol import EvalConfig
@@ -44,8 +45,8 @@ def pretrain(cfg: DictConfig) -> Path:
     cfg = resolve(cfg, config_blocks)
     check_method(cfg, METHODS)
     pl.seed_everything(cfg.seed, workers=False, verbose=False)
-    module = data_module(cfg)
-    data = module.training
+    data = training_set(cfg)
+    module = build_datamodule(data, cfg.seed)
     cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
     training = Training(cfg, cfg.output_dir, str(cfg.method))
     model = build_model(cfg, training.world_size, data.record.small_stem)

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import ltplugins
-from ltplugins.config.data import data_module
+from ltplugins.config.data import training_set
 from ltplugins.config.resolve import resolve
+from ltplugins.data.datamodule import build_datamodule
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
 
@@ -65,8 +66,8 @@ def build(cfg):
     ltplugins.register()
     pl.seed_everything(int(cfg.get("seed", 0)), verbose=False)
     cfg = resolve(cfg)
-    data = data_module(cfg)
-    training = data.training
+    training = training_set(cfg)
+    data = build_datamodule(training, cfg.seed)
     cfg.data.num_samples, cfg.data.num_classes = training.num_samples, training.num_classes
     return METHODS[cfg.method](cfg), data
 

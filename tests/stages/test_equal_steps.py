@@ -4,8 +4,9 @@
 import pytest
 from hydra import compose, initialize_config_dir
 
-from ltplugins.config.data import data_module
+from ltplugins.config.data import training_set
 from ltplugins.config.resolve import resolve
+from ltplugins.data.datamodule import build_datamodule
 from ltplugins.methods.registry import METHODS, WRAPPERS
 from tests.kit.paths import ROOT
 
@@ -15,7 +16,7 @@ STEPS = 840
 
 def steps(cfg) -> int:
     """Optimizer steps of the run; COLT's epochs are longer from its warm-up on."""
-    data = data_module(cfg)
+    data = build_datamodule(training_set(cfg), cfg.seed)
     first = cfg.max_epochs
     chosen = 0
     if data.num_ood:
