@@ -5,9 +5,10 @@ import functools
 
 import pytest
 
-from ltplugins.config.data import data_module
+from ltplugins.config.data import training_set
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
+from ltplugins.data.datamodule import build_datamodule
 from ltplugins.methods.registry import METHODS, WRAPPERS
 from ltplugins.stages.sweep import plan
 from tests.kit.paths import ROOT
@@ -19,7 +20,7 @@ STEPS = 840
 
 def steps(run: RunConfig) -> int:
     """Optimizer steps of the run; COLT's epochs are longer from its warm-up on."""
-    data, cfg = data_module(run), run.host
+    data, cfg = build_datamodule(training_set(run), run.seed), run.host
     first = cfg.max_epochs
     chosen = 0
     if data.num_ood:
