@@ -6,8 +6,8 @@ import pytest
 import ltplugins
 from ltplugins.core.errors import UserError
 from ltplugins.methods.build import register_methods
+from ltplugins.methods.registry import COMPOSED, WRAPPERS, load_mixin, option_classes
 from ltplugins.methods.registry import METHODS as OURS
-from ltplugins.methods.registry import WRAPPERS, load_mixin, option_classes
 from tests.kit.paths import ROOT
 
 
@@ -38,6 +38,26 @@ def test_every_wrapper_and_method_has_its_scripts(name):
         text = path.read_text()
         assert f"method: {method}\n" in text
         assert ("# CIFAR-10-LT: data=cifar10_lt" in text) == part.startswith("cifar/")
+
+
+@pytest.mark.parametrize("name", [*WRAPPERS, *OURS])
+def test_the_documents_say_what_the_entry_says(name):
+    entry = {**WRAPPERS, **OURS}[name]
+    labels = load_mixin(name).needs.labels
+    row = f"| `{entry.usage}` | {entry.title}, {entry.venue} {entry.year} | "
+    row += f"{'yes' if labels else 'no'} | {entry.summary} |\n"
+    assert row in (ROOT / "README.md").read_text()
+    names = [entry.usage]
+    names += [f"{c.outer}_{c.inner}_<base>" for c in COMPOSED if c.inner == name]
+    listed = ", ".join(f"`{one}`" for one in names) + (", supervised" if labels else "")
+    _, head, section = (
+        (ROOT / "docs/methods.md").read_text().partition(f"## {entry.title} ({listed})\n")
+    )
+    assert head
+    assert f"    {entry.formula}\n" in section.partition("\n## ")[0]
+    text = (ROOT / f"ltplugins/methods/{name}.py").read_text()
+    assert entry.paper in text
+    assert entry.code in text.replace("\n", " ")
 
 
 @pytest.mark.parametrize("name", OURS)
