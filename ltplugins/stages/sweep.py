@@ -13,12 +13,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.config.resolve import resolve
+from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.stages.blocks import config_blocks, run_keys
 from ltplugins.stages.command import quote, read_command
@@ -38,7 +38,7 @@ class Member:
         config_path: a folder or ``pkg://...``.
         config_name: of its file.
         overrides: its command line, without ``output_dir``.
-        cfg: the resolved config.
+        cfg: its config.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Member:
     config_path: str
     config_name: str
     overrides: tuple[str, ...]
-    cfg: DictConfig
+    cfg: RunConfig
 
     def arguments(self, folder: Path) -> list[str]:
         """The command line of this run alone, into ``folder``."""
@@ -103,21 +103,14 @@ def plan(arguments: Sequence[str], config_name: str) -> Sweep:
         raise UserError("output_dir is the folder of the whole sweep: give one, without commas.")
     own = [o for o in own if o not in output]
     swept = [o.key_or_group for o in own if o.is_sweep_override()]
-    composers = {name: Composer(command.config_path, name, run_keys) for name in names}
-    starts = [(one, words) for one in composers.values() for words in _listed(one)]
+    composers = [Composer(command.config_path, name, run_keys) for name in names]
+    starts = [(composer, words) for composer in composers for words in _listed(composer)]
     if len(starts) == 1 and not swept:
         raise UserError(
             "--multirun sweeps over lists and none is given, such as method=simclr,gh_simclr "
             "seed=0,1,2. For a sweep of one: seed=choice(0)."
         )
-    choices = list(itertools.product(*(_choices(o) for o in own)))
-    many_files = len(names) > 1
-    drafts = [
-        _draft(composer, own, list(words), many_files, first)
-        for composer, first in starts
-        for words in choices
-    ]
-    members = _unique(drafts)
+    members = _unique(_drafts(starts, own))
     folder = str(output[-1].value()) if output else _default_folder(members[0].cfg)
     return Sweep(
         folder=Path(folder),
@@ -126,6 +119,17 @@ def plan(arguments: Sequence[str], config_name: str) -> Sweep:
         # Now: while a member runs, Hydra is in use by the launcher.
         evaluation=compose_packaged("evaluate"),
     )
+
+
+def _drafts(starts: list[tuple[Composer, list[str]]], own: list[Override]) -> list[Member]:
+    """A member for each start and each choice of the swept words."""
+    many_files = len({composer.name for composer, _ in starts}) > 1
+    choices = list(itertools.product(*(_choices(o) for o in own)))
+    return [
+        _draft(composer, own, list(words), many_files, first)
+        for composer, first in starts
+        for words in choices
+    ]
 
 
 def _listed(composer: Composer) -> list[list[str]]:
@@ -161,7 +165,11 @@ def _draft(
 ) -> Member:
     """A member with the name and row that its choices give it; ``first`` are its own words."""
     cfg = _resolved(composer, [*first, *words])
-    head = Path(composer.name).stem if many_files else str(cfg.method)
+    if not cfg.checkpoint.enabled:
+        raise UserError(
+            "checkpoint.enabled is false, and a sweep evaluates what it trains. Set it to true."
+        )
+    head = Path(composer.name).stem if many_files else cfg.method
     swept = [
         (o.key_or_group, word.partition("=")[2])
         for o, word in zip(own, words, strict=True)
@@ -201,11 +209,11 @@ def _unique(members: list[Member]) -> tuple[Member, ...]:
     return tuple(members)
 
 
-def _default_folder(cfg: Any) -> str:
+def _default_folder(cfg: RunConfig) -> str:
     return f"{cfg.checkpoint.dir}/sweep/{cfg.name}"
 
 
-def _resolved(composer: Composer, overrides: Sequence[str]) -> DictConfig:
+def _resolved(composer: Composer, overrides: Sequence[str]) -> RunConfig:
     try:
         return resolve(composer.compose(overrides), config_blocks)
     except UserError as error:

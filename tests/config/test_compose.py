@@ -11,9 +11,6 @@ from omegaconf import OmegaConf
 
 from ltplugins.config.resolve import resolve
 from ltplugins.core.schema import parse
-from ltplugins.data.augment.schema import parse_augmentations
-from ltplugins.data.imbalance import ImbalanceConfig
-from ltplugins.data.schema import OODConfig
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host.facts import packaged_bases
 from ltplugins.methods.describe import options_of, packaged_block
@@ -31,16 +28,12 @@ AS_FILES = json.loads((ROOT / "tests/config/compositions.json").read_text())
 
 
 def check(cfg):
-    cfg = resolve(cfg)
-    parse_augmentations(OmegaConf.to_container(cfg.augmentations))
-    parse(ImbalanceConfig, cfg.data.get("imbalance"), "data.imbalance")
+    cfg = resolve(cfg).host
     parse(EvalConfig, OmegaConf.to_container(cfg.eval), "eval")
     for path, options in option_classes(cfg.method).items():
         block = OmegaConf.select(cfg, path)
         assert block is not None, f"{cfg.method} lacks {path}"
         parse(options, OmegaConf.to_container(block), path)
-    if cfg.data.get("ood") is not None:
-        parse(OODConfig, cfg.data.ood, "data.ood")
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: str(p.relative_to(ROOT)))

@@ -12,6 +12,7 @@ import torch
 import ltplugins
 from ltplugins.config.data import data_module
 from ltplugins.config.resolve import resolve
+from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
 
@@ -58,17 +59,33 @@ def interrupted(cfg, epoch, batch, monkeypatch, stage=pretrain):
             stage(cfg)
 
 
+def assert_resumes(config, folder: Path, monkeypatch, breaks=((1, 0), (2, 3))) -> Path:
+    """A run that is broken at each (epoch, batch) and continued ends as the unbroken one.
+
+    Args:
+        config: gives the run's config for an ``output_dir``.
+
+    Returns:
+        The folder of the unbroken run.
+    """
+    whole = pretrain(config(output_dir=str(folder / "whole")))
+    for epoch, batch in breaks:
+        interrupted(config(output_dir=str(folder / "broken")), epoch, batch, monkeypatch)
+        assert RunFolder(folder / "broken").read().finished is None
+    assert_same_run(whole, pretrain(config(output_dir=str(folder / "broken"))))
+    return whole
+
+
 def build(cfg):
     """The config's method and data, as the pretraining stage builds them: (model, data)."""
     from ltplugins.host import METHODS
 
     ltplugins.register()
     pl.seed_everything(int(cfg.get("seed", 0)), verbose=False)
-    cfg = resolve(cfg)
-    data = data_module(cfg)
-    training = data.training
-    cfg.data.num_samples, cfg.data.num_classes = training.num_samples, training.num_classes
-    return METHODS[cfg.method](cfg), data
+    config = resolve(cfg)
+    data = data_module(config)
+    config = config.with_counts(data.training.num_samples, data.training.num_classes)
+    return METHODS[config.method](config.host), data
 
 
 def quiet_trainer(**kwargs):

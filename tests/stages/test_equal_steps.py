@@ -5,7 +5,8 @@ import functools
 
 import pytest
 
-from ltplugins.config.data import training_set
+from ltplugins.config.data import data_module
+from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.methods.registry import METHODS, WRAPPERS
 from ltplugins.stages.sweep import plan
@@ -16,9 +17,9 @@ NAMES = ["simclr", "supcon", *(f"{w}_simclr" for w in WRAPPERS), "gh_colt_simclr
 STEPS = 840
 
 
-def steps(cfg) -> int:
+def steps(run: RunConfig) -> int:
     """Optimizer steps of the run; COLT's epochs are longer from its warm-up on."""
-    data = training_set(cfg)
+    data, cfg = data_module(run), run.host
     first = cfg.max_epochs
     chosen = 0
     if data.num_ood:

@@ -51,13 +51,13 @@ def build(cfg: Any) -> tuple[Any, Any]:
     from ltplugins.host import METHODS
 
     ltplugins.register()
-    cfg = resolve(cfg)
-    check_method(cfg, METHODS)
-    data = data_module(cfg)
+    config = resolve(cfg)
+    check_method(config.method, METHODS)
+    data = data_module(config)
     training = data.training
-    cfg.data.num_samples, cfg.data.num_classes = training.num_samples, training.num_classes
-    assert trainer_arguments(cfg)["strategy"]
-    return build_model(cfg, 1, training.record.small_stem), data
+    config = config.with_counts(training.num_samples, training.num_classes)
+    assert trainer_arguments(config)["strategy"]
+    return build_model(config.host, 1, training.record.small_stem), data
 
 
 def test_the_keys_of_solo_learns_files(tmp_path: Path, no_md5: None) -> None:
@@ -105,7 +105,7 @@ def pretrain_by_script(
     command += [*IMBALANCE, *paths, *SHORT, "max_epochs=2"]
     env = {**os.environ, **({"LTPLUGINS_HOST": host} if host else {})}
     done = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (run,) = tmp_path.rglob("run.json")
