@@ -7,8 +7,8 @@ Official code: https://github.com/MediaBrain-SJTU/BCL at a2342f8
 
 Per step: views -> base loss and z (host) -> NT-Xent of every image of the global batch -> moving
 average per image. Per epoch: the averages become strengths, and RandAugment of image i is applied
-with probability h_i at a magnitude that grows with h_i (``data/augment/strength.py``). The base's loss
-is left as it is.
+with probability h_i at a magnitude that grows with h_i (``data/augment/strength.py``). The base's
+loss is left as it is.
 
 Known differences from the official code, beside those in ``losses/bcl.py`` and
 ``data/augment/randaugment.py``:
