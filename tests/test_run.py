@@ -146,7 +146,7 @@ def test_evaluate_a_checkpoint_of_solo_learns_main(host: str, trained: Path) -> 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     cfg = resolve(tiny_config(tmp_path, "simclr", backbone__name="resnet18"))
     state = {"backbone.conv1.weight": torch.zeros(1, 3, 3, 3), "backbone.other": torch.zeros(1)}
-    run = TrainedRun(tmp_path, tmp_path / "x.ckpt", cfg, {}, state, 1)
+    run = TrainedRun(tmp_path, tmp_path / "x.ckpt", cfg, None, state, 1)
     with pytest.raises(UserError, match="does not fit backbone resnet18: 1 keys have another"):
         load_backbone(run, RECORDS["fashion_pack"])
     del state["backbone.conv1.weight"]

@@ -1,56 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""From a run's config to its data: the one place where its mappings become the types of the data.
+"""From a run's config to its data."""
 
-Legend: B batch of one rank.
-"""
-
-from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
-
-from ltplugins.config.sections import RunKeys
-from ltplugins.core.schema import parse
-from ltplugins.data.augment.schema import AugmentationBlock, parse_augmentations
+from ltplugins.config.run import RunConfig
 from ltplugins.data.datamodule import LTDataModule
-from ltplugins.data.schema import DaliConfig, DataConfig, parse_data_config
 from ltplugins.data.sources.build import build_source, has_test_part
 from ltplugins.data.training_set import TrainingSet
 
 
-def data_config(cfg: DictConfig) -> DataConfig:
-    """The ``data`` block of a run's config."""
-    return parse_data_config(_plain(cfg, "data"))
-
-
-def augmentation_blocks(cfg: DictConfig) -> list[AugmentationBlock]:
-    """The ``augmentations`` list of a run's config."""
-    return parse_augmentations(_plain(cfg, "augmentations"))
-
-
-def training_set(cfg: DictConfig) -> TrainingSet:
+def training_set(run: RunConfig) -> TrainingSet:
     """What a run trains on.
 
     Raises:
         UserError: whatever does not fit in ``data``, ``augmentations``, ``dali`` or the batch size.
     """
-    dali = parse(DaliConfig, _plain(cfg, "dali"), "dali")
-    batch_size = int(cfg.optimizer.batch_size)
-    return TrainingSet(data_config(cfg), augmentation_blocks(cfg), batch_size, dali=dali)
+    return TrainingSet(run.data, run.augmentations, run.optimizer.batch_size, dali=run.dali)
 
 
-def data_module(cfg: DictConfig) -> LTDataModule:
+def data_module(run: RunConfig) -> LTDataModule:
     """What a run trains on and is validated on, for a Trainer.
 
     Raises:
         UserError: as :func:`training_set`; test images that are absent or damaged.
     """
-    training = training_set(cfg)
-    val_source = build_source(training.cfg, "test") if has_test_part(training.cfg) else None
-    return LTDataModule(training, int(cfg.get("seed", RunKeys.seed)), val_source)
-
-
-def _plain(cfg: DictConfig, key: str) -> Any:
-    section = OmegaConf.select(cfg, key)
-    return (
-        OmegaConf.to_container(section, resolve=True) if OmegaConf.is_config(section) else section
-    )
+    training = training_set(run)
+    val_source = build_source(run.data, "test") if has_test_part(run.data) else None
+    return LTDataModule(training, run.seed, val_source)

@@ -6,7 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+
+from ltplugins.config.run import RunConfig
+from ltplugins.data.sources.base import content_hash
+from ltplugins.data.training_set import TrainingSet
 
 # What may differ between a run and its continuation without changing the numbers.
 _NOT_IDENTITY = (
@@ -22,9 +26,9 @@ _NOT_IDENTITY = (
 _TRAINER_NOT_IDENTITY = ("enable_progress_bar", "log_every_n_steps", "logger", "profiler")
 
 
-def identity(cfg: DictConfig, world_size: int) -> dict[str, Any]:
+def identity(run: RunConfig, world_size: int) -> dict[str, Any]:
     """Everything that the run's numbers depend on, as plain nested values."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
+    plain = OmegaConf.to_container(run.host, resolve=True)
     assert isinstance(plain, dict)
     skip = {*_NOT_IDENTITY, *_TRAINER_NOT_IDENTITY, "checkpoint", "auto_resume", "auto_umap"}
     kept: dict[str, Any] = {str(k): v for k, v in plain.items() if k not in skip}
@@ -35,6 +39,14 @@ def identity(cfg: DictConfig, world_size: int) -> dict[str, Any]:
         kept.pop("dali", None)
     kept["world_size"] = world_size
     return kept
+
+
+def data_hashes(data: TrainingSet) -> dict[str, str]:
+    """What of a run's identity is known only once its data are read."""
+    hashes = {"split_hash": data.split.hash, "data_hash": content_hash(data.source)}
+    if data.ood_source is not None:
+        hashes["ood_hash"] = content_hash(data.ood_source)
+    return hashes
 
 
 def identity_hash(value: Mapping[str, Any]) -> str:

@@ -6,12 +6,12 @@ section has a dataclass of its valid keys and types; values stay in the YAML.
 """
 
 import dataclasses
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.run import RunConfig
 from ltplugins.config.sections import (
     AutoResumeSection,
     AutoUmapSection,
@@ -29,11 +29,8 @@ from ltplugins.config.sections import (
 from ltplugins.config.trainer import STRATEGIES, trainer_keys
 from ltplugins.core.errors import UserError, nearest, unknown
 from ltplugins.core.schema import parse
-from ltplugins.data.augment.schema import parse_augmentations
+from ltplugins.data.augment.schema import AugmentationBlock, parse_augmentations
 from ltplugins.data.schema import DaliConfig, DataConfig, parse_data_config
-
-log = logging.getLogger(__name__)
-
 
 SECTIONS: dict[str, type] = {
     "backbone": BackboneConfig,
@@ -57,18 +54,23 @@ _ELSEWHERE = ("method_kwargs", "augmentations", "eval")
 _NO_EFFECT = ("augmentations_cfg", "wandb_cfg")
 
 
+# Arguments of Lightning's Trainer that the stages give it themselves, and what to set instead.
+_NOT_FOR_CONFIGS = {
+    "callbacks": "they are the stage's own",
+    "logger": "metrics.csv is always written, and wandb.enabled adds Weights & Biases",
+    "enable_checkpointing": "checkpoint.enabled says whether there are checkpoints",
+    "use_distributed_sampler": "the samplers of data.sampler share the images out themselves",
+}
+
 Blocks = Callable[[str], Mapping[str, type]]
 
 
-def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -> DictConfig:
-    """Check a composed config and fill in the defaults; the input is left as it was.
+def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -> RunConfig:
+    """Parse a composed config and fill in the defaults; the input is left as it was.
 
     Args:
         blocks: for a method's name, the types of the blocks that floors above this one own, by
             their path ("method_kwargs.gh", "eval"); ``None`` leaves those blocks unchecked.
-
-    Returns:
-        A new DictConfig, not in struct mode, as solo-learn's classes expect.
 
     Raises:
         UserError: an unknown key (with the nearest valid one), a wrong type, a value outside its
@@ -78,38 +80,86 @@ def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -
     container = OmegaConf.to_container(given_cfg, resolve=True)
     assert isinstance(container, dict)
     plain: dict[str, Any] = {str(k): v for k, v in container.items()}
-    for key in _NO_EFFECT:
-        if plain.pop(key, None) is not None:
-            log.warning("%s has no effect, in solo-learn 1.0.6 as here.", key)
+    remarks = [
+        f"{key} has no effect, in solo-learn 1.0.6 as here."
+        for key in _NO_EFFECT
+        if plain.pop(key, None) is not None
+    ]
     _check_top_level(plain)
     if isinstance(plain["optimizer"], dict):
         # solo-learn scales the first but never defaults it; 0.1 is what all its files say.
         plain["optimizer"] = {"classifier_lr": 0.1, "weight_decay": 0.0, **plain["optimizer"]}
-    for name, section in SECTIONS.items():
-        if name in plain or name in _REQUIRED_SECTIONS:
-            parsed: Any = (
-                parse_data_config(plain["data"] or {})
-                if name == "data"
-                else parse(section, plain.get(name), name)
-            )
-            given = plain.get(name) or {}
-            # Typed values replace the given ones; keys nobody gave stay absent where the host
-            # has its own default for them.
-            values = {k: v for k, v in dataclasses.asdict(parsed).items() if k in given}
-            plain[name] = {**values, **_own_defaults(name, parsed, given)}
-    _check_augmentations(plain)
+    sections = {
+        name: _parse_section(plain, name)
+        for name in SECTIONS
+        if name in plain or name in _REQUIRED_SECTIONS
+    }
+    augmentations = _parse_augmentations(plain)
     if blocks is not None:
         check_blocks(plain, blocks(plain["method"]))
+    return _typed(plain, sections, augmentations, remarks)
+
+
+def _parse_section(plain: dict[str, Any], name: str) -> Any:
+    """The section's type; its values in ``plain`` become typed ones."""
+    given = plain.get(name) or {}
+    parsed: Any = parse_data_config(given) if name == "data" else parse(SECTIONS[name], given, name)
+    # Typed values replace the given ones; keys nobody gave stay absent where the host has its own
+    # default for them.
+    values = {k: v for k, v in dataclasses.asdict(parsed).items() if k in given}
+    plain[name] = {**values, **_own_defaults(name, parsed, given)}
+    return (
+        dataclasses.replace(parsed, kwargs=plain[name]["kwargs"]) if name == "optimizer" else parsed
+    )
+
+
+def _typed(
+    plain: dict[str, Any],
+    sections: dict[str, Any],
+    augmentations: list[AugmentationBlock],
+    remarks: list[str],
+) -> RunConfig:
+    """Write the defaults into ``plain``, as hosts and folders take it, and put the types around."""
+    absent = [name for name in SECTIONS if name not in sections and name != "scheduler"]
+    sections = {"scheduler": None, **sections} | {name: SECTIONS[name]() for name in absent}
+    checkpoint = sections["checkpoint"]
     plain.setdefault("seed", RunKeys.seed)
     plain.setdefault("method_kwargs", {})
     plain.setdefault("name", plain["method"])
-    checkpoint = parse(CheckpointSection, plain.get("checkpoint"), "checkpoint")
     plain.setdefault("checkpoint", dataclasses.asdict(checkpoint))
-    plain.setdefault("auto_resume", dataclasses.asdict(AutoResumeSection()))
+    plain.setdefault("auto_resume", dataclasses.asdict(sections["auto_resume"]))
     if not plain.get("output_dir"):
         plain["output_dir"] = f"{checkpoint.dir}/{plain['method']}/{plain['name']}"
     _count_crops(plain)
-    return OmegaConf.create(plain)
+    return RunConfig(
+        method=plain["method"],
+        max_epochs=plain["max_epochs"],
+        name=plain["name"],
+        seed=plain["seed"],
+        output_dir=plain["output_dir"],
+        resume_from_checkpoint=plain.get("resume_from_checkpoint"),
+        debug_augmentations=plain.get("debug_augmentations", RunKeys.debug_augmentations),
+        rank_timeout=plain.get("rank_timeout"),
+        **sections,
+        augmentations=augmentations,
+        trainer={k: v for k, v in plain.items() if k in trainer_keys()},
+        eval=plain.get("eval"),
+        remarks=(*remarks, *_remarks(sections["auto_umap"], sections["auto_resume"])),
+        host=OmegaConf.create(plain),  # not in struct mode, as solo-learn's classes expect
+    )
+
+
+def _remarks(umap: AutoUmapSection, resume: AutoResumeSection) -> list[str]:
+    """What is solo-learn's and has no effect here, if it was asked for."""
+    lines = []
+    if umap.enabled:
+        lines.append("auto_umap.enabled has no effect here: ltplugins report draws embeddings.")
+    if resume.max_hours != AutoResumeSection.max_hours:
+        lines.append(
+            "auto_resume.max_hours has no effect here: a run goes on from its own last checkpoint, "
+            "however old that is."
+        )
+    return lines
 
 
 def _own_defaults(name: str, parsed: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,24 +198,31 @@ def _check_top_level(plain: dict[str, Any]) -> None:
     plain.update({key: getattr(parsed, key) for key in given})
     numbers = [field.name for field in dataclasses.fields(TrainerKeys)]
     parse(TrainerKeys, {k: plain[k] for k in numbers if plain.get(k) is not None}, "")
+    for key, way_out in _NOT_FOR_CONFIGS.items():
+        if plain.get(key) is not None:
+            raise UserError(
+                f"{key}: expected nothing, got {plain[key]!r}. Leave it out: {way_out}."
+            )
     if plain.get("strategy") is not None and plain["strategy"] not in STRATEGIES:
         # Per-sample memories, queues and twins are read and written whole: no sharded strategy.
         raise unknown("strategy", plain["strategy"], STRATEGIES)
 
 
-def _check_augmentations(plain: dict[str, Any]) -> None:
+def _parse_augmentations(plain: dict[str, Any]) -> list[AugmentationBlock]:
     blocks = plain.get("augmentations")
     if not isinstance(blocks, list) or not blocks:
         raise UserError(
             "augmentations: expected a list of blocks (crop_size, num_crops, rrc, color_jitter, "
             f"...), got {blocks!r}. Add one of the augmentations files to the defaults list."
         )
+    return parse_augmentations(blocks)
 
-    parse_augmentations(blocks)
 
-
-def check_blocks(plain: Mapping[str, Any], blocks: Mapping[str, type]) -> None:
+def check_blocks(plain: dict[str, Any], blocks: Mapping[str, type]) -> None:
     """Check the blocks of a plain config against their types, by path.
+
+    The defaults of a method's options stand in its types alone; they are written into the config,
+    so that a run's folder and identity hold every value that it is trained with.
 
     Where one block lies within another ("method_kwargs.gh" in "method_kwargs"), the outer one does
     not know its key.
@@ -180,7 +237,18 @@ def check_blocks(plain: Mapping[str, Any], blocks: Mapping[str, type]) -> None:
         if isinstance(section, Mapping):
             inner = {p.removeprefix(f"{path}.") for p in blocks if p.startswith(f"{path}.")}
             section = {key: value for key, value in section.items() if key not in inner}
-        parse(cls, section, path)
+        parsed: Any = parse(cls, section, path)
+        if path.partition(".")[0] == "method_kwargs":
+            _write(plain, path, dataclasses.asdict(parsed))
+
+
+def _write(plain: dict[str, Any], path: str, values: Mapping[str, Any]) -> None:
+    """Set keys of the block at ``path``, which is made where it is not there."""
+    block = plain
+    for key in path.split("."):
+        block[key] = block.get(key) or {}
+        block = block[key]
+    block.update(values)
 
 
 def _count_crops(plain: dict[str, Any]) -> None:
@@ -191,7 +259,7 @@ def _count_crops(plain: dict[str, Any]) -> None:
     plain["data"].update(num_large_crops=large, num_small_crops=total - large)
 
 
-def check_method(cfg: DictConfig, methods: Mapping[str, Any]) -> None:
+def check_method(method: str, methods: Mapping[str, Any]) -> None:
     """Raise a UserError when the method's name is not in the host's ``METHODS``."""
-    if cfg.method not in methods:
-        raise unknown("method", cfg.method, [m for m in methods if m not in ("base", "linear")])
+    if method not in methods:
+        raise unknown("method", method, [m for m in methods if m not in ("base", "linear")])

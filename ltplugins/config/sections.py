@@ -114,7 +114,10 @@ class MomentumConfig:
 
 @dataclass
 class CheckpointSection:
-    """``checkpoint``; the last epoch is always saved."""
+    """``checkpoint``; the last epoch is always saved, unless ``enabled`` is false.
+
+    Without checkpoints a run cannot be continued or evaluated.
+    """
 
     enabled: bool = True
     dir: str = "runs"

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Arguments of Lightning's Trainer, and learning rates, from a resolved config."""
+"""Arguments of Lightning's Trainer, from a run's config."""
 
 import inspect
 import logging
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+
+from ltplugins.config.run import RunConfig
 
 log = logging.getLogger(__name__)
 
@@ -26,25 +27,12 @@ def trainer_keys() -> set[str]:
     return set(inspect.signature(Trainer.__init__).parameters) - {"self"}
 
 
-def scale_learning_rates(cfg: DictConfig, world_size: int) -> DictConfig:
-    """Return a copy whose learning rates are scaled by (batch x world size) / 256."""
-    cfg = cfg.copy()
-    scale = cfg.optimizer.batch_size * world_size / 256
-    cfg.optimizer.lr = cfg.optimizer.lr * scale
-    cfg.optimizer.classifier_lr = cfg.optimizer.classifier_lr * scale
-    return cfg
-
-
-def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
+def trainer_arguments(run: RunConfig) -> dict[str, Any]:
     """Arguments for Lightning's Trainer, fitted to this machine; every change is logged.
 
     A file written for GPUs runs on a machine without one: on the CPU, in full precision.
     """
-    plain = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(plain, dict)
-    kwargs = {str(k): v for k, v in plain.items() if k in trainer_keys()}
-    kwargs.pop("callbacks", None)
-    kwargs.pop("logger", None)
+    kwargs = dict(run.trainer)
     if kwargs.get("accelerator") in ("gpu", "cuda") and not torch.cuda.is_available():
         devices = kwargs.get("devices", 1)
         count = len(devices) if isinstance(devices, list) else devices
@@ -56,7 +44,7 @@ def trainer_arguments(cfg: DictConfig) -> dict[str, Any]:
     on_cpu = kwargs.get("accelerator") == "cpu" or not torch.cuda.is_available()
     if on_cpu and str(kwargs.get("precision", "32")).startswith("16"):
         kwargs["precision"] = "32-true"
-        log.warning("precision=%s needs a GPU: using 32-true.", plain.get("precision"))
+        log.warning("precision=%s needs a GPU: using 32-true.", run.trainer.get("precision"))
     if on_cpu and kwargs.pop("sync_batchnorm", False) and kwargs.get("devices") not in (1, [0]):
         log.warning("sync_batchnorm needs a GPU: every process normalises its own batch.")
     if kwargs.get("devices") in (1, [0]) and kwargs.get("num_nodes", 1) == 1:

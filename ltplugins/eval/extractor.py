@@ -6,7 +6,6 @@ import logging
 import torch
 from torch.utils.data import DataLoader
 
-from ltplugins.config.data import augmentation_blocks, data_config
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.plain import EvalDataset, eval_transform
 from ltplugins.data.augment.schema import normalisation
@@ -26,7 +25,7 @@ class FeatureExtractor:
 
     def __init__(self, run: TrainedRun, device: str, batch_size: int) -> None:
         self.run, self.device, self.batch_size = run, device, batch_size
-        self.data, self.block = data_config(run.cfg), augmentation_blocks(run.cfg)[0]
+        self.data, self.block = run.cfg.data, run.cfg.augmentations[0]
         self.train = build_source(self.data, "train")
         model = load_trained(run, self.train.record)
         self.backbone = model.backbone
@@ -57,8 +56,8 @@ def check_split(run: TrainedRun, found: str) -> None:
     Raises:
         UserError: the data set now gives another split.
     """
-    expected = run.meta.get("split", {}).get("hash")
-    if expected not in (None, found):
+    expected = run.origin.split.hash if run.origin else None
+    if expected is not None and expected != found:
         raise UserError(
             f"{run.path}: the split now has hash {found[:12]}, the run was trained on "
             f"{expected[:12]}. The data set has changed; evaluate where it was trained."

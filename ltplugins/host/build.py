@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.config.trainer import scale_learning_rates
 from ltplugins.core.errors import UserError
 
 
@@ -36,3 +35,12 @@ def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> An
     if not OmegaConf.select(cfg, "performance.disable_channel_last"):
         model = model.to(memory_format=torch.channels_last)
     return model
+
+
+def scale_learning_rates(cfg: DictConfig, world_size: int) -> DictConfig:
+    """A copy of a host's config whose learning rates are scaled by (batch x world size) / 256."""
+    cfg = cfg.copy()
+    scale = cfg.optimizer.batch_size * world_size / 256
+    cfg.optimizer.lr = cfg.optimizer.lr * scale
+    cfg.optimizer.classifier_lr = cfg.optimizer.classifier_lr * scale
+    return cfg

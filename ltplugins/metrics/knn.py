@@ -70,6 +70,11 @@ def knn_predict(
     Any subset of the classes may occur in the bank or the test set. Equal inputs give equal
     outputs; equal votes go to the smaller class id.
 
+    >>> bank, labels = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.1, 1.0]]), torch.tensor([0, 1, 1])
+    >>> test = torch.tensor([[2.0, 0.1], [0.5, 3.0]])
+    >>> knn_predict(bank, labels, test, num_classes=2, k=2).tolist()
+    [0, 1]
+
     Args:
         train_feats: Float[M D], the bank; need not be normalised.
         train_targets: Int[M], 0..C-1.

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: MIT
 """From a run folder or a checkpoint file back to its config and its weights."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from ltplugins.config.resolve import resolve
+from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
+from ltplugins.core.records import from_plain
+from ltplugins.runs.facts import VERSION, Origin, RunFacts
 
 RUN_FILE = "run.json"  # a folder that has it holds a run
 
@@ -26,18 +29,23 @@ class TrainedRun:
     Attributes:
         path: the folder that results and the feature cache go to.
         checkpoint: the file.
-        cfg: the resolved config it was trained with.
-        meta: host, split and method, as stored in the checkpoint; empty for solo-learn's own.
+        cfg: that it was trained with.
+        origin: host, split and method, as the checkpoint has them; None for solo-learn's own.
         state: its whole ``state_dict``.
         epoch: completed epochs.
     """
 
     path: Path
     checkpoint: Path
-    cfg: DictConfig
-    meta: dict[str, Any]
+    cfg: RunConfig
+    origin: Origin | None
     state: dict[str, Tensor]
     epoch: int
+
+    @property
+    def label(self) -> str:
+        """What results of it are called by."""
+        return (self.origin and self.origin.label) or self.cfg.method
 
 
 def require_run(path: Path) -> None:
@@ -64,6 +72,12 @@ def open_run(path: str | Path) -> TrainedRun:
         require_run(path)
         folder, file = path, path / LAST_CHECKPOINT
         if not file.exists():
+            if RunFacts.read(path / RUN_FILE).finished:
+                raise UserError(
+                    f"{path} holds no weights: it was trained with checkpoint.enabled=false, or "
+                    f"{LAST_CHECKPOINT} was removed. Train again with checkpoint.enabled=true, "
+                    f"into a new output_dir."
+                )
             raise UserError(f"{path} has no checkpoint yet: its first epoch is not complete.")
     elif path.is_file():
         file = path
@@ -73,9 +87,11 @@ def open_run(path: str | Path) -> TrainedRun:
     content = _read_checkpoint(file)
     meta = content.get("ltplugins", {})
     cfg = _config_of(file, meta)
-    before = meta.get("stage_1", {}).get("epochs", 0)  # of the run that a balancing started from
-    epoch = before + int(content["epoch"]) + 1
-    return TrainedRun(folder, file, cfg, meta, content["state_dict"], epoch)
+    origin = _origin_of(file, meta)
+    epoch = int(content["epoch"]) + 1
+    if origin is not None and origin.stage_1 is not None:
+        epoch += origin.stage_1.epochs
+    return TrainedRun(folder, file, cfg, origin, content["state_dict"], epoch)
 
 
 def _read_checkpoint(file: Path) -> dict[str, Any]:
@@ -92,9 +108,16 @@ def _read_checkpoint(file: Path) -> dict[str, Any]:
     return content
 
 
-def _config_of(file: Path, meta: dict[str, Any]) -> DictConfig:
+def _origin_of(file: Path, meta: dict[str, Any]) -> Origin | None:
+    names = {field.name for field in dataclasses.fields(Origin)}
+    own = {key: value for key, value in meta.items() if key in names}
+    return from_plain(Origin, own, file, VERSION) if own else None
+
+
+def _config_of(file: Path, meta: dict[str, Any]) -> RunConfig:
     if "config" in meta:
-        return OmegaConf.create(meta["config"])
+        # A balanced run's says how, in a block that no other config has.
+        return resolve({k: v for k, v in meta["config"].items() if k != "balance"})
     beside = file.parent / "args.json"  # where solo-learn's Checkpointer puts it
     if beside.exists():
         stored = json.loads(beside.read_text(encoding="utf-8"))

@@ -37,13 +37,12 @@ def load_model(run: TrainedRun, num_classes: int, small_stem: bool) -> Any:
     from ltplugins.host import METHODS
 
     host = prepare()
-    check_method(run.cfg, METHODS)
-    trained_with = run.meta.get("host", host.label)
+    check_method(run.cfg.method, METHODS)
+    trained_with = run.origin.host if run.origin else host.label
     if trained_with != host.label:
         log.warning("trained with %s, evaluated with %s", trained_with, host.label)
-    cfg = run.cfg.copy()
-    cfg.data.num_samples = 1  # the method's per-image memory is not needed here
-    cfg.data.num_classes = num_classes
+    # The method's per-image memory is not needed here.
+    cfg = run.cfg.with_counts(num_samples=1, num_classes=num_classes).host
     method = METHODS[cfg.method]
     if hasattr(method, "inference_config"):
         with open_dict(cfg):

@@ -17,7 +17,9 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.config.data import data_config, training_set
+from ltplugins.config.data import training_set
+from ltplugins.config.resolve import resolve
+from ltplugins.config.run import RunConfig
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
@@ -75,7 +77,7 @@ def balance(cfg: DictConfig) -> Path:
     job = Job(
         model=ClassifierBalancer(method, options, scale),
         data=LTDataModule(data, options.seed),  # no test images: it is scored once, at the end
-        config=_stored_config(first.cfg, options, out),
+        config=_stored_config(first.cfg.host, options, out),
         identity=_identity(options, weights, data, training.world_size),
         origin=_origin(first, data, host.label, weights),
         announce=lambda: log.info(
@@ -83,7 +85,7 @@ def balance(cfg: DictConfig) -> Path:
         ),
         conclude=lambda: {"classifier": _compare(first, out, data.class_counts)},
     )
-    return training.fit(job)
+    return training.start(job)
 
 
 def classifier_scores(run: TrainedRun, class_counts: Any) -> dict[str, dict[str, Any]]:
@@ -117,7 +119,7 @@ def _open_first(path: str) -> TrainedRun:
             f"{path} is not finished: it has {run.epoch} epochs. Give its config to ltplugins "
             f"pretrain again, which continues it, then balance."
         )
-    method = METHODS.get(str(run.cfg.method))
+    method = METHODS.get(run.cfg.method)
     if not getattr(method, "own_classifier", False):
         known = sorted(n for n, m in METHODS.items() if getattr(m, "own_classifier", False))
         raise UserError(
@@ -128,9 +130,9 @@ def _open_first(path: str) -> TrainedRun:
     return run
 
 
-def _training_config(first: DictConfig, options: BalanceConfig) -> DictConfig:
+def _training_config(first: RunConfig, options: BalanceConfig) -> RunConfig:
     """The first run's data and machine, this stage's sampler, length and seed; one view."""
-    cfg = first.copy()
+    cfg = first.host.copy()
     cfg.data.sampler = {"name": "class_aware", "gamma": options.gamma}
     cfg.augmentations = [{**OmegaConf.to_container(cfg.augmentations[0]), "num_crops": 1}]  # type: ignore[dict-item]
     cfg.optimizer.batch_size = options.batch_size
@@ -142,7 +144,7 @@ def _training_config(first: DictConfig, options: BalanceConfig) -> DictConfig:
         cfg.accelerator = options.accelerator
     if options.devices is not None:
         cfg.devices = options.devices
-    return cfg
+    return resolve(cfg)
 
 
 def _stored_config(first: DictConfig, options: BalanceConfig, out: Path) -> DictConfig:
@@ -155,10 +157,10 @@ def _stored_config(first: DictConfig, options: BalanceConfig, out: Path) -> Dict
 
 def _origin(first: TrainedRun, data: TrainingSet, host: str, weights: str) -> Origin:
     return Origin(
-        method=str(first.cfg.method),
+        method=first.cfg.method,
         host=host,
         split=SplitFacts.of(data.split, data.class_names),
-        label=f"{first.meta.get('label', first.cfg.method)}+balance",
+        label=f"{first.label}+balance",
         stage_1=FirstStage(str(first.path), first.epoch, weights),
     )
 
@@ -179,7 +181,7 @@ def _identity(
 
 def _compare(first: TrainedRun, out: Path, class_counts: Any) -> dict[str, Any] | None:
     """The classifier before and after, shown and returned by rule; None without test images."""
-    if not has_test_part(data_config(first.cfg)):
+    if not has_test_part(first.cfg.data):
         log.info("no test images (data.val_path): the classifier is not scored.")
         return None
     # Its features are cached in the new folder: the first one is only read.

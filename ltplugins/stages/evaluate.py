@@ -10,7 +10,6 @@ from typing import Annotated
 
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.config.data import data_config
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import AtLeast
@@ -21,7 +20,8 @@ from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
 from ltplugins.eval.protocol import EvalConfig, evaluate_features
 from ltplugins.eval.results import Results, SplitName
 from ltplugins.host import prepare
-from ltplugins.report.table import RunResult, results_table
+from ltplugins.report.table import RunResult
+from ltplugins.report.terminal import results_table
 from ltplugins.runs.checkpoint import open_run
 from ltplugins.runs.facts import now
 from ltplugins.stages.blocks import typed_keys
@@ -56,7 +56,7 @@ def evaluate(cfg: DictConfig) -> Results:
     asked = parse(EvaluateKeys, OmegaConf.to_container(cfg, resolve=True), "")  # type: ignore[arg-type]
     options = asked.eval
     run = open_run(asked.run)
-    data = data_config(run.cfg)
+    data = run.cfg.data
     if not has_test_part(data):
         raise UserError("the run's config names no test images. Set data.val_path in config.yaml.")
     extract = FeatureExtractor(run, find_device(asked.device), asked.batch_size)
@@ -73,12 +73,12 @@ def evaluate(cfg: DictConfig) -> Results:
     )
     results = Results(
         **vars(scores),
-        run=str(run.cfg.name),
-        method=str(run.meta.get("label", run.cfg.method)),
-        seed=int(run.cfg.seed),
+        run=run.cfg.name,
+        method=run.label,
+        seed=run.cfg.seed,
         epoch=run.epoch,
-        host=run.meta.get("host"),
-        dataset=str(run.cfg.data.dataset),
+        host=run.origin.host if run.origin else None,
+        dataset=data.dataset,
         split=SplitName(split.hash, split.description),
         class_names=[str(n) for n in extract.train.class_names],
         features=extract.keys,

@@ -169,9 +169,9 @@ def _evaluate(sweep: Sweep, member: Member) -> None:
     run = RunFolder.existing(sweep.folder / member.name)
     cfg = sweep.evaluation.copy()
     cfg.run = str(run.path)
-    if "eval" in member.cfg:
+    if member.cfg.eval is not None:
         cfg.eval = member.cfg.eval
-    if member.cfg.get("accelerator") == "cpu":
+    if member.cfg.trainer.get("accelerator") == "cpu":
         cfg.device = "cpu"
     options = parse(EvalConfig, OmegaConf.to_container(cfg.eval, resolve=True), "eval")  # type: ignore[arg-type]
     if not _is_evaluated(run, dataclasses.asdict(options)):

@@ -5,16 +5,13 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ltplugins.config.data import data_module
-from ltplugins.config.identity import identity
+from ltplugins.config.identity import data_hashes, identity
 from ltplugins.config.resolve import check_method, resolve
-from ltplugins.data.sources.base import content_hash
-from ltplugins.data.training_set import TrainingSet
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host import prepare
 from ltplugins.host.build import build_model
@@ -22,6 +19,7 @@ from ltplugins.runs.facts import Origin, SplitFacts
 from ltplugins.stages.blocks import config_blocks, run_keys
 from ltplugins.stages.launch import launch
 from ltplugins.stages.sweep import is_multirun
+from ltplugins.training.announce import announce
 from ltplugins.training.faults.ranks import watch_parent
 from ltplugins.training.fit import Job, Training
 from ltplugins.training.shots import ShotGroups
@@ -41,49 +39,26 @@ def pretrain(cfg: DictConfig) -> Path:
 
     host = prepare()
     watch_parent()
-    cfg = resolve(cfg, config_blocks)
-    check_method(cfg, METHODS)
-    pl.seed_everything(cfg.seed, workers=False, verbose=False)
-    module = data_module(cfg)
+    config = resolve(cfg, config_blocks)
+    check_method(config.method, METHODS)
+    pl.seed_everything(config.seed, workers=False, verbose=False)
+    module = data_module(config)
     data = module.training
-    cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
-    training = Training(cfg, cfg.output_dir, str(cfg.method))
-    model = build_model(cfg, training.world_size, data.record.small_stem)
-    what = identity(cfg, training.world_size)
-    what |= {"split_hash": data.split.hash, "data_hash": content_hash(data.source)}
-    if data.ood_source is not None:
-        what["ood_hash"] = content_hash(data.ood_source)
-    rules = OmegaConf.select(cfg, "eval.groups") or EvalConfig().groups
+    config = config.with_counts(data.num_samples, data.num_classes)
+    training = Training(config, config.output_dir, config.method)
+    model = build_model(config.host, training.world_size, data.record.small_stem)
+    split = SplitFacts.of(data.split, data.class_names)
+    rules = (config.eval or {}).get("groups") or EvalConfig().groups
     job = Job(
         model=model,
         data=module,
-        config=cfg,
-        identity=what,
-        origin=Origin(
-            method=str(cfg.method),
-            host=host.label,
-            split=SplitFacts.of(data.split, data.class_names),
-        ),
-        announce=lambda: _show_start(cfg, data, model, host.describe()),
+        config=config.host,
+        identity=identity(config, training.world_size) | data_hashes(data),
+        origin=Origin(method=config.method, host=host.label, split=split),
+        announce=lambda: announce(config, data, model, host),
         callbacks=[ShotGroups(data.class_counts.tolist(), rules[0])],  # the rule that reports show
     )
-    return training.fit(job)
-
-
-def _show_start(cfg: DictConfig, data: TrainingSet, model: Any, host: str) -> None:
-    params = sum(p.numel() for p in model.backbone.parameters()) / 1e6
-    counts = sorted((int(n) for n in data.class_counts), reverse=True)
-    log.info("%s; %s", cfg.method, host)
-    log.info(
-        "%s: %d images, %d classes of %d to %d images, split %s",
-        cfg.data.dataset,
-        data.num_samples,
-        data.num_classes,
-        counts[0],
-        counts[-1],
-        data.split.hash[:12],
-    )
-    log.info("%s, %.1f M parameters; run folder %s", cfg.backbone.name, params, cfg.output_dir)
+    return training.start(job)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

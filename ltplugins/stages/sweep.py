@@ -2,21 +2,23 @@
 """The plan of a ``--multirun``: which members there are, their folders, and the rows they make.
 
 Values with commas are swept, as in Hydra; ``--config-name a,b`` sweeps over files, for methods
-that need settings of their own. ``key=${seed}`` follows another swept key. All members are composed
-here, so that a typo in one of them is said before the first is trained.
+that need settings of their own; a file with a list ``members``, each a line of words, sweeps over
+these. ``key=${seed}`` follows another swept key. All members are composed here, so that a typo in
+one of them is said before the first is trained.
 """
 
 import itertools
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.config.resolve import resolve
+from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.stages.blocks import config_blocks, run_keys
 from ltplugins.stages.command import quote, read_command
@@ -36,7 +38,7 @@ class Member:
         config_path: a folder or ``pkg://...``.
         config_name: of its file.
         overrides: its command line, without ``output_dir``.
-        cfg: the resolved config.
+        cfg: its config.
     """
 
     name: str
@@ -44,7 +46,7 @@ class Member:
     config_path: str
     config_name: str
     overrides: tuple[str, ...]
-    cfg: DictConfig
+    cfg: RunConfig
 
     def arguments(self, folder: Path) -> list[str]:
         """The command line of this run alone, into ``folder``."""
@@ -101,14 +103,20 @@ def plan(arguments: Sequence[str], config_name: str) -> Sweep:
         raise UserError("output_dir is the folder of the whole sweep: give one, without commas.")
     own = [o for o in own if o not in output]
     swept = [o.key_or_group for o in own if o.is_sweep_override()]
-    if len(names) == 1 and not swept:
+    composers = {name: Composer(command.config_path, name, run_keys) for name in names}
+    starts = [(one, words) for one in composers.values() for words in _listed(one)]
+    if len(starts) == 1 and not swept:
         raise UserError(
             "--multirun sweeps over lists and none is given, such as method=simclr,gh_simclr "
             "seed=0,1,2. For a sweep of one: seed=choice(0)."
         )
-    composers = {name: Composer(command.config_path, name, run_keys) for name in names}
-    choices = itertools.product(names, *(_choices(o) for o in own))
-    drafts = [_draft(composers[name], own, words, len(names) > 1) for name, *words in choices]
+    choices = list(itertools.product(*(_choices(o) for o in own)))
+    many_files = len(names) > 1
+    drafts = [
+        _draft(composer, own, list(words), many_files, first)
+        for composer, first in starts
+        for words in choices
+    ]
     members = _unique(drafts)
     folder = str(output[-1].value()) if output else _default_folder(members[0].cfg)
     return Sweep(
@@ -120,6 +128,25 @@ def plan(arguments: Sequence[str], config_name: str) -> Sweep:
     )
 
 
+def _listed(composer: Composer) -> list[list[str]]:
+    """The words of each member that the file itself lists under ``members``; else one of none.
+
+    Raises:
+        UserError: something else than a list of lines.
+    """
+    cfg = composer.compose([])
+    if "members" not in cfg:
+        return [[]]
+    lines = OmegaConf.to_container(cfg.members) if cfg.members else []
+    if not isinstance(lines, list) or not lines or not all(isinstance(x, str) for x in lines):
+        raise UserError(
+            f"members: expected a list of lines such as 'method=gml max_epochs=10', got {lines!r}. "
+            f"Without lines of their own leave it out and sweep over method=simclr,gml."
+        )
+    # The list is the sweep's; a member's config knows nothing of it.
+    return [["~members", *shlex.split(line)] for line in lines]
+
+
 def _choices(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return [str(override.input_line)]
@@ -129,10 +156,16 @@ def _choices(override: Override) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-def _draft(composer: Composer, own: list[Override], words: list[str], many_files: bool) -> Member:
-    """A member with the name and row that its choices give it."""
-    cfg = _resolved(composer, words)
-    head = Path(composer.name).stem if many_files else str(cfg.method)
+def _draft(
+    composer: Composer, own: list[Override], words: list[str], many_files: bool, first: list[str]
+) -> Member:
+    """A member with the name and row that its choices give it; ``first`` are its own words."""
+    cfg = _resolved(composer, [*first, *words])
+    if not cfg.checkpoint.enabled:
+        raise UserError(
+            "checkpoint.enabled is false, and a sweep evaluates what it trains. Set it to true."
+        )
+    head = Path(composer.name).stem if many_files else cfg.method
     swept = [
         (o.key_or_group, word.partition("=")[2])
         for o, word in zip(own, words, strict=True)
@@ -146,7 +179,7 @@ def _draft(composer: Composer, own: list[Override], words: list[str], many_files
         row=", ".join([head, *kept]),
         config_path=composer.path,
         config_name=composer.name,
-        overrides=tuple(words),
+        overrides=(*first, *words),
         cfg=cfg,
     )
 
@@ -172,11 +205,11 @@ def _unique(members: list[Member]) -> tuple[Member, ...]:
     return tuple(members)
 
 
-def _default_folder(cfg: Any) -> str:
+def _default_folder(cfg: RunConfig) -> str:
     return f"{cfg.checkpoint.dir}/sweep/{cfg.name}"
 
 
-def _resolved(composer: Composer, overrides: Sequence[str]) -> DictConfig:
+def _resolved(composer: Composer, overrides: Sequence[str]) -> RunConfig:
     try:
         return resolve(composer.compose(overrides), config_blocks)
     except UserError as error:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.run import RunConfig
+from ltplugins.config.sections import CheckpointSection
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import atomic_path
 from ltplugins.runs.folder import RunFolder
@@ -23,13 +24,15 @@ class RunCheckpoint(Checkpoint):
 
     As one of Lightning's Checkpoint callbacks it runs after every other end-of-epoch hook, so
     what a method changes there (GH's prior) is in the file.
+
+    Args:
+        folder: of the checkpoints.
+        meta: what the run is: config, host, split.
+        section: how often; with ``enabled: false`` never, metrics are written all the same.
     """
 
-    def __init__(self, folder: Path, meta: dict[str, Any], frequency: int, keep_prev: bool) -> None:
-        self.folder = folder
-        self.meta = meta
-        self.frequency = max(1, frequency)
-        self.keep_prev = keep_prev
+    def __init__(self, folder: Path, meta: dict[str, Any], section: CheckpointSection) -> None:
+        self.folder, self.meta, self.section = folder, meta, section
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -47,9 +50,10 @@ class RunCheckpoint(Checkpoint):
         epoch = trainer.current_epoch
         _refuse_diverged(trainer)
         is_last = epoch + 1 == trainer.max_epochs or trainer.should_stop
-        if is_last or (epoch + 1) % self.frequency == 0:
+        is_due = is_last or (epoch + 1) % self.section.frequency == 0
+        if self.section.enabled and is_due:
             self._save(trainer, "last.ckpt")
-            if self.keep_prev:
+            if self.section.keep_prev:
                 self._save(trainer, f"epoch={epoch}.ckpt")
         for logger in trainer.loggers:
             logger.save()
@@ -86,17 +90,17 @@ def continue_metrics(logger: MetricsLogger, checkpoint: Path) -> None:
     logger.continue_from(content["global_step"], content["epoch"], last_epoch)
 
 
-def checkpoint_to_resume(cfg: DictConfig, run: RunFolder, logger: MetricsLogger) -> str | None:
+def checkpoint_to_resume(cfg: RunConfig, run: RunFolder, logger: MetricsLogger) -> str | None:
     """Where to go on from: the config's file or the folder's last checkpoint, None to start.
 
     Raises:
         UserError: the file does not exist, or resuming is turned off and the folder has one.
     """
-    given = OmegaConf.select(cfg, "resume_from_checkpoint")
+    given = cfg.resume_from_checkpoint
     if given is not None:
         if not Path(given).exists():
             raise UserError(f"resume_from_checkpoint: {given} does not exist.")
-        return str(given)
+        return given
     last = run.last_checkpoint
     if last is None:
         return None

@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.run import RunConfig
 from ltplugins.core.records import to_plain
 from ltplugins.runs.facts import Origin, now
 from ltplugins.runs.folder import RunFolder
@@ -60,7 +61,7 @@ class Training:
     """A Trainer and the folder that it fills.
 
     Args:
-        cfg: the resolved config: length, machine, checkpoints.
+        cfg: length, machine, checkpoints.
         folder: of the run.
         name: of what is trained, for the progress line.
 
@@ -68,7 +69,7 @@ class Training:
         UserError: Lightning does not take its arguments.
     """
 
-    def __init__(self, cfg: DictConfig, folder: str | Path, name: str) -> None:
+    def __init__(self, cfg: RunConfig, folder: str | Path, name: str) -> None:
         self.cfg, self.run = cfg, RunFolder(folder)
         self.progress = RunProgress(name, cfg.optimizer.batch_size)
         self.logger = MetricsLogger(self.run.metrics)
@@ -79,7 +80,7 @@ class Training:
         """Processes that train together."""
         return self.trainer.world_size
 
-    def fit(self, job: Job) -> Path:
+    def start(self, job: Job) -> Path:
         """Train, or go on, or find that all is done; return the folder.
 
         Raises:
@@ -87,12 +88,12 @@ class Training:
                 checkpoint does not fit, or training diverges.
         """
         try:
-            self._fit(job)
+            self._train(job)
         finally:
             self.run.close()
         return self.run.path
 
-    def _fit(self, job: Job) -> None:
+    def _train(self, job: Job) -> None:
         is_first = getattr(rank_zero_only, "rank", 0) == 0
         # A rank that another launcher has started decides as the first one does, or it would wait.
         is_finished = (
@@ -105,8 +106,9 @@ class Training:
             return
         if is_first:
             job.announce()
+        saver = RunCheckpoint(self.run.checkpoints, _meta(job), self.cfg.checkpoint)
         checkpoint = checkpoint_to_resume(self.cfg, self.run, self.logger)
-        self.trainer.callbacks += [*job.callbacks, self._saver(job)]  # type: ignore[attr-defined]
+        self.trainer.callbacks += [*job.callbacks, saver]  # type: ignore[attr-defined]
         started = time.perf_counter()
         self.trainer.fit(job.model, datamodule=job.data, ckpt_path=checkpoint)
         if self.trainer.is_global_zero and not self.trainer.interrupted:
@@ -118,8 +120,8 @@ class Training:
                 images_per_second=round(self.progress.images_per_second, 1),
             )
 
-    def _saver(self, job: Job) -> RunCheckpoint:
-        config = OmegaConf.to_container(job.config, resolve=True)
-        meta = {**to_plain(job.origin), "config": config, "identity": dict(job.identity)}
-        section = self.cfg.checkpoint
-        return RunCheckpoint(self.run.checkpoints, meta, section.frequency, section.keep_prev)
+
+def _meta(job: Job) -> dict[str, Any]:
+    """What a checkpoint says of itself, so that it can be opened without its folder."""
+    config = OmegaConf.to_container(job.config, resolve=True)
+    return {**to_plain(job.origin), "config": config, "identity": dict(job.identity)}

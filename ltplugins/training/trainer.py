@@ -7,8 +7,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.run import RunConfig
 from ltplugins.config.trainer import trainer_arguments
 from ltplugins.core.errors import UserError
 from ltplugins.runs.metrics import MetricsLogger
@@ -19,18 +19,16 @@ from ltplugins.training.seeds import EpochSeed
 log = logging.getLogger(__name__)
 
 
-def build_trainer(cfg: DictConfig, progress: RunProgress, logger: MetricsLogger) -> pl.Trainer:
+def build_trainer(cfg: RunConfig, progress: RunProgress, logger: MetricsLogger) -> pl.Trainer:
     """The Trainer of a stage: Lightning's arguments from the config, our loggers and seeds.
 
     Raises:
         UserError: Lightning does not take its arguments.
     """
+    loggers = [logger, *_wandb_logger(cfg)]
     kwargs = trainer_arguments(cfg)
-    loggers: list[Any] = [logger]
-    if OmegaConf.select(cfg, "wandb.enabled"):
-        loggers += _wandb_logger(cfg)
     callbacks = [EndTogether(), EpochSeed(cfg.seed), LearningRateMonitor("epoch")]
-    if kwargs.pop("enable_progress_bar", True):
+    if kwargs.get("enable_progress_bar", True):  # without ours Lightning would show its own
         callbacks.append(progress)
     # Our samplers shard themselves; our own callback saves.
     fixed = {"use_distributed_sampler": False, "enable_checkpointing": False, "logger": loggers}
@@ -40,21 +38,19 @@ def build_trainer(cfg: DictConfig, progress: RunProgress, logger: MetricsLogger)
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"Lightning's Trainer does not take its arguments: {error}") from error
     watch_ranks(trainer)
-    set_timeout(trainer, OmegaConf.select(cfg, "rank_timeout"))
+    set_timeout(trainer, cfg.rank_timeout)
     return trainer
 
 
-def _wandb_logger(cfg: DictConfig) -> list[Any]:
-    """Weights & Biases, if its package is installed; metrics.csv is written in any case."""
+def _wandb_logger(cfg: RunConfig) -> list[Any]:
+    """Weights & Biases, if it is asked for and installed; metrics.csv is written in any case."""
+    if not cfg.wandb.enabled:
+        return []
     try:
         import wandb  # noqa: F401
         from lightning.pytorch.loggers import WandbLogger
     except ImportError:
         log.warning("wandb.enabled is true and wandb is not installed: metrics.csv only.")
         return []
-    options = cfg.wandb
-    return [
-        WandbLogger(
-            name=cfg.name, project=options.project, entity=options.entity, offline=options.offline
-        )
-    ]
+    project, entity, offline = cfg.wandb.project, cfg.wandb.entity, cfg.wandb.offline
+    return [WandbLogger(name=cfg.name, project=project, entity=entity, offline=offline)]

@@ -34,9 +34,8 @@ B, DIM, QUEUE = 512, 128, 16_384
 def build(name: str, *overrides: str, images: int = 10_000, classes: int = 10) -> Any:
     """A method of the packaged config with data of this size, which need not exist."""
     ltplugins.register()
-    cfg = resolve(compose_packaged("pretrain", [f"method={name}", *overrides]))
-    cfg.data.num_samples, cfg.data.num_classes = images, classes
-    return METHODS[name](cfg).train()
+    run = resolve(compose_packaged("pretrain", [f"method={name}", *overrides]))
+    return METHODS[name](run.with_counts(images, classes).host).train()
 
 
 def state_bytes(model: nn.Module, *prefixes: str, parameters: bool = False) -> int:

@@ -47,14 +47,14 @@ def prepare(method: str, overrides: list[str], batch_size: int):
     from ltplugins.host import METHODS as HOST_METHODS
 
     overrides = [f"method={method}", f"optimizer.batch_size={batch_size}", *overrides]
-    cfg = resolve(compose_packaged("pretrain", overrides))
-    data = training_set(cfg)
-    cfg.data.num_samples, cfg.data.num_classes = data.num_samples, data.num_classes
+    run = resolve(compose_packaged("pretrain", overrides))
+    data = training_set(run)
+    run = run.with_counts(data.num_samples, data.num_classes)
     pl.seed_everything(0, verbose=False)
-    model = HOST_METHODS[cfg.method](cfg).train()
+    model = HOST_METHODS[run.method](run.host).train()
     if hasattr(model, "set_class_counts"):  # known by itself only when training starts
         model.set_class_counts(torch.as_tensor(data.class_counts))
-    loader = build_loader(data, Shard(seed=cfg.seed), torch.device("cpu"))
+    loader = build_loader(data, Shard(seed=run.seed), torch.device("cpu"))
     return model, next(iter(loader))
 
 

@@ -8,9 +8,10 @@ from omegaconf import OmegaConf
 
 from ltplugins.config.identity import differences, identity
 from ltplugins.config.resolve import resolve
-from ltplugins.config.trainer import scale_learning_rates, trainer_arguments
+from ltplugins.config.trainer import trainer_arguments
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
+from ltplugins.host.build import scale_learning_rates
 
 
 @dataclass
@@ -74,11 +75,11 @@ def test_resolve_fills_in_and_leaves_the_input_alone():
     cfg = resolve(given)
     assert "seed" not in given
     assert cfg.seed == 5
-    assert (cfg.data.num_large_crops, cfg.data.num_small_crops) == (2, 3)
+    assert (cfg.host.data.num_large_crops, cfg.host.data.num_small_crops) == (2, 3)
     assert cfg.output_dir == "runs/simclr/simclr"
     assert cfg.optimizer.weight_decay == pytest.approx(1e-4)
-    assert cfg.optimizer.kwargs == {"momentum": 0.9}
-    assert resolve(cfg) == cfg
+    assert cfg.optimizer.kwargs == cfg.host.optimizer.kwargs == {"momentum": 0.9}
+    assert resolve(cfg.host) == cfg
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,10 @@ def test_resolve_fills_in_and_leaves_the_input_alone():
         ({"rank_timeout": -5}, "^rank_timeout: expected a whole number of 1 or more, got -5"),
         ({"strategy": "ddpp"}, "unknown strategy 'ddpp'. Did you mean 'ddp'"),
         ({"strategy": "fsdp"}, "unknown strategy 'fsdp'.*Valid: auto, ddp, ddp_find"),
+        ({"callbacks": ["x"]}, r"callbacks: expected nothing, got \['x'\]. Leave it out: they are"),
+        ({"logger": False}, "logger: expected nothing, got False. Leave it out: metrics.csv"),
+        ({"enable_checkpointing": True}, "Leave it out: checkpoint.enabled says"),
+        ({"use_distributed_sampler": True}, "Leave it out: the samplers of data.sampler"),
         ({"augmentations": []}, "augmentations: expected a list of blocks"),
         ({"backbone__name": 18}, "backbone.name: expected text, got 18"),
     ],
@@ -102,10 +107,18 @@ def test_resolve_names_what_is_wrong(changes, text):
         resolve(config(**changes))
 
 
+def test_what_has_no_effect_is_said():
+    assert resolve(config()).remarks == ()
+    asked = {"auto_umap": {"enabled": True}, "auto_resume": {"max_hours": 3}, "wandb_cfg": {"a": 1}}
+    said = [line.split(" has no effect")[0] for line in resolve(config(**asked)).remarks]
+    assert said == ["wandb_cfg", "auto_umap.enabled", "auto_resume.max_hours"]
+
+
 def test_solo_learns_dali_format_is_an_engine():
     cfg = resolve(config(data__format="dali", data__train_path="x"))
-    assert (cfg.data.format, cfg.data.engine) == ("image_folder", "dali")
-    assert resolve(cfg) == cfg
+    for data in (cfg.data, cfg.host.data):
+        assert (data.format, data.engine) == ("image_folder", "dali")
+    assert resolve(cfg.host) == cfg
     with pytest.raises(UserError, match=r"asks for the engine dali, and data.engine is workers"):
         resolve(config(data__format="dali", data__engine="workers"))
     with pytest.raises(UserError, match=r"dali.device: expected one of gpu, cpu; got 'tpu'"):
@@ -121,10 +134,10 @@ def test_missing_sections_are_listed_with_a_way_out():
 
 def test_learning_rates_follow_the_global_batch():
     cfg = resolve(config())
-    scaled = scale_learning_rates(cfg, world_size=2)
+    scaled = scale_learning_rates(cfg.host, world_size=2)
     assert scaled.optimizer.lr == pytest.approx(0.4 * 512 * 2 / 256)
     assert scaled.optimizer.classifier_lr == pytest.approx(0.1 * 512 * 2 / 256)
-    assert cfg.optimizer.lr == 0.4
+    assert cfg.host.optimizer.lr == 0.4
 
 
 def test_a_gpu_file_runs_on_a_cpu_and_says_so(caplog, monkeypatch):

@@ -82,11 +82,10 @@ def build(cfg):
 
     ltplugins.register()
     pl.seed_everything(int(cfg.get("seed", 0)), verbose=False)
-    cfg = resolve(cfg)
-    data = data_module(cfg)
-    training = data.training
-    cfg.data.num_samples, cfg.data.num_classes = training.num_samples, training.num_classes
-    return METHODS[cfg.method](cfg), data
+    config = resolve(cfg)
+    data = data_module(config)
+    config = config.with_counts(data.training.num_samples, data.training.num_classes)
+    return METHODS[config.method](config.host), data
 
 
 def quiet_trainer(**kwargs):

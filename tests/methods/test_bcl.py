@@ -228,7 +228,7 @@ def test_randaugment_of_the_yaml_is_refused(tmp_path):
 
 
 def test_dummy_indexes_are_refused(tmp_path):
-    cfg = resolve(tiny_config(tmp_path, "bcl_simclr", data__num_classes=3))
+    cfg = resolve(tiny_config(tmp_path, "bcl_simclr", data__num_classes=3)).host
     cfg.data.format = "dali"
     with pytest.raises(UserError, match=r"bcl_simclr keeps a memory per image and needs true ind"):
         METHODS["bcl_simclr"](cfg)

@@ -146,7 +146,7 @@ def test_dummy_indexes_of_the_hosts_dali_loader_are_refused(tmp_path):
     """Under solo-learn's own main; our stages turn the format into an engine with true indexes."""
     from ltplugins.host import METHODS
 
-    cfg = resolve(tiny_config(tmp_path))
+    cfg = resolve(tiny_config(tmp_path)).host
     OmegaConf.update(cfg, "data.format", "dali")
     with pytest.raises(UserError, match="encode_indexes_into_labels=true"):
         METHODS["gh_simclr"](cfg)

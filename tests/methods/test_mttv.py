@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from torch import nn
 
 from ltplugins.config.resolve import resolve
-from ltplugins.config.trainer import scale_learning_rates
 from ltplugins.core.errors import UserError
+from ltplugins.host.build import scale_learning_rates
 from ltplugins.host.builtin.optim import warmup_cosine
 from ltplugins.losses.mttv import filtered_log_probs, reduce_log_probs
 from ltplugins.methods.mttv import MTTVConfig
@@ -163,7 +163,7 @@ def test_cifar_script_has_the_official_learning_rates():
     """LinearLR from 1e-4 of 3.0 over 200 epochs, then a cosine to 0; per epoch, at 1024 pairs."""
     folder = ROOT / "scripts/pretrain/cifar"
     with initialize_config_dir(str(folder), version_base="1.2"):
-        cfg = scale_learning_rates(resolve(compose("mttv")), world_size=1)
+        cfg = scale_learning_rates(resolve(compose("mttv")).host, world_size=1)
     plan = cfg.scheduler
     assert (cfg.max_epochs, plan.interval, cfg.optimizer.batch_size) == (2000, "epoch", 2048)
     for epoch, rate in [(0, 3e-4), (1, 0.0152985), (100, 1.50015), (200, 3.0), (1100, 1.5)]:

@@ -143,7 +143,7 @@ def test_packaged_augmentations_follow_the_number_of_views():
             (["method=mv_simclr", "method_kwargs.mv.views=3"], 3),
             (["method=simclr"], 2),
         ):
-            assert resolve(compose("pretrain", overrides)).data.num_large_crops == views
+            assert resolve(compose("pretrain", overrides)).host.data.num_large_crops == views
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_iccl(count: int) -> None:
 
 def gml_of(cfg: Any) -> Any:
     """The model as a host's own main makes it, whose config knows no number of images."""
-    cfg = resolve(cfg)
+    cfg = resolve(cfg).host
     cfg.data.num_classes = 5  # solo-learn's top-5 accuracy wants at least five
     return make(cfg)
 

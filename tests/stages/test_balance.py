@@ -79,14 +79,14 @@ def test_only_the_classifier_changes(first, tmp_path):
 
 def test_scores_are_those_of_the_classifier_on_the_test_images(first, tmp_path):
     from ltplugins.data.augment.plain import eval_transform
+    from ltplugins.data.sources.build import build_source
     from ltplugins.runs.model import load_trained
-    from tests.kit.data import source_of
 
     path = balance(balance_config(first, tmp_path / "out"))
     scores = json.loads((path / "run.json").read_text())["classifier"]["tercile"]
     for when, folder in (("before", first), ("after", path)):
         run = open_run(folder)
-        test = source_of(run.cfg.data, "test")
+        test = build_source(run.cfg.data, "test")
         transform = eval_transform(test.record, 16)
         model = load_trained(run, test.record).eval()
         with torch.no_grad():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a user sees who mistypes: one line, exit code 2, no folder; and what stays Hydra's."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -17,6 +18,15 @@ def ltplugins(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ltplugins.cli", *arguments]
     env = {**os.environ, "LTPLUGINS_HOST": "builtin", "COLUMNS": "100"}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were():
+    """A command line that runs in this process sets them up for itself."""
+    logger = logging.getLogger("ltplugins")
+    before = (logger.propagate, logger.level, list(logger.handlers))
+    yield
+    logger.propagate, logger.level, logger.handlers = before
 
 
 @pytest.mark.parametrize(
@@ -68,6 +78,7 @@ def test_a_key_that_the_file_does_not_list_trains(tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
+    assert "poch" not in done.stdout + done.stderr  # neither our progress nor Lightning's
     stored = OmegaConf.load(tmp_path / "out/config.yaml")
     assert stored.method_kwargs.gh.epsilon == 0.1
     assert stored.enable_progress_bar is False

@@ -51,7 +51,7 @@ def in_process(monkeypatch):
 
     def train(sweep, member):
         trained.append(member.name)
-        cfg = member.cfg.copy()
+        cfg = member.cfg.host.copy()
         cfg.output_dir = str(sweep.folder / member.name)
         pretrain(cfg)
 

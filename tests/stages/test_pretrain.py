@@ -2,6 +2,7 @@
 """The pretraining stage: its folder, resume after kill -9, and what it refuses."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -13,12 +14,20 @@ from omegaconf import OmegaConf
 
 from ltplugins.core.errors import UserError
 from ltplugins.host import HOST
+from ltplugins.runs.checkpoint import open_run
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
 from tests.kit.launch import CLI, finish, start, start_held
 from tests.kit.runs import assert_same_run, interrupted, load
 from tests.kit.tiny import tiny_config, write_arrays
+
+
+def test_an_error_lets_go_of_the_folder(tmp_path, monkeypatch):
+    interrupted(tiny_config(tmp_path, "simclr"), 1, 0, monkeypatch)
+    code = "import fcntl,sys; fcntl.lockf(open(sys.argv[1],'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    lock = str(tmp_path / "run/.lock")
+    subprocess.run([sys.executable, "-c", code, lock], check=True, timeout=60)
 
 
 def test_workers_engine_resumes_too(tmp_path, monkeypatch):
@@ -77,6 +86,26 @@ def test_what_a_run_folder_holds(tmp_path):
 def test_the_last_epoch_is_saved_whatever_the_frequency(tmp_path):
     path = pretrain(tiny_config(tmp_path, "simclr", checkpoint={"frequency": 2}))
     assert load(path / "checkpoints/last.ckpt")["epoch"] == 2
+
+
+def test_a_run_without_checkpoints(tmp_path):
+    path = pretrain(tiny_config(tmp_path, "simclr", max_epochs=2, checkpoint={"enabled": False}))
+    assert RunFolder(path).read().finished
+    assert list((path / "checkpoints").iterdir()) == []
+    assert "train_nce_loss_epoch" in read_metrics(path / "metrics.csv")
+    with pytest.raises(UserError, match=r"holds no weights: .* checkpoint.enabled=false. Train"):
+        open_run(path)
+
+
+def test_the_augmentations_are_shown_on_request(tmp_path, caplog, monkeypatch):
+    # A command line that ran in this process has given them a handler of their own.
+    monkeypatch.setattr(logging.getLogger("ltplugins"), "propagate", True)
+    with caplog.at_level(logging.INFO, "ltplugins"):
+        pretrain(tiny_config(tmp_path, "simclr", max_epochs=1))
+        assert "AugmentationBlock" not in caplog.text
+        cfg = tiny_config(tmp_path, "simclr", max_epochs=1, debug_augmentations=True)
+        pretrain({**cfg, "output_dir": str(tmp_path / "shown")})
+    assert "augmentations[0]: AugmentationBlock(crop_size=16, num_crops=2, rrc=RRC" in caplog.text
 
 
 def test_another_configs_run_is_not_overwritten(tmp_path):

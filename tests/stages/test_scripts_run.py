@@ -18,8 +18,7 @@ from tests.kit.paths import ROOT
 from tests.kit.tiny import backbone_name
 
 FOLDER = ROOT / "scripts/pretrain"
-# Those of the comparison are the embedded ones at other lengths; test_equal_steps.py.
-SCRIPTS = sorted(p for p in FOLDER.rglob("*.yaml") if p.parent.name != "fashion_equal_steps")
+SCRIPTS = sorted(FOLDER.rglob("*.yaml"))
 CLASSES, PER_CLASS = 4, 6
 # Lines as they are published: (folder of the YAMLs, a line's path, with class and number).
 LISTS = {

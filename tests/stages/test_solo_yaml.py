@@ -51,13 +51,13 @@ def build(cfg: Any) -> tuple[Any, Any]:
     from ltplugins.host import METHODS
 
     ltplugins.register()
-    cfg = resolve(cfg)
-    check_method(cfg, METHODS)
-    data = data_module(cfg)
+    config = resolve(cfg)
+    check_method(config.method, METHODS)
+    data = data_module(config)
     training = data.training
-    cfg.data.num_samples, cfg.data.num_classes = training.num_samples, training.num_classes
-    assert trainer_arguments(cfg)["strategy"]
-    return build_model(cfg, 1, training.record.small_stem), data
+    config = config.with_counts(training.num_samples, training.num_classes)
+    assert trainer_arguments(config)["strategy"]
+    return build_model(config.host, 1, training.record.small_stem), data
 
 
 def test_the_keys_of_solo_learns_files(tmp_path: Path, no_md5: None) -> None:

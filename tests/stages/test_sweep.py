@@ -55,7 +55,7 @@ def test_files_bring_settings_of_their_own():
     """What a comparison of methods types: a file per method, seeds for all of them."""
     found = members(*FILES, "simclr,mttv", "seed=0,1", "max_epochs=3")
     assert [m.name for m in found] == [f"{n},seed={s}" for n in ("simclr", "mttv") for s in (0, 1)]
-    assert [m.cfg.data.sampler for m in found] == ["shuffle"] * 2 + ["paired"] * 2
+    assert [m.cfg.data.sampler.name for m in found] == ["shuffle"] * 2 + ["paired"] * 2
     assert [len(m.cfg.augmentations) for m in found] == [1, 1, 2, 2]
     assert {m.config_path for m in found} == {FASHION}
     # Two files of one method are two rows: the file says which.
@@ -90,6 +90,7 @@ def test_names_need_no_quotes_in_a_shell():
         (["optimizer.lr=interval(0,1)"], "an interval has no list of values"),
         (["seed=0,1", "method"], "method"),
         (["--config-path", "/nowhere", "seed=0,1"], "/nowhere is no folder"),
+        (["seed=0,1", "checkpoint.enabled=false"], "a sweep evaluates what it trains"),
         ([*FILES, "simclr,nothing"], "nothing.*Nothing was trained"),
     ],
 )

@@ -52,7 +52,7 @@ class Teacher:
         self._model.eval().requires_grad_(False)
         self.features_dim: int = self._model.features_dim
         self.has_classifier = bool(getattr(self._model, "own_classifier", False))
-        self.method = str(run.cfg.method)
+        self.method = run.cfg.method
         self.sha256 = sha256(run.checkpoint)
 
     def require_classifier(self, num_classes: int) -> None:

@@ -63,6 +63,7 @@ def two_steps(rows: slice, **gh: Any) -> dict[str, Any]:
 
 def train(folder: Path, name: str, epochs: int = 3, resume: str | None = None, **gh: Any) -> int:
     """A run of both ranks that saves every epoch; returns this rank's rows."""
+    from ltplugins.config.sections import CheckpointSection
     from ltplugins.training.checkpoint import RunCheckpoint
     from ltplugins.training.seeds import EpochSeed
 
@@ -72,7 +73,7 @@ def train(folder: Path, name: str, epochs: int = 3, resume: str | None = None, *
         devices=WORLD, strategy="ddp", max_epochs=epochs, callbacks=[EpochSeed(0)]
     )
     (folder / name).mkdir(exist_ok=True)
-    trainer.callbacks.append(RunCheckpoint(folder / name, {}, 1, keep_prev=True))
+    trainer.callbacks.append(RunCheckpoint(folder / name, {}, CheckpointSection(keep_prev=True)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(model, datamodule=data, ckpt_path=resume)
