@@ -298,7 +298,10 @@ def wrappers_of(name: str) -> list[str]:
 
 def case_of(name: str) -> Case:
     """Its line; of composed wrappers the innermost says what the data are."""
-    if name in METHODS:
-        return METHODS[name]
-    wrappers = wrappers_of(name)
-    return WRAPPERS[wrappers[-1]] if wrappers else Case()
+    return cases_of(name)[-1]
+
+
+def cases_of(name: str) -> list[Case]:
+    """The lines of a method, or of each of its wrappers."""
+    lines = [WRAPPERS[wrapper] for wrapper in wrappers_of(name)]
+    return lines or [METHODS.get(name, Case())]

@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from tests.kit.cases import METHODS, WRAPPERS, Steps, base_of, case_of, wrappers_of
+from tests.kit.cases import METHODS, WRAPPERS, Steps, base_of, case_of, cases_of, wrappers_of
 from tests.kit.hosts import CLASSES, SIZE, tiny_cfg
 
 IMAGES, POOL = 13, 11
@@ -116,8 +116,8 @@ def two_steps(name: str, split: str, rank: int = 0, world: int = 1) -> dict[str,
 
 def _after(name: str, model: Any) -> dict[str, Any]:
     """What is done after a step, by each of the method's wrappers."""
-    cases = [WRAPPERS[wrapper] for wrapper in wrappers_of(name)] or [case_of(name)]
-    return {key: value for case in cases for key, value in (case.steps.after(model) or {}).items()}
+    found = [case.steps.after(model) or {} for case in cases_of(name)]
+    return {key: value for each in found for key, value in each.items()}
 
 
 def five_losses(name: str) -> list[float]:

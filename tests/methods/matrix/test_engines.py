@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.kit.cases import case_of, over_simclr
+from tests.kit.cases import cases_of, over_simclr
 from tests.kit.dali import DALI
 from tests.kit.runs import build, fit
 from tests.kit.tiny import calm_config
@@ -33,7 +33,7 @@ class Record(pl.Callback):
 @pytest.mark.parametrize("engine", ["workers", "batched", DALI])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_engine(name: str, engine: str, tmp_path: Path) -> None:
-    if engine not in case_of(name).run.engines:
+    if not all(engine in case.run.engines for case in cases_of(name)):
         pytest.skip("refused: tests/data/augment/test_strength.py")
     changes = {"dali__device": "cpu"} if engine == "dali" else {}
     model, data = build(calm_config(tmp_path, name, data__engine=engine, **changes))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.kit.cases import WRAPPERS, case_of, over_simclr, wrappers_of
+from tests.kit.cases import cases_of, over_simclr
 from tests.kit.hosts import NAMES
 from tests.kit.runs import build, fit
 from tests.kit.tiny import calm_config
@@ -15,7 +15,7 @@ from tests.kit.tiny import calm_config
 
 @pytest.mark.parametrize("name", [*NAMES, *over_simclr()])
 def test_bf16_autocast(name: str, tmp_path: Path) -> None:
-    cases = [WRAPPERS[wrapper] for wrapper in wrappers_of(name)] or [case_of(name)]
+    cases = cases_of(name)
     hardest = {k: v for case in cases for k, v in case.run.bf16.items()}
     changes = {f"method_kwargs__{key}": value for key, value in hardest.items()}
     model, data = build(calm_config(tmp_path, name, **changes))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.kit.cases import COMPOSED, METHODS, WRAPPERS, case_of, names, wrappers_of
+from tests.kit.cases import COMPOSED, METHODS, WRAPPERS, case_of, cases_of, names, wrappers_of
 from tests.kit.hosts import on_the_stand_in
 from tests.kit.ranks import join_ranks, run_ranks
 from tests.kit.two_steps import SIZES, joined_batch, own_rows, two_steps
@@ -52,8 +52,8 @@ def test_two_ranks_equal_one(key: Any, ranks: list[dict[Any, Any]]) -> None:
         torch.testing.assert_close(grads[k], expected, rtol=1e-8, atol=1e-12, msg=k)
     # The comparison means something: the method's own loss reaches the backbone.
     assert whole["grads"]["backbone.1.weight"].abs().max() > 1e-5
-    for wrapper in wrappers_of(key[0]):
-        WRAPPERS[wrapper].steps.check(whole["buffers"])
+    for case in cases_of(key[0]):
+        case.steps.check(whole["buffers"])
 
 
 @pytest.mark.parametrize("key", KEYS, ids="-".join)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ltplugins.runs.metrics import read_metrics
-from tests.kit.cases import WRAPPERS, case_of, run_names, wrappers_of
+from tests.kit.cases import cases_of, run_names
+from tests.kit.hosts import NAMES
 from tests.kit.runs import assert_resumes, load
 from tests.kit.tiny import calm_config
 
@@ -20,8 +21,9 @@ def test_a_killed_run_ends_as_the_unbroken_one(
     whole = assert_resumes(config, tmp_path, monkeypatch)
     state = load(whole / "checkpoints/last.ckpt")["state_dict"]
     metrics = read_metrics(whole / "metrics.csv")
-    for case in [WRAPPERS[wrapper] for wrapper in wrappers_of(name)] or [case_of(name)]:
+    for case in cases_of(name):
         assert all(any(key.startswith(kept) for key in state) for kept in case.run.keeps)
         assert set(case.run.logs) <= set(metrics)
         loss = f"{case.run.loss}_epoch"
-        assert case.run is case_of("simclr").run or len(metrics[loss][1]) == 3
+        # COLT's begins with the first OOD images.
+        assert name in NAMES or len(metrics[loss][1]) >= 2
