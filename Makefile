@@ -4,13 +4,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Tests run in two processes of one thread each: faster than one process of two on two cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# A group of tests that share what is slow to make (xdist_group) stays in one of them.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+# make test FAST=1: the inner loop, under two minutes; losses, metrics, core, one method end to end.
+RESUME := tests/methods/matrix/test_resume.py::test_a_killed_run_ends_as_the_unbroken_one
+FAST_TESTS := tests/core tests/losses tests/metrics tests/test_floors.py tests/test_dependencies.py \
+	tests/methods/test_gh.py '$(RESUME)[gh_simclr]'
 
-.PHONY: demo test lint format bench clean help
+.PHONY: demo test oldest lint format bench clean help
 
 help:
 	@echo "make demo    pretrain SimCLR and GH-SimCLR on long-tailed images, compare, write a report"
-	@echo "make test    run the tests"
+	@echo "make test    run the tests; with FAST=1 those of losses, metrics, core and one method"
+	@echo "make oldest  run the fast tests on the oldest versions that pyproject.toml allows"
 	@echo "make lint    ruff, mypy, codespell"
 	@echo "make format  ruff format and fixes"
 	@echo "make bench   the table of speeds, as ratios with their bars"
@@ -31,7 +37,13 @@ demo: $(VENV)/.base
 	$(BIN)/ltplugins demo
 
 test: $(VENV)/.dev
-	$(PYTEST) --numprocesses 2
+	$(PYTEST) $(if $(FAST),$(FAST_TESTS))
+
+# Several GB are fetched; the environment is made anew each time.
+oldest:
+	$(PYTHON) scripts/oldest.py $(VENV)-oldest
+	@touch $(VENV)-oldest/.base $(VENV)-oldest/.dev
+	$(MAKE) test FAST=1 VENV=$(VENV)-oldest
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -47,4 +59,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python scripts/bench/all.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest build *.egg-info

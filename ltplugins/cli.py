@@ -15,6 +15,7 @@ _EPILOG = """examples:
                                                         a solo-learn YAML
   ltplugins evaluate runs/gh_simclr/fashion             kNN and linear probe by groups
   ltplugins balance runs/iccl/fashion                   re-train a learned classifier by class
+  ltplugins methods gh                                  a method, its options and their ranges
   ltplugins report runs/a runs/b --out runs/report      compare evaluated runs
 """
 
@@ -64,6 +65,10 @@ def _run(options: argparse.Namespace) -> None:
         from ltplugins.stages.report import report
 
         report(options.runs, options.out, title=options.title)
+    elif options.command == "methods":
+        from ltplugins.stages.methods import methods
+
+        methods(options.name)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("evaluate", help="kNN and linear probe of a run folder or checkpoint")
 
     commands.add_parser("balance", help="re-train a run's learned classifier, class-balanced")
+
+    methods = commands.add_parser("methods", help="all methods, or one with its options")
+    methods.add_argument("name", nargs="?", help="a wrapper, method, base, or a composition")
 
     report = commands.add_parser("report", help="compare evaluated runs: report.html, report.md")
     report.add_argument("runs", nargs="+", help="run folders with results.json")

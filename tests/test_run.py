@@ -25,7 +25,7 @@ from tests.kit.tiny import tiny_config, write_folder
 def run(module: str, *arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(
-        command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=300
+        command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=600
     )
 
 

@@ -220,8 +220,11 @@ def _parse_augmentations(plain: dict[str, Any]) -> list[AugmentationBlock]:
     return parse_augmentations(blocks)
 
 
-def check_blocks(plain: Mapping[str, Any], blocks: Mapping[str, type]) -> None:
+def check_blocks(plain: dict[str, Any], blocks: Mapping[str, type]) -> None:
     """Check the blocks of a plain config against their types, by path.
+
+    The defaults of a method's options stand in its types alone; they are written into the config,
+    so that a run's folder and identity hold every value that it is trained with.
 
     Where one block lies within another ("method_kwargs.gh" in "method_kwargs"), the outer one does
     not know its key.
@@ -236,7 +239,18 @@ def check_blocks(plain: Mapping[str, Any], blocks: Mapping[str, type]) -> None:
         if isinstance(section, Mapping):
             inner = {p.removeprefix(f"{path}.") for p in blocks if p.startswith(f"{path}.")}
             section = {key: value for key, value in section.items() if key not in inner}
-        parse(cls, section, path)
+        parsed: Any = parse(cls, section, path)
+        if path.partition(".")[0] == "method_kwargs":
+            _write(plain, path, dataclasses.asdict(parsed))
+
+
+def _write(plain: dict[str, Any], path: str, values: Mapping[str, Any]) -> None:
+    """Set keys of the block at ``path``, which is made where it is not there."""
+    block = plain
+    for key in path.split("."):
+        block[key] = block.get(key) or {}
+        block = block[key]
+    block.update(values)
 
 
 def _count_crops(blocks: list[AugmentationBlock]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A training set under Lightning: loaders of each process, a place to resume at, raw batches.
 
-Legend: N training images, B batch of one rank, S crop size.
+Legend: N training images, M images of the OOD pool, B batch of one rank, C classes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,6 +22,7 @@ from ltplugins.data.engines.loader import Loader
 from ltplugins.data.samplers.base import Shard
 from ltplugins.data.samplers.shuffle import IdPlusOodSampler
 from ltplugins.data.sources.base import Source
+from ltplugins.data.sources.build import build_source, has_test_part
 from ltplugins.data.training_set import TrainingSet
 
 
@@ -63,7 +64,7 @@ class LTDataModule(LightningDataModule):
         return self._loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Batches ``[X, targets]``; an empty list where there is no test part."""
+        """Give batches ``[X, targets]``, or an empty list where there is no test part."""
         if self.val_source is None:
             return []
         training, block = self.training, self.training.blocks[0]
@@ -86,7 +87,7 @@ class LTDataModule(LightningDataModule):
         return self._loader.finish(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the epoch, and the OOD subset where there is a pool."""
+        """Give the place in the epoch, and the OOD subset where there is a pool."""
         state: dict[str, Any] = (
             {} if self._loader is None else {"loader": self._loader.state_dict()}
         )
@@ -106,7 +107,7 @@ class LTDataModule(LightningDataModule):
 
     @property
     def num_samples(self) -> int:
-        """N."""
+        """N, images of the training subset."""
         return self.training.num_samples
 
     @property
@@ -116,7 +117,7 @@ class LTDataModule(LightningDataModule):
 
     @property
     def num_ood(self) -> int:
-        """Images of the OOD pool."""
+        """M, images of the OOD pool."""
         return self.training.num_ood
 
     @property
@@ -125,11 +126,11 @@ class LTDataModule(LightningDataModule):
         return self.training.ood_subset
 
     def batches_per_epoch(self, num_ood: int, world_size: int = 1) -> int:
-        """Batches of one rank in an epoch that draws ``num_ood`` images of the pool."""
+        """Count the batches of one rank in an epoch that draws ``num_ood`` images of the pool."""
         return self.training.batches_per_epoch(num_ood, world_size)
 
     def stream(self, part: str, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images under the deterministic transform; see :meth:`TrainingSet.stream`."""
+        """Give images under the deterministic transform; see :meth:`TrainingSet.stream`."""
         return self.training.stream(part, start, stop)
 
     def set_ood(self, positions: np.ndarray | Sequence[int]) -> None:
@@ -151,3 +152,13 @@ class LTDataModule(LightningDataModule):
     def set_strength(self, strengths: Tensor) -> None:
         """Replace the strengths, Float[N]; see :meth:`TrainingSet.set_strength`."""
         self.training.set_strength(strengths)
+
+
+def build_datamodule(training: TrainingSet, seed: int) -> LTDataModule:
+    """Put a training set under Lightning, validated on the test images that its config names.
+
+    Raises:
+        UserError: test images that are absent or damaged.
+    """
+    cfg = training.cfg
+    return LTDataModule(training, seed, build_source(cfg, "test") if has_test_part(cfg) else None)

@@ -61,24 +61,35 @@ class Split:
 
 
 def exponential_counts(max_count: int, num_classes: int, factor: float) -> list[int]:
-    """Class counts by rank k: int(max_count * factor^(-k / (C - 1)))."""
+    """Count images by class rank k: int(max_count * factor^(-k / (C - 1))).
+
+    >>> exponential_counts(500, 5, factor=100)
+    [500, 158, 50, 15, 5]
+    """
     last = max(num_classes - 1, 1)
     # Written as LDAM writes it, with the reciprocal: int() must see the same last bit.
     return [int(max_count * (1.0 / factor) ** (k / last)) for k in range(num_classes)]
 
 
 def step_counts(max_count: int, num_classes: int, factor: float) -> list[int]:
-    """The first half of the ranks keep max_count images, the others int(max_count / factor)."""
+    """Let the first half of the ranks keep max_count images, the others int(max_count / factor).
+
+    >>> step_counts(500, 5, factor=10)
+    [500, 500, 50, 50, 50]
+    """
     head = num_classes // 2 if num_classes > 1 else 1
     return [max_count] * head + [int(max_count * (1.0 / factor))] * (num_classes - head)
 
 
 def pareto_counts(max_count: int, num_classes: int, factor: float, alpha: float = 6.0) -> list[int]:
-    """Pareto (Lomax) profile over the ranks: int(max_count * (1 + c k)^-alpha).
+    """Count images by a Pareto (Lomax) profile of class rank k: int(max_count * (1 + c k)^-alpha).
 
     c is chosen so that the last rank has max_count / factor. Power 6 is what ImageNet-LT (Liu et
     al., CVPR 2019, https://arxiv.org/abs/1904.05160) names; its exact subset is a published list,
     so use ``file_list`` with that list to work on it.
+
+    >>> pareto_counts(1280, 5, factor=256)
+    [1280, 185, 43, 13, 5]
     """
     c = (factor ** (1.0 / alpha) - 1.0) / max(num_classes - 1, 1)
     # The tiny term keeps an exact quotient (500 / 100) from truncating to the integer below.
@@ -86,7 +97,7 @@ def pareto_counts(max_count: int, num_classes: int, factor: float, alpha: float 
 
 
 def select_indices(targets: np.ndarray, counts: Sequence[int], seed: int) -> np.ndarray:
-    """Choose ``counts[c]`` images of each class c at random; the LDAM split of these counts.
+    """Choose ``counts[c]`` images of each class c at random, as the LDAM split does.
 
     Args:
         targets: Int[N], class of each image; -1 = no label, never chosen.
@@ -121,12 +132,16 @@ def select_indices(targets: np.ndarray, counts: Sequence[int], seed: int) -> np.
 
 
 def hash_indices(indices: np.ndarray) -> str:
-    """Sha256 of an index list as little-endian int64, the same on every machine."""
+    """Hash an index list as little-endian int64, the same on every machine."""
     return hashlib.sha256(np.ascontiguousarray(indices, dtype="<i8").tobytes()).hexdigest()
 
 
 def class_order(order: str | int, num_classes: int) -> np.ndarray:
-    """Class ids from head to tail, Int[C]: ``natural``, or the seed of a permutation."""
+    """Order class ids from head to tail, Int[C]: ``natural``, or by the seed of a permutation.
+
+    >>> class_order("natural", 4).tolist(), class_order(3, 4).tolist()
+    ([0, 1, 2, 3], [3, 1, 0, 2])
+    """
     if order == "natural":
         return np.arange(num_classes)
     return np.random.RandomState(int(order)).permutation(num_classes)
@@ -139,6 +154,11 @@ def make_split(targets: np.ndarray, num_classes: int, cfg: ImbalanceConfig | Non
         targets: Int[N], -1 = no label.
         num_classes: C.
         cfg: the ``data.imbalance`` block; None keeps everything.
+
+    >>> labels = np.repeat([0, 1, 2], 100)
+    >>> split = make_split(labels, 3, ImbalanceConfig(kind="exp", factor=100))
+    >>> len(split.indices), split.class_counts.tolist()
+    (111, [100, 10, 1])
 
     Raises:
         UserError: a block that does not fit the data, a bad index file, a hash that differs.

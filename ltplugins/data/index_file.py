@@ -9,7 +9,7 @@ from ltplugins.core.errors import UserError
 
 
 def read_index_file(file: str | None, size: int) -> np.ndarray:
-    """Indices Int[N] of ``file``, one a line or ``.npy``, into a source of ``size`` images.
+    """Read indices Int[N] into a source of ``size`` images from ``file``, one a line or ``.npy``.
 
     Raises:
         UserError: absent, not integers, outside the source, repeated, or empty.

@@ -44,7 +44,7 @@ class SamplerConfig:
 
     @classmethod
     def from_scalar(cls, value: str) -> "SamplerConfig":
-        """The block that a bare name stands for."""
+        """Make the block that a bare name stands for."""
         return cls(name=value)
 
 

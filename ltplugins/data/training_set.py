@@ -86,17 +86,17 @@ class TrainingSet:
 
     @property
     def num_samples(self) -> int:
-        """N."""
+        """N, images of the subset."""
         return len(self.split.indices)
 
     @property
     def num_ood(self) -> int:
-        """M; the pool's images have the indexes N to N + M - 1."""
+        """M, images of the OOD pool; their indexes are N to N + M - 1."""
         return len(self.ood_source) if self.ood_source is not None else 0
 
     @property
     def num_classes(self) -> int:
-        """C."""
+        """C, classes of the source."""
         return self.source.num_classes
 
     @property
@@ -120,14 +120,14 @@ class TrainingSet:
         return None if self.strengths is None else self.strengths.boost
 
     def sampler(self, shard: Shard) -> EpochSampler:
-        """The sampler of one process; it draws the OOD subset of now."""
+        """Build the sampler of one process; it draws the OOD subset of now."""
         sampler = build_sampler(self.cfg.sampler, self.targets, shard)
         if isinstance(sampler, IdPlusOodSampler):
             sampler.set_ood(self.ood_subset)
         return sampler
 
     def batches_per_epoch(self, num_ood: int, world_size: int = 1) -> int:
-        """Batches of one rank in an epoch that draws ``num_ood`` images of the pool."""
+        """Count the batches of one rank in an epoch that draws ``num_ood`` images of the pool."""
         return (self.num_samples + num_ood) // world_size // self.batch_size
 
     def set_ood(self, positions: np.ndarray | Sequence[int]) -> None:
@@ -172,7 +172,7 @@ class TrainingSet:
         self.strengths.set(strengths)
 
     def stream(self, part: str, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images start to stop - 1 under the deterministic transform; see ``stream_images``.
+        """Give images start to stop - 1 under the deterministic transform; see ``stream_images``.
 
         Args:
             part: ``id`` for the training subset, ``ood`` for the pool.
@@ -190,7 +190,7 @@ class TrainingSet:
 
 
 def _ood_source(cfg: DataConfig) -> Source | None:
-    """The pool of ``data.ood``; the block and the sampler that draws from it come together."""
+    """Build the pool of ``data.ood``; the block and a sampler that draws from it come together."""
     name = cfg.sampler.name
     if cfg.ood is None and name == "id_plus_ood":
         raise UserError(

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Evaluation on cached features, from numbers to pages.
+"""Evaluation of a frozen backbone: cached features, probes on them, and the numbers of a run.
 
-``features`` -> ``knn`` and ``linear`` -> ``groups`` -> ``protocol`` (``results.json``) ->
-``summary`` -> ``report``. ``online_knn`` is the metric for use while training.
+``features`` and ``extractor`` -> ``protocol`` with ``linear`` -> ``scores`` -> ``results.json``.
 """

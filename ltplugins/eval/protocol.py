@@ -7,7 +7,6 @@ A protocol's name says what its number is: ``knn_k20_T0.07``, ``linear_100shot``
 """
 
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple
@@ -18,21 +17,13 @@ from torch import Tensor
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast, Between, Length, Seed
 from ltplugins.eval.linear import C_GRID, Engine, ProbeResult, linear_probe
-from ltplugins.eval.results import GroupMembers, ProtocolResult, Scores, Sizes, Stat
-from ltplugins.metrics.groups import (
-    RULES,
-    GroupAccuracy,
-    class_hits,
-    explain_missing,
-    group_accuracy,
-    shot_groups,
-)
+from ltplugins.eval.results import GroupMembers, ProtocolResult, Scores, Sizes
+from ltplugins.eval.scores import score_repeats
+from ltplugins.metrics.groups import RULES, class_hits, explain_missing, shot_groups
 from ltplugins.metrics.knn import knn_predict
 
 Bank = Literal["probe", "train"]
 GroupRule = Literal["threshold", "tercile"]
-COMMON = ("overall", "balanced", "class_std")
-GROUPED = ("many", "medium", "few", "group_std")
 
 
 class Features(NamedTuple):
@@ -119,17 +110,17 @@ def evaluate_features(
     protocols: dict[str, ProtocolResult] = {}
     if cfg.classifier and classifier is not None:
         name, entry, preds = _run_classifier(classifier, test, counts)
-        protocols[name] = ProtocolResult(**entry, **_score([preds], test.targets, groups))
+        protocols[name] = ProtocolResult(**entry, **score_repeats([preds], test.targets, groups))
     if cfg.knn is not None:
         name, entry, preds = _run_knn(cfg.knn, _need(sets, cfg.knn.bank), test, len(counts))
-        protocols[name] = ProtocolResult(**entry, **_score([preds], test.targets, groups))
+        protocols[name] = ProtocolResult(**entry, **score_repeats([preds], test.targets, groups))
     if cfg.linear is not None:
         if not cfg.seeds:
             raise UserError("eval.seeds is empty: the linear probes need at least one seed.")
         bank = _need(sets, cfg.linear.fit_on)
         for shots in cfg.linear.shots:
             name, entry, probes = _run_linear(cfg.linear, shots, cfg.seeds, bank, test, len(counts))
-            scores = _score([p.preds for p in probes], test.targets, groups)
+            scores = score_repeats([p.preds for p in probes], test.targets, groups)
             protocols[name] = ProtocolResult(**entry, **scores)
     return Scores(
         protocols=protocols,
@@ -234,42 +225,3 @@ def _run_linear(
         "converged": [p.converged for p in probes],
     }
     return name + ("_trainset" if cfg.fit_on == "train" else ""), entry, probes
-
-
-def _score(
-    preds: Sequence[Tensor], targets: Tensor, groups: dict[str, dict[str, list[int]]]
-) -> dict[str, Any]:
-    """Score each repetition under each rule; return the means and standard deviations."""
-    targets = targets.cpu()
-    num_classes = sum(len(labels) for labels in next(iter(groups.values())).values())
-    scores = {
-        rule: [group_accuracy(p, targets, members, num_classes) for p in preds]
-        for rule, members in groups.items()
-    }
-    first = next(iter(scores.values()))
-    return {
-        "n": len(preds),
-        **{key: _stat(first, key) for key in COMMON},
-        "groups": {
-            rule: {key: _stat(repeats, key) for key in GROUPED} for rule, repeats in scores.items()
-        },
-        "per_class": [
-            None if values[0] is None else statistics.fmean(values)  # type: ignore[arg-type]
-            for values in zip(*(score.per_class for score in first), strict=True)
-        ],
-    }
-
-
-def _stat(scores: Sequence[GroupAccuracy], key: str) -> Stat:
-    values = [getattr(score, key) for score in scores]
-    return mean_std(values)
-
-
-def mean_std(values: Sequence[float | None]) -> Stat:
-    """Mean and spread of the values that are known; None where there is nothing to average."""
-    known = [value for value in values if value is not None]
-    return Stat(
-        mean=statistics.fmean(known) if known else None,
-        std=statistics.stdev(known) if len(known) > 1 else None,
-        n=len(known),
-    )

@@ -37,10 +37,15 @@ DENOMINATORS = ("all", "cross_domain")
 @torch.no_grad()
 @full_precision
 def tail_scores(z_1: Tensor, z_2: Tensor, *, temperature: float, topk: int | float) -> Tensor:
-    """Score of each image: the sum of its top-k softmax probabilities over the negatives (step 2).
+    """Score of each image: the sum of its top-k softmax probabilities over the negatives.
 
     g_i = sum of the k largest of (p(j | i, view 1) + p(j | i, view 2)) / 2 over the 2B - 2 views j
     of other images, where p is NT-Xent's softmax over all views but the anchor itself.
+
+    >>> z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])  # two images of one kind, one alone
+    >>> scores = tail_scores(z, z, temperature=0.5, topk=1)
+    >>> [round(float(score), 3) for score in scores]
+    [0.306, 0.306, 0.088]
 
     Args:
         z_1, z_2: Float[B D], the two views of the global batch, any norm.
@@ -74,9 +79,11 @@ _IMAGES = 256
 
 
 def _weights(z: Tensor, rows: slice, temperature: float) -> tuple[Tensor, Tensor]:
-    """Some views' exp(cosine / temperature) with all, 0 for the view itself, up to a factor a row.
+    """Unnormalised softmax of the views ``rows`` over all views, and what normalises each row.
 
-    And Float[n 1] that makes them a softmax.
+    Returns:
+        Float[n 2B], exp(cosine / temperature) up to a factor a row, 0 for the view itself; and
+        Float[n 1], the factors that make it a softmax.
     """
     if 2 / temperature > 80:  # float32's exp ends at -87
         shares = torch.softmax(_logits(z, rows, temperature), dim=1)
@@ -109,7 +116,7 @@ def distribution_supcon_loss(
     temperature: float,
     denominator: Literal["all", "cross_domain"] = "all",
 ) -> Tensor:
-    """Supervised contrastive loss with the domain, ID or OOD, as label (step 5).
+    """Supervised contrastive loss with the domain, ID or OOD, as label.
 
     L = mean_i 1/|P(i)| sum_{p in P(i)} -log [exp(z_i.z_p / tau) / sum_a exp(z_i.z_a / tau)],
     P(i) all other views of i's domain; a runs over all views but i (``all``, the official code),
@@ -159,7 +166,7 @@ def _unit_views(z_1: Tensor, z_2: Tensor) -> Tensor:
 
 
 def _logits(z: Tensor, rows: slice, temperature: float) -> Tensor:
-    """Cosine / temperature of some views with all, own column at the lowest finite value."""
+    """Cosine / temperature of the views ``rows`` with all; the lowest value for the view itself."""
     logits = (z[rows] / temperature) @ z.T
     logits[:, rows].fill_diagonal_(lowest(logits))
     return logits

@@ -28,7 +28,7 @@ from ltplugins.losses.terms.masked import masked_log_sum_exp, own_columns
 
 
 class FocalTerms(NamedTuple):
-    """What :func:`focal_terms` found for each anchor.
+    """Shares of each anchor's positives and negatives, of :func:`focal_terms`.
 
     Attributes:
         log_p: Float[N], log of the share of its positives; 0 for an anchor without one.
@@ -105,7 +105,14 @@ def focal_terms(
 
 
 def focal_weight(terms: FocalTerms, gamma: float, *, detach: bool = False) -> Tensor:
-    """``(1 - p)^gamma`` of each anchor, Float[N]; exactly 1 for gamma = 0."""
+    """``(1 - p)^gamma`` of each anchor, Float[N]; exactly 1 for gamma = 0.
+
+    >>> import torch
+    >>> shares = torch.tensor([0.9, 0.5])  # of the positives: the first anchor is easy
+    >>> terms = FocalTerms(shares.log(), (1 - shares).log(), shares > 0)
+    >>> [round(float(weight), 4) for weight in focal_weight(terms, 2.0)]
+    [0.01, 0.25]
+    """
     log_q = terms.log_q.detach() if detach else terms.log_q
     return (gamma * log_q).exp()
 

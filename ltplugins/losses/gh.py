@@ -42,6 +42,10 @@ def simplex_etf(
     log mean_ij exp(2 t_i . t_j) (Wang & Isola 2020) by gradient descent: nearly uniform and
     nearly centred, not equiangular.
 
+    >>> etf = simplex_etf(4, 8, generator=torch.Generator().manual_seed(0))
+    >>> [round(float(etf[0] @ direction), 3) for direction in etf]
+    [1.0, -0.333, -0.333, -0.333]
+
     Args:
         num_directions: K >= 2.
         dim: D >= 1.
@@ -96,7 +100,7 @@ def _uniform_directions(
 
 @full_precision
 def geometric_logits(z: Tensor, etf: Tensor) -> Tensor:
-    """Project embeddings on the K directions and rescale each row to unit length (step 3).
+    """Project embeddings on the K directions and rescale each row to unit length.
 
     The part of z outside the (K-1)-dimensional frame and the length of z have no influence.
 
@@ -119,7 +123,7 @@ def geometric_logits(z: Tensor, etf: Tensor) -> Tensor:
 
 
 def gh_cross_entropy(assignments: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """One direction of step 5: -mean_i sum_k q[i, k] log softmax(t / temperature)[i, k]."""
+    """One direction of the swap: -mean_i sum_k q[i, k] log softmax(t / temperature)[i, k]."""
     return -(assignments * F.log_softmax(logits / temperature, dim=1)).sum(dim=1).mean()
 
 
@@ -134,7 +138,7 @@ def gh_loss(
     num_iters: int = 300,
     tolerance: float | None = None,
 ) -> Tensor:
-    """Swapped cross-entropy between surrogate labels and predictions of two views (step 5).
+    """Swapped cross-entropy between surrogate labels and predictions of two views.
 
     The sum of both directions, without 1/2, as in the official code.
 
@@ -165,7 +169,7 @@ def gh_loss(
 
 
 def ramp_weight(epoch: int, warmup: float, ramp: float) -> float:
-    """w(e) of step 6: 0 up to the end of warm-up, then linearly to 1 within ``ramp`` epochs.
+    """The ramp w(e): 0 up to the end of warm-up, then linearly to 1 within ``ramp`` epochs.
 
     Args:
         epoch: 1-based.

@@ -51,7 +51,7 @@ class GMLTerms(NamedTuple):
 def class_log_mean_exp(
     logits: Tensor, key_targets: Tensor, *, num_classes: int, weights: Tensor | None = None
 ) -> Tensor:
-    """Log of each class's weighted mean of exp(logits), the likelihood ell_ic (step 4).
+    """Log of each class's weighted mean of exp(logits), the likelihood ell_ic.
 
     Each class is shifted by its own maximum. Memory is N x K: no one-hot K x C matrix, which has
     2 GB at iNaturalist's size.
@@ -84,7 +84,7 @@ def class_log_mean_exp(
 
 
 def bayes_cross_entropy(likelihood: Tensor, targets: Tensor, prior: Tensor) -> Tensor:
-    """-log p(y_i | q_i), p proportional to prior x likelihood, mean over all anchors (step 5).
+    """-log p(y_i | q_i), p proportional to prior x likelihood, mean over all anchors.
 
     Args:
         likelihood: Float[N C], logarithms; -inf masks a class.
@@ -113,7 +113,7 @@ def contrastive_terms(
     *,
     temperature: Tensor,
 ) -> ContrastiveTerms:
-    """L_con, which trains the features, and L_T, which trains the temperature alone (step 5).
+    """L_con, which trains the features, and L_T, which trains the temperature alone.
 
     L_con counts every key, the query's own among them, with T detached. L_T leaves out the keys of
     the query's own image, whose likelihood says nothing about others, with dot products detached.
@@ -144,7 +144,12 @@ def contrastive_terms(
 def logit_adjusted_cross_entropy(
     logits: Tensor, targets: Tensor, prior: Tensor, *, scale: float
 ) -> Tensor:
-    """L_sup = CE(scale * logits + log prior, y), mean over the anchors (step 5).
+    """L_sup = CE(scale * logits + log prior, y), mean over the anchors.
+
+    >>> cosines, prior = torch.zeros(1, 2), torch.tensor([0.9, 0.1])
+    >>> loss = logit_adjusted_cross_entropy(cosines, torch.tensor([1]), prior, scale=30.0)
+    >>> round(float(loss), 4)  # -log 0.1: without evidence the prior decides
+    2.3026
 
     Args:
         logits: Float[N C], cosines.
@@ -168,7 +173,7 @@ def gml_loss(
     contrast_weight: float = 1.0,
     distill_weight: float = 0.0,
 ) -> GMLTerms:
-    """gamma L_sup + beta (L_con + L_T) + alpha L_kd (step 5).
+    """gamma L_sup + beta (L_con + L_T) + alpha L_kd.
 
     Args:
         logits: Float[N C], cosines; targets: Int[N]; prior: Float[C].

@@ -37,6 +37,10 @@ _NO_DIRECTION = 1e-6
 def mix_images(first: Tensor, second: Tensor, lam: Tensor) -> Tensor:
     """Interpolated images: lam * first + (1 - lam) * second.
 
+    >>> black, white = torch.zeros(2, 1), torch.ones(2, 1)
+    >>> mix_images(black, white, torch.tensor([0.25, 1.0])).tolist()
+    [[0.75], [0.0]]
+
     Args:
         first, second: Float[N ...].
         lam: Float[N] in [0, 1].
@@ -114,6 +118,9 @@ def curriculum_weights(progress: float, kind: Curriculum) -> tuple[float, float]
 
     ``parabolic-style``: 1 - p^2 and p^2, recalled with low confidence; ``linear-style``: 1 - p and
     p; ``constant``: 1 and 1.
+
+    >>> curriculum_weights(0.5, "parabolic-style")
+    (0.75, 0.25)
 
     Args:
         progress: p, completed share of the run, 0 to 1.

@@ -32,7 +32,7 @@ Reduction = Literal["log_mean", "mean_log"]
 
 
 class FilteredProbs(NamedTuple):
-    """What :func:`filtered_log_probs` found for each anchor.
+    """Each anchor's share of its positive behind the filter, of :func:`filtered_log_probs`.
 
     Attributes:
         log_p: Float[A], log of the positive's share; meaningless where ``has_positive`` is False.
@@ -46,7 +46,10 @@ class FilteredProbs(NamedTuple):
 
 
 def fuse(first: Tensor, second: Tensor, *, concat: bool = False) -> Tensor:
-    """One embedding of two images (step 4): the sum, unnormalised, or the concatenation.
+    """One embedding of two images: the sum, unnormalised, or the concatenation.
+
+    >>> fuse(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]])).tolist()
+    [[4.0, 6.0]]
 
     Args:
         first, second: Float[N D].
@@ -71,7 +74,7 @@ def filtered_log_probs(
     all_v: Tensor | None = None,
     offset: int = 0,
 ) -> FilteredProbs:
-    """Log share of each anchor's positive among the candidates that pass the filter (steps 5-7).
+    """Log share of each anchor's positive among the candidates that pass the filter.
 
     The 2N anchors are u and v; u_i and v_i are each other's positive. A candidate counts where
     lower <= |cosine| <= upper.
@@ -115,7 +118,7 @@ def filtered_log_probs(
 
 
 def reduce_log_probs(log_p: Tensor, has_positive: Tensor, reduction: Reduction) -> Tensor:
-    """One loss from the log shares of all anchors of all ranks (step 8).
+    """One loss from the log shares of all anchors of all ranks.
 
     ``log_mean``: -log of the mean share over all anchors; a dropped positive counts as share 0.
     It is the official form, and it is not additive: averaging ranks' losses gives another number.
@@ -143,6 +146,9 @@ def in_band(similarity: Tensor, lower: float, upper: float) -> Tensor:
     """Which cosines satisfy lower <= |cosine| <= upper; without gradient, any shape.
 
     The cosine of a vector with itself may come out above 1 by rounding; ``upper=1`` keeps it.
+
+    >>> in_band(torch.tensor([0.05, 0.5, -0.5, 0.95]), 0.1, 0.9).tolist()
+    [False, True, True, False]
     """
     size = similarity.detach().abs().clamp(max=1.0)
     return (size >= lower) & (size <= upper)

@@ -19,6 +19,10 @@ def cosine_temperature(
 
     Highest at e = 0, lowest at e = T, highest again at e = 2 T: T is half a period.
 
+    >>> schedule = {"temperature_min": 0.1, "temperature_max": 1.0, "t_max": 200}
+    >>> [round(cosine_temperature(epoch, **schedule), 2) for epoch in (0, 100, 200, 400)]
+    [1.0, 0.55, 0.1, 1.0]
+
     Args:
         epoch: e, 1 in the first epoch of the official code; fractions are positions within one.
         temperature_min, temperature_max: tau- and tau+.

@@ -34,6 +34,11 @@ def shot_groups(class_counts: Sequence[int] | Tensor, protocol: str) -> dict[str
 
     ``tercile`` gives the remainder to the first groups: 100 classes are 34/33/33.
 
+    >>> shot_groups([500, 100, 20, 3], "threshold")
+    {'many': [0], 'medium': [1, 2], 'few': [3]}
+    >>> shot_groups([500, 100, 20, 3], "tercile")
+    {'many': [0, 1], 'medium': [2], 'few': [3]}
+
     Args:
         class_counts: Int[C], training images per class; position = class id.
         protocol: ``threshold`` or ``tercile``.
@@ -145,6 +150,11 @@ def group_accuracy(
     preds: Tensor, targets: Tensor, groups: Mapping[str, Sequence[int]], num_classes: int
 ) -> GroupAccuracy:
     """Score predictions overall, per class and per shot group.
+
+    >>> preds, targets = torch.tensor([0, 0, 1, 0]), torch.tensor([0, 0, 1, 2])
+    >>> score = group_accuracy(preds, targets, shot_groups([500, 50, 5], "threshold"), 3)
+    >>> score.overall, score.many, score.few, round(score.balanced, 3)
+    (0.75, 1.0, 0.0, 0.667)
 
     Args:
         preds: Int[N], predicted class ids.

@@ -20,7 +20,8 @@ from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
 from ltplugins.eval.protocol import EvalConfig, evaluate_features
 from ltplugins.eval.results import Results, SplitName
 from ltplugins.host import prepare
-from ltplugins.report.table import RunResult, results_table
+from ltplugins.report.table import RunResult
+from ltplugins.report.terminal import results_table
 from ltplugins.runs.checkpoint import open_run
 from ltplugins.runs.facts import now
 from ltplugins.stages.blocks import typed_keys

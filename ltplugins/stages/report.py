@@ -14,7 +14,8 @@ from ltplugins.eval.features import cached_features
 from ltplugins.eval.results import Results
 from ltplugins.report.embed import embed_2d, pick_points
 from ltplugins.report.pages.write import write_report
-from ltplugins.report.table import RunResult, group_runs, results_table
+from ltplugins.report.table import RunResult, group_runs
+from ltplugins.report.terminal import results_table
 from ltplugins.runs.facts import RunFacts
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_metrics

@@ -2,18 +2,20 @@
 """The plan of a ``--multirun``: which members there are, their folders, and the rows they make.
 
 Values with commas are swept, as in Hydra; ``--config-name a,b`` sweeps over files, for methods
-that need settings of their own. ``key=${seed}`` follows another swept key. All members are composed
-here, so that a typo in one of them is said before the first is trained.
+that need settings of their own; a file with a list ``members``, each a line of words, sweeps over
+these. ``key=${seed}`` follows another swept key. All members are composed here, so that a typo in
+one of them is said before the first is trained.
 """
 
 import itertools
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
@@ -101,15 +103,14 @@ def plan(arguments: Sequence[str], config_name: str) -> Sweep:
         raise UserError("output_dir is the folder of the whole sweep: give one, without commas.")
     own = [o for o in own if o not in output]
     swept = [o.key_or_group for o in own if o.is_sweep_override()]
-    if len(names) == 1 and not swept:
+    composers = [Composer(command.config_path, name, run_keys) for name in names]
+    starts = [(composer, words) for composer in composers for words in _listed(composer)]
+    if len(starts) == 1 and not swept:
         raise UserError(
             "--multirun sweeps over lists and none is given, such as method=simclr,gh_simclr "
             "seed=0,1,2. For a sweep of one: seed=choice(0)."
         )
-    composers = {name: Composer(command.config_path, name, run_keys) for name in names}
-    choices = itertools.product(names, *(_choices(o) for o in own))
-    drafts = [_draft(composers[name], own, words, len(names) > 1) for name, *words in choices]
-    members = _unique(drafts)
+    members = _unique(_drafts(starts, own))
     folder = str(output[-1].value()) if output else _default_folder(members[0].cfg)
     return Sweep(
         folder=Path(folder),
@@ -118,6 +119,36 @@ def plan(arguments: Sequence[str], config_name: str) -> Sweep:
         # Now: while a member runs, Hydra is in use by the launcher.
         evaluation=compose_packaged("evaluate"),
     )
+
+
+def _drafts(starts: list[tuple[Composer, list[str]]], own: list[Override]) -> list[Member]:
+    """A member for each start and each choice of the swept words."""
+    many_files = len({composer.name for composer, _ in starts}) > 1
+    choices = list(itertools.product(*(_choices(o) for o in own)))
+    return [
+        _draft(composer, own, list(words), many_files, first)
+        for composer, first in starts
+        for words in choices
+    ]
+
+
+def _listed(composer: Composer) -> list[list[str]]:
+    """The words of each member that the file itself lists under ``members``; else one of none.
+
+    Raises:
+        UserError: something else than a list of lines.
+    """
+    cfg = composer.compose([])
+    if "members" not in cfg:
+        return [[]]
+    lines = OmegaConf.to_container(cfg.members) if cfg.members else []
+    if not isinstance(lines, list) or not lines or not all(isinstance(x, str) for x in lines):
+        raise UserError(
+            f"members: expected a list of lines such as 'method=gml max_epochs=10', got {lines!r}. "
+            f"Without lines of their own leave it out and sweep over method=simclr,gml."
+        )
+    # The list is the sweep's; a member's config knows nothing of it.
+    return [["~members", *shlex.split(line)] for line in lines]
 
 
 def _choices(override: Override) -> list[str]:
@@ -129,9 +160,11 @@ def _choices(override: Override) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-def _draft(composer: Composer, own: list[Override], words: list[str], many_files: bool) -> Member:
-    """A member with the name and row that its choices give it."""
-    cfg = _resolved(composer, words)
+def _draft(
+    composer: Composer, own: list[Override], words: list[str], many_files: bool, first: list[str]
+) -> Member:
+    """A member with the name and row that its choices give it; ``first`` are its own words."""
+    cfg = _resolved(composer, [*first, *words])
     if not cfg.checkpoint.enabled:
         raise UserError(
             "checkpoint.enabled is false, and a sweep evaluates what it trains. Set it to true."
@@ -150,7 +183,7 @@ def _draft(composer: Composer, own: list[Override], words: list[str], many_files
         row=", ".join([head, *kept]),
         config_path=composer.path,
         config_name=composer.name,
-        overrides=tuple(words),
+        overrides=(*first, *words),
         cfg=cfg,
     )
 

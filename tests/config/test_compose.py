@@ -2,6 +2,7 @@
 """Every YAML under scripts/ and in the package composes, and its sections are valid."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -12,11 +13,12 @@ from ltplugins.config.resolve import resolve
 from ltplugins.core.schema import parse
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host.facts import packaged_bases
+from ltplugins.methods.describe import options_of, packaged_block
 from ltplugins.methods.registry import METHODS as OURS
 from ltplugins.methods.registry import WRAPPERS, compositions, option_classes
 from tests.kit.paths import ROOT
 
-SCRIPTS = sorted((ROOT / "scripts").rglob("*.yaml"))
+SCRIPTS = sorted((ROOT / "scripts/pretrain").rglob("*.yaml"))
 FILES = sorted(p.stem for p in (ROOT / "ltplugins/conf/method").glob("*.yaml"))
 # A wrapper's file is a block only.
 METHODS = [name for name in [*FILES, *compositions()] if name not in WRAPPERS]
@@ -52,6 +54,12 @@ def test_packaged_default_composes_with_every_method(method):
     check(cfg)
 
 
+@functools.cache
+def of_simclr():
+    with initialize_config_module("ltplugins.conf", version_base="1.2"):
+        return OmegaConf.to_container(compose("pretrain"), resolve=True)
+
+
 def filled(cfg):
     """A composed config with the defaults that its method's dataclasses add."""
     plain = OmegaConf.to_container(cfg, resolve=True)
@@ -65,10 +73,16 @@ def filled(cfg):
 @pytest.mark.parametrize("method", AS_FILES)
 def test_a_composition_is_what_it_was_as_a_file(method):
     with initialize_config_module("ltplugins.conf", version_base="1.2"):
-        before = OmegaConf.to_container(compose("pretrain"), resolve=True)
         now = compose("pretrain", [f"method={method}"])
-    expected = OmegaConf.create({**before, **AS_FILES[method]})
+    expected = OmegaConf.create({**of_simclr(), **AS_FILES[method]})
     assert filled(now) == filled(expected)
+
+
+@pytest.mark.parametrize("name", [*WRAPPERS, *OURS, *packaged_bases()])
+def test_a_default_stands_once(name):
+    """A packaged file holds what differs from the dataclass and nothing else."""
+    same = [o.key for o in options_of(name) if o.key in packaged_block(name) and not o.packaged]
+    assert not same, f"conf/method/{name}.yaml repeats the default of {', '.join(same)}"
 
 
 def test_every_composition_is_there_and_none_is_a_file():

@@ -19,9 +19,9 @@ from ltplugins.eval.protocol import (
     KnnConfig,
     LinearConfig,
     evaluate_features,
-    mean_std,
 )
 from ltplugins.eval.results import Stat
+from ltplugins.eval.scores import mean_std
 
 COUNTS = [500, 50, 5]
 DISTANCE = 1.6

@@ -23,6 +23,7 @@ from tests.kit.hosts import (
     needs_solo,
     tiny_cfg,
 )
+from tests.kit.runs import quiet_trainer
 
 LOSS_METRIC = {
     "barlow_twins": "train_barlow_loss",
@@ -63,16 +64,9 @@ def fake_knn(monkeypatch: pytest.MonkeyPatch) -> type[FakeKNN]:
     return FakeKNN
 
 
-def fit(model: Any, epochs: int = 1, **kwargs: Any) -> pl.Trainer:
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **kwargs,
-    )
+def fit(model: Any) -> pl.Trainer:
+    """An epoch with its validation, before which Lightning's own check runs two batches of it."""
+    trainer = quiet_trainer(max_epochs=1, limit_val_batches=1.0, num_sanity_val_steps=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(model, loader(), loader(train=False))

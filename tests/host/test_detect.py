@@ -159,7 +159,7 @@ def test_public_names_in_a_fresh_process() -> None:
         env={**os.environ, "LTPLUGINS_HOST": "builtin"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=True,
     )
     assert "host: the built-in stand-in" in out.stdout

@@ -1,24 +1,73 @@
 # SPDX-License-Identifier: MIT
-"""What each wrapper and method of the registry needs to be compared over ranks: one line each.
+"""What each wrapper and method of the registry needs to go through the matrix: one line each.
 
-A step is taken twice on a linear backbone in double, BatchNorm left out (it would differ per rank
-by design), and what the first leaves behind (memories, priors, queues, centroids) decides the
-second, whose loss and gradients are compared.
+The matrix (tests/methods/matrix) takes every name through resume, ranks, bf16, engines, hosts and
+frozen losses. A method's line says what its runs and its steps need; without it a test fails.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
-from omegaconf import OmegaConf
-from torch import nn
+from tests.kit.hosts import NAMES, SOLO_HEADS
+from tests.kit.views import PLAIN, views
 
-from tests.kit.hosts import NAMES, SIZE, tiny_cfg
+Kwargs = dict[str, Any]
 
-IMAGES, POOL, CLASSES = 13, 11, 3
-# Rows of the joined batch: the last batch of an epoch is uneven over two ranks.
-SIZES = {"even": 8, "uneven": 10}
+
+@dataclass(frozen=True)
+class Run:
+    """A run on generated arrays.
+
+    Attributes:
+        kwargs: ``method_kwargs.<name>`` of a wrapper, ``method_kwargs`` of a method.
+        config: further keys, "__" for the dot.
+        loss: a metric of every epoch, the method's own.
+        keeps: entries of the checkpoint's state, beyond the host's.
+        logs: further metrics of its metrics.csv.
+        float32: tensors of the model that autocast leaves in float32.
+        bf16: further keys of a run in bf16, where it is at its hardest.
+        check: called with the model after a run in bf16.
+        epochs: until everything of its own has taken part.
+        engines: that it trains on.
+    """
+
+    kwargs: Kwargs = field(default_factory=dict)
+    config: Kwargs = field(default_factory=dict)
+    loss: str = "train_nce_loss"
+    keeps: tuple[str, ...] = ()
+    logs: tuple[str, ...] = ()
+    float32: tuple[str, ...] = ()
+    bf16: Kwargs = field(default_factory=dict)
+    check: Callable[[Any], None] = lambda model: None
+    epochs: int = 1
+    engines: tuple[str, ...] = ("batched", "workers", "dali")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Two steps on a linear backbone, compared over ranks; :mod:`tests.kit.two_steps`.
+
+    Attributes:
+        kwargs, config: as in :class:`Run`.
+        views: of an image.
+        rows: how a batch is shared: by images, by pairs of neighbours, or by halves.
+        ood: some images are of the OOD pool.
+        labelled: every image has a label.
+        prepare: called on the model before the first step, its networks exchanged.
+        after: called on the model after each step; what it returns is compared as buffers are.
+        check: called with the buffers of one process: the comparison means something.
+    """
+
+    kwargs: Kwargs = field(default_factory=dict)
+    config: Kwargs = field(default_factory=dict)
+    views: int = 2
+    rows: Literal["images", "pairs", "halves"] = "images"
+    ood: bool = False
+    labelled: bool = False
+    prepare: Callable[[Any], None] = lambda model: None
+    after: Callable[[Any], Kwargs | None] = lambda model: None
+    check: Callable[[Kwargs], None] = lambda buffers: None
 
 
 @dataclass(frozen=True)
@@ -26,30 +75,69 @@ class Case:
     """A wrapper's or method's line.
 
     Attributes:
-        kwargs: ``method_kwargs.<name>`` of a wrapper, ``method_kwargs`` of a method.
-        config: further keys, "__" for the dot.
-        views: of an image.
-        rows: how the sampler shares a batch: by images, by pairs of neighbours, or by halves.
-        ood: some images are of the OOD pool.
-        labelled: every image has a label.
-        prepare: called on the model before the first step, its networks exchanged.
-        between: called on the model after the first step.
-        bases: that the wrapper takes.
+        refuses: of solo-learn's bases, and what is said of each.
+        twins: bases with a momentum network that runs are made of.
     """
 
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    views: int = 2
-    rows: Literal["images", "pairs", "halves"] = "images"
-    ood: bool = False
-    labelled: bool = False
-    prepare: Callable[[Any], None] = lambda model: None
-    between: Callable[[Any], None] = lambda model: None
-    bases: tuple[str, ...] = tuple(NAMES)
+    run: Run = Run()
+    steps: Steps = Steps()
+    refuses: dict[str, str] = field(default_factory=dict)
+    twins: tuple[str, ...] = ("mocov2plus",)
+
+    def takes(self, bases: Iterable[str]) -> list[str]:
+        """Those of the bases that the wrapper takes."""
+        return [base for base in bases if base not in self.refuses]
+
+
+# Of the bases that have none, or more than one.
+NO_TEMPERATURE = (
+    *("barlow_twins", "byol", "dino", "nnbyol", "nnsiam", "ressl"),
+    *("simsiam", "vibcreg", "vicreg", "wmse"),
+)
+TWO_BRANCHES = ("all4one", "ressl")
+
+
+def prior_is_set(buffers: Kwargs) -> None:
+    assert buffers["gh_prior"].std() > 0.01
+    assert buffers["gh_memory_filled"].sum() >= 8
+
+
+def some_are_remembered(buffers: Kwargs) -> None:
+    assert 4 <= buffers["colt_memory_filled"].sum() < 13  # OOD images leave no trace
+
+
+def strengths(model: Any) -> Kwargs:
+    """What BCL tells the data module at an epoch's start."""
+    told: Kwargs = {}
+
+    class Data:
+        def set_strength(self, value: Any) -> None:
+            told["strengths"] = value.clone()
+
+    model._trainer.datamodule = Data()
+    model.bcl_strength_for.fill_(-1)  # of another epoch: they are due
+    model.on_train_epoch_start()
+    return told
+
+
+def strengths_differ(buffers: Kwargs) -> None:
+    filled = buffers["bcl_memory_filled"]
+    assert filled.sum() >= 8
+    assert buffers["strengths"][filled].std() > 0.1
+
+
+def at_its_lowest(model: Any) -> None:
+    assert abs(model.temperature - 0.05) < 1e-6
+
+
+def centroids_are_unit(model: Any) -> None:
+    assert ((model.iccl_centroids.norm(dim=1) - 1).abs() < 1e-5).all()
 
 
 def prune(model: Any) -> None:
     """SDCLR's mask of the linear backbone, which has no BatchNorm to copy."""
+    from torch import nn
+
     from ltplugins.methods.sdclr import SDCLRMixin
 
     model.sdclr_norms = nn.Module()
@@ -57,133 +145,163 @@ def prune(model: Any) -> None:
     SDCLRMixin.on_train_epoch_start(model)
 
 
-GH = {"num_directions": 3, "warmup": 0, "ramp": 0, "num_iters": 20}
-COLT = {"topk": 4, "warmup": 1, "interval": 2, "budget": 5, "num_clusters": 3}
-
 WRAPPERS = {
-    "gh": Case(GH, between=lambda model: model.recompute_prior()),
-    "mv": Case({"lower": 0.02, "upper": 0.99}, views=3),
+    "gh": Case(
+        Run(
+            {"num_directions": 5, "warmup": 1, "ramp": 1, "num_iters": 20, "prior_interval": 1},
+            loss="train_gh_loss",
+            keeps=("gh_memory", "gh_memory_filled", "gh_prior"),
+            float32=("gh_memory",),
+            epochs=2,
+        ),
+        Steps(
+            {"num_directions": 3, "warmup": 0, "ramp": 0, "num_iters": 20},
+            after=lambda model: model.recompute_prior(),
+            check=prior_is_set,
+        ),
+        twins=("byol", "mocov2plus"),
+    ),
+    "mv": Case(
+        Run({"lower": 0.02, "upper": 0.5}, {"augmentations": views(3)}, loss="train_mv_kept"),
+        Steps({"lower": 0.02, "upper": 0.99}, views=3),
+    ),
     "colt": Case(
-        COLT, {"data__ood": {"dataset": "emoji_pack"}, "data__sampler": "id_plus_ood"}, ood=True
+        Run(
+            {"topk": 4, "warmup": 1, "interval": 2, "budget": 8, "num_clusters": 3},
+            {"data__sampler": "id_plus_ood"},
+            loss="train_colt_loss",
+            keeps=("colt_memory", "colt_selected_for"),
+            float32=("colt_memory",),
+            epochs=3,
+        ),
+        Steps(
+            {"topk": 4, "warmup": 1, "interval": 2, "budget": 5, "num_clusters": 3},
+            {"data__ood": {"dataset": "emoji_pack"}, "data__sampler": "id_plus_ood"},
+            ood=True,
+            check=some_are_remembered,
+        ),
+        refuses={"deepclusterv2": "a memory of one epoch's size"},
     ),
-    "ts": Case(bases=("simclr", "supcon", "mocov2plus")),
-    "sdclr": Case(prepare=prune),
-    "bcl": Case(),
+    "ts": Case(
+        # Not 0.01: the stand-in's NT-Xent takes it, solo-learn's sums raw exponentials.
+        Run(
+            {"t_max": 2},
+            loss="train_ts_temperature",
+            bf16={"ts__temperature_min": 0.05},
+            check=at_its_lowest,
+        ),
+        refuses={base: f"{base} has no single temperature" for base in NO_TEMPERATURE},
+    ),
+    "sdclr": Case(
+        Run(
+            {"prune_ratio": 0.6},
+            loss="train_sdclr_sparsity",
+            keeps=("sdclr_masks.", "sdclr_norms.", "sdclr_epoch"),
+        ),
+        Steps(prepare=prune),
+        twins=("byol",),
+        refuses={b: f"sdclr_{b}: {b} .* Take another base" for b in TWO_BRANCHES},
+    ),
+    "bcl": Case(
+        Run(
+            {"variant": "I", "temperature": 0.2},
+            loss="train_bcl_loss",
+            keeps=("bcl_memory", "bcl_memory_filled"),
+            float32=("bcl_memory",),
+            epochs=3,
+            engines=("batched", "workers"),
+        ),
+        Steps({"temperature": 0.2}, after=strengths, check=strengths_differ),
+    ),
 }
+HEADS = {"proj_hidden_dim": 16, "proj_output_dim": 8}
 METHODS = {
-    "mttv": Case(config={"data__sampler": "paired"}, rows="pairs"),
-    "focal": Case(),
-    "iccl": Case(
-        {"curriculum": "constant"},
-        {"data__sampler": "two_branch"},
-        rows="halves",
-        labelled=True,
+    "mttv": Case(
+        Run(
+            HEADS,
+            {
+                "data__sampler": "paired",
+                "momentum__final_tau": 0.9,
+                "augmentations": [PLAIN, *views(1)],
+            },
+            keeps=("momentum_projector.0.weight",),
+            logs=("train_acc1_epoch",),
+        ),
+        Steps(config={"data__sampler": "paired"}, rows="pairs"),
     ),
-    # Room for both steps: which of a class's keys are overwritten depends on the ranks' order.
-    "gml": Case({"queue_size": 60, "class_counts": [5, 4, 4]}, views=3, labelled=True),
+    "focal": Case(
+        Run(HEADS, logs=("train_focal_weight_epoch",), bf16={"temperature": 0.01}),
+    ),
+    "iccl": Case(
+        Run(
+            HEADS,
+            {"data__sampler": {"name": "two_branch", "gamma": 0.5}},
+            loss="train_centroid_loss",
+            keeps=("iccl_updates", "iccl_centroids"),
+            logs=("train_acc1_epoch", "train_mixup_loss_epoch", "val_acc1"),
+            float32=("iccl_centroids",),
+            check=centroids_are_unit,
+        ),
+        Steps(
+            {"curriculum": "constant"},
+            {"data__sampler": "two_branch"},
+            rows="halves",
+            labelled=True,
+        ),
+    ),
+    "gml": Case(
+        Run(
+            {**HEADS, "queue_size": 16},
+            {"momentum__final_tau": 0.9, "augmentations": views(1, 2)},
+            keeps=("class_counts", "gml_log_temperature", "gml_queue."),
+            logs=("train_gml_sup_loss_epoch", "train_gml_temperature_epoch"),
+            float32=("gml_queue.feats",),
+        ),
+        Steps({"queue_size": 16, "class_counts": [5, 4, 4]}, views=3, labelled=True),
+    ),
 }
 COMPOSED = ("gh_colt_simclr", "gh_ts_simclr", "gh_sdclr_simclr", "bcl_sdclr_simclr")
 
 
-class Trainer:
-    """What a step asks of a trainer: an epoch in which every term is active."""
-
-    current_epoch, world_size, global_step, max_epochs = 5, 1, 0, 10
-    estimated_stepping_batches = 100
-
-
 def names() -> list[str]:
-    """Every method that is compared: the host's bases, each wrapper over each, and our own."""
-    wrapped = [f"{wrapper}_{base}" for wrapper, case in WRAPPERS.items() for base in case.bases]
-    return [*NAMES, *wrapped, *COMPOSED, *METHODS]
+    """Every method: the host's bases, each wrapper over each, and our own."""
+    return [*NAMES, *wrapped(NAMES), *COMPOSED, *METHODS]
 
 
-def case_of(name: str) -> tuple[str, Case]:
-    """The base's name and the case; of composed wrappers the innermost says what the data are."""
-    if name in METHODS:
-        return name, METHODS[name]
-    *wrappers, base = (name if name not in NAMES else f"none_{name}").split("_", 1)
-    while base not in NAMES:
-        wrapper, base = base.split("_", 1)
-        wrappers.append(wrapper)
-    return base, WRAPPERS.get(wrappers[-1], Case())
+def wrapped(bases: Iterable[str]) -> list[str]:
+    """Each wrapper over each of the bases that it takes."""
+    return [f"{w}_{base}" for w, case in WRAPPERS.items() for base in case.takes(bases)]
 
 
-def build(name: str) -> Any:
-    """The method with a linear backbone, in double, the same on every rank."""
-    import ltplugins
-    from ltplugins.host import METHODS as HOST_METHODS
-
-    ltplugins.register()
-    base, case = case_of(name)
-    changes = {"data__num_samples": IMAGES, "data__num_large_crops": case.views, **case.config}
-    cfg = tiny_cfg(base, scheduler__warmup_epochs=0, **changes)
-    cfg.method = name
-    if name in METHODS:
-        cfg.method_kwargs = case.kwargs
-    else:
-        for wrapper in (w for w in WRAPPERS if f"{w}_" in name.removesuffix(base)):
-            OmegaConf.update(cfg.method_kwargs, wrapper, WRAPPERS[wrapper].kwargs, force_add=True)
-    torch.manual_seed(0)
-    model: Any = HOST_METHODS[name](cfg)
-    torch.manual_seed(0)
-    for part in ("backbone", "momentum_backbone"):
-        if hasattr(model, part):
-            linear = nn.Linear(3 * SIZE * SIZE, model.features_dim)
-            setattr(model, part, nn.Sequential(nn.Flatten(), linear))
-            getattr(model, part).requires_grad_(part == "backbone")
-    _without_batch_norm(model)
-    model._trainer = Trainer()
-    model.log_dict = model.log = lambda *args, **kwargs: None
-    model = model.double()
-    case.prepare(model)
-    return model
+def over_simclr() -> list[str]:
+    """Every wrapper once, the composed ones, and our own methods."""
+    return [*(f"{wrapper}_simclr" for wrapper in WRAPPERS), *COMPOSED, *METHODS]
 
 
-def _without_batch_norm(module: nn.Module) -> None:
-    for key, child in module.named_children():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            setattr(module, key, nn.Identity())
-        else:
-            _without_batch_norm(child)
+def run_names() -> list[str]:
+    """Those that are broken and continued: a wrapper over a base with a twin, too."""
+    twins = [f"{wrapper}_{base}" for wrapper, case in WRAPPERS.items() for base in case.twins]
+    return [*NAMES, *twins, *over_simclr()]
 
 
-def joined_batch(case: Case, split: str, seed: int) -> list[Any]:
-    """The batch that one process sees; labels are missing where that is allowed, unevenly."""
-    g = torch.Generator().manual_seed(seed)
-    size = SIZES[split] if case.rows != "images" or split == "even" else SIZES[split] - 1
-    indexes = torch.randperm(IMAGES, generator=g)[:size]
-    if case.ood:
-        pool = IMAGES + torch.randperm(POOL, generator=g)[:size]
-        indexes = torch.where(torch.rand(size, generator=g) < 0.4, pool, indexes)
-        indexes[0] = IMAGES + POOL - 1
-    targets = indexes % CLASSES
-    if not case.labelled:
-        targets = torch.where((indexes >= IMAGES) | (indexes == indexes[1]), -1, targets)
-    views = [torch.randn(size, 3, SIZE, SIZE, generator=g).double() for _ in range(case.views)]
-    return [indexes, views, targets]
+def base_of(name: str) -> str:
+    """The base's name, or a method's own."""
+    bases = (*NAMES, *SOLO_HEADS)
+    return next((base for base in bases if name == base or name.endswith(f"_{base}")), name)
 
 
-def own_rows(case: Case, size: int, rank: int, world: int) -> torch.Tensor:
-    """The rows of a rank, as the samplers share them."""
-    rows = torch.arange(size)
-    if case.rows == "pairs":
-        return rows.view(-1, 2)[rank::world].reshape(-1)
-    if case.rows == "halves":
-        return torch.cat([half[rank::world] for half in rows.chunk(2)])
-    return rows[rank::world]
+def wrappers_of(name: str) -> list[str]:
+    """Its wrappers, the outermost first."""
+    prefix = name.removesuffix(base_of(name))
+    return [wrapper for wrapper in prefix.split("_") if wrapper]
 
 
-def two_steps(name: str, split: str, rank: int = 0, world: int = 1) -> dict[str, Any]:
-    """Loss and gradients of the second of two steps, and the buffers after it."""
-    model, (_, case) = build(name), case_of(name)
-    for seed in (1, 2):
-        indexes, views, targets = joined_batch(case, split, seed)
-        rows = own_rows(case, len(indexes), rank, world)
-        model.zero_grad()
-        torch.manual_seed(seed)
-        loss = model.training_step([indexes[rows], [v[rows] for v in views], targets[rows]], 0)
-        loss.backward()
-        case.between(model)
-    grads = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
-    return {"loss": loss.detach(), "grads": grads, "buffers": dict(model.named_buffers())}
+def case_of(name: str) -> Case:
+    """Its line; of composed wrappers the innermost says what the data are."""
+    return cases_of(name)[-1]
+
+
+def cases_of(name: str) -> list[Case]:
+    """The lines of a method, or of each of its wrappers."""
+    lines = [WRAPPERS[wrapper] for wrapper in wrappers_of(name)]
+    return lines or [METHODS.get(name, Case())]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.host import HOST
 from ltplugins.host.detect import find_solo
 
 NAMES = ("barlow_twins", "byol", "mocov2plus", "simclr", "simsiam", "supcon", "vicreg")
@@ -69,6 +70,8 @@ HOSTS = [
         ],
     ),
 ]
+# Of what is stored for the stand-in's networks, or forked with them.
+on_the_stand_in = pytest.mark.skipif(HOST.name != "builtin", reason="of the stand-in's networks")
 needs_solo = [*HOSTS[1].marks]  # type: ignore[union-attr]
 
 

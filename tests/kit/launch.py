@@ -3,6 +3,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,9 +13,32 @@ from typing import Any
 
 import pytest
 
+# No verdict hangs on it: it ends a test whose processes would never end.
+HANG_SECONDS = 600.0
 CLI = [sys.executable, "-m", "ltplugins.cli", "pretrain"]
 # Lightning starts the other ranks with the same script, so that all of them have the change.
 CHANGED = "{change}\nfrom ltplugins.cli import main\nmain()\n"
+
+
+# One rank waits at a batch, "RANK EPOCH BATCH", and leaves a file there: whatever the machine's
+# load, it is met in the middle of its work, and the others wait for it.
+HOLDS = """
+import os, pathlib, signal
+from ltplugins.training.seeds import EpochSeed
+def on_train_batch_start(self, trainer, module, batch, batch_idx):
+    place = f"{trainer.global_rank} {trainer.current_epoch} {batch_idx}"
+    while os.environ.get("HOLD") == place:
+        pathlib.Path(os.environ["HELD"]).touch()
+        signal.pause()
+EpochSeed.on_train_batch_start = on_train_batch_start
+"""
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def changed_cli(path: Path, change: str) -> list[str]:
@@ -36,7 +60,27 @@ def start(command: list[str], folder: Path, name: str, *overrides: str, **env: s
     return process
 
 
-def finish(process: Any, seconds: float = 240) -> tuple[int, str]:
+def start_held(
+    folder: Path, name: str, place: str, launcher: tuple[str, ...] = (sys.executable,), **env: str
+) -> Any:
+    """Start a run, and return when the rank of ``place`` ("RANK EPOCH BATCH") waits there."""
+    script = changed_cli(folder / "holds.py", HOLDS)[1:]
+    held = folder / f"{name}.held"
+    process = start([*launcher, *script], folder, name, HOLD=place, HELD=str(held), **env)
+    wait_for(held, process)
+    return process
+
+
+def wait_for(path: Path, process: Any) -> None:
+    """Return when a file is there that the process writes; the limit is for a hang alone."""
+    deadline = time.monotonic() + HANG_SECONDS
+    while not path.exists():
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        assert time.monotonic() < deadline, f"{path.name} has not come"
+        time.sleep(0.01)
+
+
+def finish(process: Any, seconds: float = HANG_SECONDS) -> tuple[int, str]:
     """Exit code and standard error; nothing of the run may live on."""
     try:
         errors = process.communicate(timeout=seconds)[1]
@@ -44,7 +88,7 @@ def finish(process: Any, seconds: float = 240) -> tuple[int, str]:
         for pid in members(process):
             os.kill(pid, signal.SIGKILL)
         pytest.fail(f"still running after {seconds} s: {process.communicate()[1][-2000:]}")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60  # killed, but not yet gone where the machine is busy
     while members(process) and time.monotonic() < deadline:
         time.sleep(0.1)
     orphans = members(process)

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.kit.launch import HANG_SECONDS, free_port
 
-def join_ranks(rank: int, world: int, folder: Path, *, seconds: int) -> None:
-    """Join a gloo group on the stand-in host; a rank that waits longer than that fails."""
+
+def join_ranks(rank: int, world: int, folder: Path) -> None:
+    """Join a gloo group on the stand-in host; a rank that waits in vain fails."""
     import torch
 
     torch.set_num_threads(1)
@@ -24,11 +26,22 @@ def join_ranks(rank: int, world: int, folder: Path, *, seconds: int) -> None:
         init_method=f"file://{folder}/store",
         rank=rank,
         world_size=world,
-        timeout=datetime.timedelta(seconds=seconds),
+        timeout=datetime.timedelta(seconds=HANG_SECONDS / 2),
     )
 
 
-def run_ranks(work: Callable[..., None], world: int, folder: Path, timeout: float) -> None:
+def as_launched(rank: int, world: int) -> None:
+    """Make Lightning take this rank for one that a launcher has started, and start none itself.
+
+    It uses the group that is there; the address is only asked for.
+    """
+    os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE=str(world))
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
+
+
+def run_ranks(
+    work: Callable[..., None], world: int, folder: Path, timeout: float = HANG_SECONDS
+) -> None:
     """Call ``work(rank, world, folder)`` in ``world`` processes.
 
     Raises:
@@ -58,10 +71,12 @@ def run_ranks(work: Callable[..., None], world: int, folder: Path, timeout: floa
 
 
 def hang_on_rank_1(rank: int, world: int, folder: Path) -> None:
-    time.sleep(60 if rank == 1 else 0)
+    while rank == 1:
+        time.sleep(60)
 
 
 def die_on_rank_1(rank: int, world: int, folder: Path) -> None:
     if rank == 1:
         raise SystemExit(3)
-    time.sleep(60)
+    time.sleep(HANG_SECONDS / 5)
+    (folder / "waited").touch()

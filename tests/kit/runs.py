@@ -10,8 +10,10 @@ import pytest
 import torch
 
 import ltplugins
-from ltplugins.config.data import data_module
+from ltplugins.config.data import training_set
 from ltplugins.config.resolve import resolve
+from ltplugins.data.datamodule import build_datamodule
+from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
 
@@ -58,6 +60,23 @@ def interrupted(cfg, epoch, batch, monkeypatch, stage=pretrain):
             stage(cfg)
 
 
+def assert_resumes(config, folder: Path, monkeypatch, breaks=((1, 0), (2, 3))) -> Path:
+    """A run that is broken at each (epoch, batch) and continued ends as the unbroken one.
+
+    Args:
+        config: gives the run's config for an ``output_dir``.
+
+    Returns:
+        The folder of the unbroken run.
+    """
+    whole = pretrain(config(output_dir=str(folder / "whole")))
+    for epoch, batch in breaks:
+        interrupted(config(output_dir=str(folder / "broken")), epoch, batch, monkeypatch)
+        assert RunFolder(folder / "broken").read().finished is None
+    assert_same_run(whole, pretrain(config(output_dir=str(folder / "broken"))))
+    return whole
+
+
 def build(cfg):
     """The config's method and data, as the pretraining stage builds them: (model, data)."""
     from ltplugins.host import METHODS
@@ -65,8 +84,9 @@ def build(cfg):
     ltplugins.register()
     pl.seed_everything(int(cfg.get("seed", 0)), verbose=False)
     config = resolve(cfg)
-    data = data_module(config)
-    config = config.with_counts(data.training.num_samples, data.training.num_classes)
+    training = training_set(config)
+    data = build_datamodule(training, config.seed)
+    config = config.with_counts(training.num_samples, training.num_classes)
     return METHODS[config.method](config.host), data
 
 

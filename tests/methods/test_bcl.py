@@ -9,19 +9,15 @@ import ltplugins
 from ltplugins.config.resolve import resolve
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.strength import Boost
-from ltplugins.host import HOST, METHODS
+from ltplugins.host import METHODS
 from ltplugins.losses.bcl import boost_strengths, image_losses
 from ltplugins.methods.bcl import BCLConfig
-from ltplugins.stages.pretrain import pretrain
-from tests.kit.runs import assert_same_run, build, fit, interrupted, quiet_trainer
-from tests.kit.tiny import KWARGS, tiny_config
+from tests.kit.hosts import on_the_stand_in
+from tests.kit.runs import build, fit, quiet_trainer
+from tests.kit.tiny import tiny_config
 
 ltplugins.register()
 IMAGES, BATCHES = 42, 5
-
-
-# Its networks are what the stored values and the forked ranks have.
-on_the_stand_in = pytest.mark.skipif(HOST.name != "builtin", reason="of the stand-in's networks")
 
 
 def bcl(folder, method="bcl_simclr", **changes):
@@ -63,22 +59,6 @@ def watched(model, data, watch, ckpt=None, **kwargs):
 def assert_bcl_loss_is_simclrs(trainer):
     own, theirs = (trainer.callback_metrics[f"train_{k}_epoch"] for k in ("bcl_loss", "nce_loss"))
     assert float(own) == pytest.approx(float(theirs), rel=1e-5)
-
-
-@pytest.mark.parametrize("base", KWARGS)
-def test_three_epochs_over_every_base(base, tmp_path):
-    model, data = bcl(tmp_path, f"bcl_{base}", optimizer__lr=0.01)
-    watch = Watch()
-    trainer = watched(model, data, watch)
-    assert trainer.callback_metrics["train_bcl_loss_epoch"] > 0
-    assert 0 < trainer.callback_metrics["train_bcl_spread_epoch"] < 0.5
-    assert model.cfg.method == base
-    seen = sorted({i for _, batch in watch.drawn for i in batch})
-    assert torch.nonzero(model.bcl_memory_filled).flatten().tolist() == seen
-    assert (model.bcl_memory[seen] > 0).all()
-    assert not watch.strengths[0].any()
-    assert watch.strengths[1].max() == 1 or watch.strengths[1].min() == 0
-    assert model._views is None  # nothing of the last step is kept alive
 
 
 @pytest.mark.parametrize("engine", ["workers", "batched"])
@@ -193,24 +173,6 @@ def test_resume_anywhere_equals_the_unbroken_run(
         assert torch.equal(value, state[key]), key
 
 
-@pytest.mark.parametrize(("epoch", "batch"), [(2, 0), (3, 2)], ids=["between", "inside"])
-def test_an_interrupted_stage_equals_the_unbroken_one(epoch, batch, tmp_path, monkeypatch):
-    changes = {"max_epochs": 5, "log_every_n_steps": 1}
-    cfg = tiny_config(tmp_path, "bcl_simclr", **changes, output_dir=str(tmp_path / "whole"))
-    whole = pretrain(cfg)
-    cfg = tiny_config(tmp_path, "bcl_simclr", **changes, output_dir=str(tmp_path / "broken"))
-    interrupted(cfg, epoch, batch, monkeypatch)
-    assert_same_run(whole, pretrain(cfg))
-
-
-def test_bf16_autocast(tmp_path):
-    model, data = bcl(tmp_path)
-    trainer = fit(model, data, precision="bf16-mixed")
-    assert torch.isfinite(trainer.callback_metrics["train_bcl_loss_epoch"])
-    assert model.bcl_memory.dtype == torch.float32
-    assert model.bcl_memory_filled.any()
-
-
 def test_a_sampler_with_replacement(tmp_path):
     model, data = bcl(tmp_path, data__sampler="class_aware")
     trainer = watched(model, data, Watch())
@@ -252,7 +214,7 @@ def test_bad_options_are_named(changes, text, tmp_path):
 
 def test_the_hosts_own_main_is_refused(tmp_path):
     model, data = bcl(tmp_path)
-    trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer = quiet_trainer(max_epochs=1)
     with pytest.raises(UserError, match=r"Run it with ltplugins pretrain or scripts/pretrain.py"):
         trainer.fit(model, data.train_dataloader())
 

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""GML in momentum mode: views, what trains what, prior and queue, ranks, resume, bad input."""
-
-import math
+"""GML in momentum mode: views, what trains what, prior and queue, bad input."""
 
 import lightning.pytorch as pl
 import pytest
@@ -10,52 +8,17 @@ from torch import nn
 
 from ltplugins.core.errors import UserError
 from ltplugins.losses.gml import contrastive_terms, logit_adjusted_cross_entropy
-from ltplugins.runs.metrics import read_metrics
-from ltplugins.stages.pretrain import pretrain
-from tests.kit.ranks import join_ranks, run_ranks
-from tests.kit.runs import assert_same_run, build, fit, interrupted, load, step
-from tests.kit.tiny import VIEW, tiny_config
+from tests.kit.linear import five_losses, linear_maps, views_batch
+from tests.kit.runs import build, fit, step
+from tests.kit.tiny import tiny_config
+from tests.kit.views import VIEW
 
-WORLD, SIZE, COUNTS = 2, 8, [24, 12, 6]
-ROWS = [[0, 1, 2, 3, 4], [5, 6, 7]]  # of the ranks: uneven
-
-
-def gml_config(folder, **changes):
-    """A tiny run of GML on generated arrays."""
-    cfg = tiny_config(folder, "simclr", momentum__final_tau=0.9)
-    cfg.method = "gml"
-    cfg.method_kwargs = {"proj_hidden_dim": 16, "proj_output_dim": 8, "queue_size": 16}
-    cfg.augmentations = [{**VIEW, "num_crops": 1}, {**VIEW, "num_crops": 2}]
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        node = cfg
-        for part in path:
-            node = node[int(part) if part.isdigit() else part]
-        node[last] = value
-    return cfg
-
-
-def views_batch(n=8, seed=0, views=3):
-    g = torch.Generator().manual_seed(seed)
-    images = [torch.randn(n, 3, SIZE, SIZE, generator=g).double() for _ in range(views)]
-    return [torch.arange(n) + 10 * seed, images, torch.randint(0, 3, (n,), generator=g)]
+COUNTS = [24, 12, 6]
 
 
 def linear_model(folder, **changes):
-    """Linear maps for networks, in double: BatchNorm would differ per rank by design."""
-    model, _ = build(gml_config(folder, method_kwargs__class_counts=COUNTS, **changes))
-    width = model.features_dim
-    torch.manual_seed(0)
-    for prefix in ("", "momentum_"):
-        if hasattr(model, f"{prefix}backbone"):
-            net = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, width))
-            setattr(model, f"{prefix}backbone", net)
-        if hasattr(model, f"{prefix}projector"):
-            setattr(model, f"{prefix}projector", nn.Linear(width, 8))
-    if hasattr(model, "momentum_backbone"):
-        model.momentum_backbone.requires_grad_(False)
-        model.momentum_projector.requires_grad_(False)
-    return model.double()
+    changes = {"method_kwargs__class_counts": COUNTS, **changes}
+    return linear_maps(build(tiny_config(folder, "gml", **changes))[0])
 
 
 def unit(x):
@@ -114,7 +77,7 @@ def test_what_trains_what(tmp_path):
 def test_temperature_is_learned_without_weight_decay(tmp_path):
     """With the contrast's gradient held at 0 a decayed logarithm would still move."""
     changes = {"optimizer__weight_decay": 0.5, "method_kwargs__temperature": 0.07}
-    model, data = build(gml_config(tmp_path, **changes))
+    model, data = build(tiny_config(tmp_path, "gml", **changes))
     trainer = fit(model, data, max_steps=1)
     [group] = [g for g in trainer.optimizers[0].param_groups if g["name"] == "temperature"]
     assert group["weight_decay"] == 0
@@ -123,7 +86,7 @@ def test_temperature_is_learned_without_weight_decay(tmp_path):
 
 
 def test_keys_follow_by_ema_and_are_embedded_anew(tmp_path):
-    model, data = build(gml_config(tmp_path))
+    model, data = build(tiny_config(tmp_path, "gml"))
     start = model.momentum_projector[0].weight.clone()
 
     class Watch(pl.Callback):
@@ -138,7 +101,7 @@ def test_keys_follow_by_ema_and_are_embedded_anew(tmp_path):
 
 @pytest.mark.parametrize("engine", ["batched", "workers"])
 def test_two_epochs(engine, tmp_path):
-    model, data = build(gml_config(tmp_path, data__engine=engine))
+    model, data = build(tiny_config(tmp_path, "gml", data__engine=engine))
     seen = {}
 
     class Watch(pl.Callback):
@@ -171,7 +134,7 @@ def test_queue_holds_the_features_of_the_very_images(tmp_path):
 
 def test_first_in_first_out_and_a_class_without_images(tmp_path):
     changes = {"method_kwargs__base_k": 0, "method_kwargs__queue_size": 6}
-    model, data = build(gml_config(tmp_path, **changes))
+    model, data = build(tiny_config(tmp_path, "gml", **changes))
     trainer = fit(model, data, max_epochs=1)
     assert torch.isfinite(trainer.callback_metrics["train_nce_loss_epoch"])
     assert len(model.gml_queue.stored().targets) == 6
@@ -186,7 +149,7 @@ def test_first_in_first_out_and_a_class_without_images(tmp_path):
 
 def test_classifier_alone_needs_one_view(tmp_path):
     changes = {"method_kwargs__contrast_weight": 0.0}
-    cfg = gml_config(tmp_path, **changes)
+    cfg = tiny_config(tmp_path, "gml", **changes)
     cfg.augmentations = [{**VIEW, "num_crops": 1}]
     model, data = build(cfg)
     trainer = fit(model, data, max_epochs=1)
@@ -197,92 +160,23 @@ def test_classifier_alone_needs_one_view(tmp_path):
 
 
 def test_momentum_classifier_and_knn(tmp_path):
-    cfg = gml_config(tmp_path, momentum__classifier=True)
+    cfg = tiny_config(tmp_path, "gml", momentum__classifier=True)
     cfg.knn_eval = {"enabled": True, "k": 2}
     model, data = build(cfg)
     trainer = fit(model, data, max_epochs=1)
     assert torch.isfinite(trainer.callback_metrics["train_momentum_class_loss_epoch"])
 
 
-def test_bf16_autocast(tmp_path):
-    model, data = build(gml_config(tmp_path))
-    trainer = fit(model, data, max_epochs=1, precision="bf16-mixed")
-    assert torch.isfinite(trainer.callback_metrics["train_nce_loss_epoch"])
-    assert model.gml_queue.feats.dtype == torch.float32
-
-
 def test_frozen_loss(tmp_path):
     """Five steps of one start; another number is another method: say why in the changelog."""
-    model = linear_model(tmp_path)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
-    losses = []
-    for seed in range(5):
-        optimizer.zero_grad()
-        loss = step(model, views_batch(seed=seed))
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = five_losses(linear_model(tmp_path), batch=views_batch, lr=0.01)
     assert losses == pytest.approx(
         [7.01972998, 12.5797957, 8.88291704, 13.27992173, 4.61438315], abs=1e-5
     )
 
 
-@pytest.mark.parametrize(("epoch", "batch"), [(1, 0), (2, 3)], ids=["between", "inside"])
-def test_a_resumed_run_equals_the_unbroken_one(epoch, batch, tmp_path, monkeypatch):
-    changes = {"max_epochs": 4, "log_every_n_steps": 1}
-    whole = pretrain(gml_config(tmp_path, **changes, output_dir=str(tmp_path / "whole")))
-    cfg = gml_config(tmp_path, **changes, output_dir=str(tmp_path / "broken"))
-    interrupted(cfg, epoch, batch, monkeypatch)
-    assert_same_run(whole, pretrain(cfg))
-    names = {"train_nce_loss_epoch", "train_gml_sup_loss_epoch", "train_gml_temperature_epoch"}
-    assert names <= set(read_metrics(whole / "metrics.csv"))
-    state = load(whole / "checkpoints/last.ckpt")["state_dict"]
-    assert state["class_counts"].tolist() == COUNTS
-    assert state["gml_log_temperature"].item() != pytest.approx(math.log(0.1), abs=1e-9)
-    assert state["gml_queue.filled"].all()
-
-
-def losses_and_gradients(folder, batches):
-    model = linear_model(folder)
-    for batch in batches:
-        model.zero_grad()
-        loss = step(model, batch)
-        loss.backward()
-    grads = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
-    return {"loss": loss.detach(), "grads": grads, "queue": model.gml_queue.state_dict()}
-
-
-def on_rank(rank, world, folder):
-    join_ranks(rank, world, folder, seconds=60)
-    own = []
-    for seed in (0, 1):
-        indexes, views, targets = views_batch(seed=seed)
-        rows = ROWS[rank]
-        own.append([indexes[rows], [view[rows] for view in views], targets[rows]])
-    torch.save(losses_and_gradients(folder / str(rank), own), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_two_ranks_equal_one_with_batches_of_different_sizes(tmp_path):
-    for name in ("0", "1", "whole"):
-        (tmp_path / name).mkdir()
-    run_ranks(on_rank, WORLD, tmp_path, timeout=120)
-    whole = losses_and_gradients(tmp_path / "whole", [views_batch(seed=s) for s in (0, 1)])
-    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]
-    mean = sum(part["loss"] for part in parts) / WORLD
-    torch.testing.assert_close(mean, whole["loss"], rtol=1e-10, atol=1e-12)
-    assert {k.split(".")[0] for k in whole["grads"]} >= {"gml_log_temperature", "projector"}
-    for key, expected in whole["grads"].items():
-        mean = sum(part["grads"][key] for part in parts) / WORLD
-        torch.testing.assert_close(mean, expected, rtol=1e-8, atol=1e-12, msg=key)
-    for key, value in whole["queue"].items():
-        # Bit for bit the same on every rank, without a broadcast.
-        assert torch.equal(parts[0]["queue"][key], parts[1]["queue"][key]), key
-        torch.testing.assert_close(parts[0]["queue"][key], value, rtol=1e-10, atol=1e-12)
-
-
 def test_ddp_leaves_the_queue_alone(tmp_path):
-    model, _ = build(gml_config(tmp_path))
+    model, _ = build(tiny_config(tmp_path, "gml"))
     model.setup("fit")
     ignored = set(model._ddp_params_and_buffers_to_ignore)
     assert {f"gml_queue.{n}" for n in ("feats", "targets", "indexes", "filled")} <= ignored
@@ -309,4 +203,4 @@ def test_ddp_leaves_the_queue_alone(tmp_path):
 )
 def test_bad_input_is_named(changes, text, tmp_path):
     with pytest.raises(UserError, match=text):
-        build(gml_config(tmp_path, **changes))
+        build(tiny_config(tmp_path, "gml", **changes))

@@ -1,39 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""ICCL-style: halves and views, what trains what, centroids, ranks, resume, and what it refuses."""
+"""ICCL-style: halves and views, what trains what, centroids, and what it refuses."""
 
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
 from ltplugins.core.errors import UserError
-from ltplugins.host import HOST
 from ltplugins.losses.iccl import centroid_loss, mix_images, mixup_cross_entropy
 from ltplugins.methods import iccl
-from ltplugins.runs.metrics import read_metrics
-from ltplugins.stages.pretrain import pretrain
-from tests.kit.ranks import join_ranks, run_ranks
-from tests.kit.runs import assert_same_run, build, fit, interrupted, load, step
-from tests.kit.tiny import VIEW, tiny_config
+from tests.kit.hosts import on_the_stand_in
+from tests.kit.linear import five_losses, linear_maps
+from tests.kit.runs import build, fit, step
+from tests.kit.tiny import tiny_config
+from tests.kit.views import VIEW
 
-WORLD, PAIRS, SIZE, CLASSES = 2, 4, 8, 3
-HEADS = {"proj_hidden_dim": 16, "proj_output_dim": 8}
-
-
-# Its networks are what the stored values and the forked ranks have.
-on_the_stand_in = pytest.mark.skipif(HOST.name != "builtin", reason="of the stand-in's networks")
-
-
-def iccl_config(folder, **changes):
-    """A tiny run of ICCL on generated arrays."""
-    cfg = tiny_config(folder, "simclr")
-    cfg.method, cfg.method_kwargs = "iccl", dict(HEADS)
-    cfg.data.sampler = {"name": "two_branch", "gamma": 0.5}
-    for key, value in changes.items():
-        OmegaConf.update(cfg, key.replace("__", "."), value, merge=False, force_add=True)
-    return cfg
+PAIRS, SIZE, CLASSES = 4, 8, 3
 
 
 def half_batch(pairs=PAIRS, seed=0, views=2):
@@ -43,13 +26,10 @@ def half_batch(pairs=PAIRS, seed=0, views=2):
 
 
 def linear_model(folder, **changes):
-    """Linear maps for networks, in double: BatchNorm would differ per rank by design."""
-    model, _ = build(iccl_config(folder, **{"method_kwargs__curriculum": "constant", **changes}))
-    width = model.features_dim
-    torch.manual_seed(0)
-    model.backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, width))
-    model.projector, model.classifier = nn.Linear(width, 8), nn.Linear(width, CLASSES)
-    return model.double()
+    changes = {"method_kwargs__curriculum": "constant", **changes}
+    model = linear_maps(build(tiny_config(folder, "iccl", **changes))[0])
+    model.classifier = nn.Linear(model.features_dim, CLASSES).double()
+    return model
 
 
 def with_centroids(model, seed=3):
@@ -148,7 +128,7 @@ def test_without_weight_the_clean_branch_only_serves_the_centroids(tmp_path):
 
 
 def test_shares_depend_on_seed_epoch_batch_and_place_alone(tmp_path, monkeypatch):
-    model, _ = build(iccl_config(tmp_path))
+    model, _ = build(tiny_config(tmp_path, "iccl"))
     whole = model._draw_lambda(5, 3)
     torch.rand(3), np.random.rand(3)
     assert torch.equal(model._draw_lambda(5, 3), whole)
@@ -163,18 +143,18 @@ def test_shares_depend_on_seed_epoch_batch_and_place_alone(tmp_path, monkeypatch
 
 
 def test_shares_are_beta(tmp_path):
-    model, _ = build(iccl_config(tmp_path))
+    model, _ = build(tiny_config(tmp_path, "iccl"))
     uniform = torch.cat([model._draw_lambda(100, i) for i in range(30)])
     counts = torch.histc(uniform, 10, 0, 1)
     assert (counts - 300).abs().max() < 70  # four standard deviations of 16.4
-    steep, _ = build(iccl_config(tmp_path, method_kwargs__mixup_alpha=0.1))
+    steep, _ = build(tiny_config(tmp_path, "iccl", method_kwargs__mixup_alpha=0.1))
     extreme = torch.cat([steep._draw_lambda(100, i) for i in range(30)])
     assert ((extreme < 0.1) | (extreme > 0.9)).float().mean() > 0.7
 
 
 @pytest.mark.parametrize("engine", ["batched", "workers"])
 def test_two_epochs_of_real_halves(engine, tmp_path):
-    model, data = build(iccl_config(tmp_path, data__engine=engine))
+    model, data = build(tiny_config(tmp_path, "iccl", data__engine=engine))
     batches = []
 
     class Watch(pl.Callback):
@@ -187,6 +167,8 @@ def test_two_epochs_of_real_halves(engine, tmp_path):
         assert torch.isfinite(metrics[f"train_{name}_epoch"])
     assert metrics["train_iccl_clean_weight_epoch"] == pytest.approx(1 - 1 / 9)
     assert metrics["train_iccl_filled_epoch"] == 1
+    assert model.iccl_updates.min() > 0
+    torch.testing.assert_close(model.iccl_centroids.norm(dim=1), torch.ones(CLASSES))
     # 42 images and a partner each in batches of 4 pairs: 10 an epoch, 2 pairs are left over.
     assert len(batches) == 20
     half = torch.cat([batch[0][:4] for batch in batches[:10]])
@@ -197,83 +179,13 @@ def test_two_epochs_of_real_halves(engine, tmp_path):
     assert (agnostic == 2).float().mean() < 0.25 < (aware == 2).float().mean()
 
 
-def test_bf16_autocast(tmp_path):
-    model, data = build(iccl_config(tmp_path))
-    trainer = fit(model, data, max_epochs=1, precision="bf16-mixed")
-    assert torch.isfinite(trainer.callback_metrics["train_centroid_loss_epoch"])
-    assert model.iccl_centroids.dtype == torch.float32
-    torch.testing.assert_close(model.iccl_centroids.norm(dim=1), torch.ones(CLASSES))
-
-
 @on_the_stand_in
 def test_frozen_loss(tmp_path):
     """Five steps of one start; another number is another method: say why in the changelog."""
-    model = linear_model(tmp_path)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.001)
-    losses = []
-    for seed in range(5):
-        optimizer.zero_grad()
-        loss = step(model, half_batch(seed=seed))
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = five_losses(linear_model(tmp_path), batch=half_batch, lr=0.001)
     assert losses == pytest.approx(
         [2.412205933, 3.06059346, 7.563822119, 11.405902267, 13.018449478], abs=1e-6
     )
-
-
-@pytest.mark.parametrize(("epoch", "batch"), [(1, 0), (2, 3)], ids=["between", "inside"])
-def test_a_resumed_run_equals_the_unbroken_one(epoch, batch, tmp_path, monkeypatch):
-    changes = {"max_epochs": 4, "log_every_n_steps": 1}
-    whole = pretrain(iccl_config(tmp_path, **changes, output_dir=str(tmp_path / "whole")))
-    cfg = iccl_config(tmp_path, **changes, output_dir=str(tmp_path / "broken"))
-    interrupted(cfg, epoch, batch, monkeypatch)
-    assert_same_run(whole, pretrain(cfg))
-    state = load(whole / "checkpoints/last.ckpt")["state_dict"]
-    assert state["iccl_updates"].min() > 0
-    torch.testing.assert_close(state["iccl_centroids"].norm(dim=1), torch.ones(CLASSES))
-    metrics = read_metrics(whole / "metrics.csv")
-    assert {"train_acc1_epoch", "train_mixup_loss_epoch", "val_acc1"} <= set(metrics)
-
-
-def losses_and_gradients(folder, rows):
-    """Two steps from one start: the second one meets centroids of the first."""
-    model = linear_model(folder)
-    for seed in range(2):
-        indexes, views, targets = half_batch(len(rows), seed)
-        own = torch.cat([rows.nonzero()[:, 0], len(rows) + rows.nonzero()[:, 0]])
-        model.zero_grad()
-        loss = step(model, [indexes[own], [view[own] for view in views], targets[own]])
-        loss.backward()
-    grads = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
-    state = {"centroids": model.iccl_centroids, "updates": model.iccl_updates}
-    return {"loss": loss.detach(), "grads": grads, **state}
-
-
-def on_rank(rank, world, folder):
-    join_ranks(rank, world, folder, seconds=60)
-    for pairs in (4, 5):  # with 5 the second rank has one fewer
-        rows = torch.arange(pairs) % world == rank  # as the sampler shares
-        torch.save(losses_and_gradients(folder / str(rank), rows), folder / f"{rank}-{pairs}.pt")
-    torch.distributed.destroy_process_group()
-
-
-@on_the_stand_in
-def test_two_ranks_equal_one(tmp_path):
-    for name in ("0", "1", "whole"):
-        (tmp_path / name).mkdir()
-    run_ranks(on_rank, WORLD, tmp_path, timeout=120)
-    for pairs in (4, 5):
-        whole = losses_and_gradients(tmp_path / "whole", torch.ones(pairs, dtype=torch.bool))
-        parts = [torch.load(tmp_path / f"{rank}-{pairs}.pt") for rank in range(WORLD)]
-        mean = sum(part["loss"] for part in parts) / WORLD
-        torch.testing.assert_close(mean, whole["loss"], rtol=1e-10, atol=1e-12)
-        for key, expected in whole["grads"].items():
-            mean = sum(part["grads"][key] for part in parts) / WORLD
-            torch.testing.assert_close(mean, expected, rtol=1e-8, atol=1e-12, msg=key)
-        for key in ("centroids", "updates"):
-            assert torch.equal(parts[0][key], parts[1][key])
-            torch.testing.assert_close(parts[0][key], whole[key])
 
 
 @pytest.mark.parametrize(
@@ -302,11 +214,11 @@ def test_two_ranks_equal_one(tmp_path):
 )
 def test_bad_input_is_named(changes, text, tmp_path):
     with pytest.raises(UserError, match=text):
-        build(iccl_config(tmp_path, **changes))
+        build(tiny_config(tmp_path, "iccl", **changes))
 
 
 def test_a_run_without_labels_is_refused(tmp_path):
-    model, _ = build(iccl_config(tmp_path))
+    model, _ = build(tiny_config(tmp_path, "iccl"))
     cfg = model.cfg.copy()
     cfg.data.no_labels = True
     with pytest.raises(UserError, match=r"iccl learns from labels, and data.no_labels is true"):

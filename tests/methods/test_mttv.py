@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""MTTV: views and fusion, what trains what, pairs over ranks, resume, and what it refuses."""
+"""MTTV: views and fusion, what trains what, and what it refuses."""
 
 from dataclasses import asdict
 
@@ -15,30 +15,12 @@ from ltplugins.host.build import scale_learning_rates
 from ltplugins.host.builtin.optim import warmup_cosine
 from ltplugins.losses.mttv import filtered_log_probs, reduce_log_probs
 from ltplugins.methods.mttv import MTTVConfig
-from ltplugins.runs.metrics import read_metrics
-from ltplugins.stages.pretrain import pretrain
+from tests.kit.linear import five_losses, linear_maps
 from tests.kit.paths import ROOT
-from tests.kit.ranks import join_ranks, run_ranks
-from tests.kit.runs import assert_same_run, build, fit, interrupted, load, step
-from tests.kit.tiny import VIEW, tiny_config
+from tests.kit.runs import build, fit, step
+from tests.kit.tiny import tiny_config
 
-WORLD, PAIRS, SIZE = 2, 4, 8
-HEADS = {"proj_hidden_dim": 16, "proj_output_dim": 8}
-
-
-def mttv_config(folder, **changes):
-    """A tiny run of MTTV on generated arrays, its plain view first."""
-    cfg = tiny_config(folder, "simclr", momentum__final_tau=0.9)
-    cfg.method, cfg.method_kwargs = "mttv", dict(HEADS)
-    cfg.data.sampler = "paired"
-    cfg.augmentations = [{"crop_size": 16, "num_crops": 1}, {**VIEW, "num_crops": 1}]
-    for key, value in changes.items():
-        target, *path = key.split("__")
-        node = cfg
-        for part in [target, *path][:-1]:
-            node = node[int(part) if part.isdigit() else part]
-        node[path[-1] if path else target] = value
-    return cfg
+PAIRS, SIZE = 4, 8
 
 
 def pair_batch(pairs=PAIRS, seed=0, size=SIZE):
@@ -48,17 +30,7 @@ def pair_batch(pairs=PAIRS, seed=0, size=SIZE):
 
 
 def linear_model(folder, **changes):
-    """Linear maps for networks, in double: BatchNorm would differ per rank by design."""
-    model, _ = build(mttv_config(folder, **changes))
-    width = model.features_dim
-    torch.manual_seed(0)
-    for prefix in ("", "momentum_"):
-        net = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, width))
-        setattr(model, f"{prefix}backbone", net)
-        setattr(model, f"{prefix}projector", nn.Linear(width, 8))
-    for twin in (model.momentum_backbone, model.momentum_projector):
-        twin.requires_grad_(False)
-    return model.double()
+    return linear_maps(build(tiny_config(folder, "mttv", **changes))[0])
 
 
 def in_double(batch):
@@ -109,7 +81,7 @@ def test_gradient_reaches_the_queries_only(tmp_path):
 
 
 def test_projector_and_twin(tmp_path):
-    cfg = mttv_config(tmp_path)
+    cfg = tiny_config(tmp_path, "mttv")
     cfg.method_kwargs = {}
     model, _ = build(cfg)
     widths = [m.out_features for m in model.projector if isinstance(m, nn.Linear)]
@@ -125,7 +97,7 @@ def test_projector_and_twin(tmp_path):
 
 
 def test_keys_follow_by_ema_of_the_parameters(tmp_path):
-    model, data = build(mttv_config(tmp_path))
+    model, data = build(tiny_config(tmp_path, "mttv"))
     start = model.momentum_projector[0].weight.clone()
 
     class Watch(pl.Callback):
@@ -140,7 +112,7 @@ def test_keys_follow_by_ema_of_the_parameters(tmp_path):
 
 @pytest.mark.parametrize("engine", ["batched", "workers"])
 def test_two_epochs_of_real_pairs(engine, tmp_path):
-    model, data = build(mttv_config(tmp_path, data__engine=engine))
+    model, data = build(tiny_config(tmp_path, "mttv", data__engine=engine))
     batches = []
 
     class Watch(pl.Callback):
@@ -167,7 +139,7 @@ def test_two_epochs_of_real_pairs(engine, tmp_path):
 
 def test_neighbours_as_partners_with_any_sampler(tmp_path):
     changes = {"method_kwargs__pairing": "in_batch-style", "data__sampler": "shuffle"}
-    model, data = build(mttv_config(tmp_path, **changes))
+    model, data = build(tiny_config(tmp_path, "mttv", **changes))
     trainer = fit(model, data, max_epochs=1)
     assert trainer.global_step == 5  # 42 images in batches of 8
 
@@ -206,67 +178,13 @@ def test_cifar_script_has_the_official_learning_rates():
         assert lr == pytest.approx(rate)
 
 
-def test_bf16_autocast(tmp_path):
-    model, data = build(mttv_config(tmp_path))
-    trainer = fit(model, data, max_epochs=1, precision="bf16-mixed")
-    assert torch.isfinite(trainer.callback_metrics["train_nce_loss_epoch"])
-
-
 def test_frozen_loss(tmp_path):
     """Five steps of one start; another number is another method: say why in the changelog."""
     model = linear_model(tmp_path)
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    losses = []
-    for seed in range(5):
-        optimizer.zero_grad()
-        loss = step(model, in_double(pair_batch(seed=seed)))
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = five_losses(model, batch=lambda seed: in_double(pair_batch(seed=seed)))
     assert losses == pytest.approx(
         [4.178503108, 4.000411573, 3.181799561, 3.498269335, 2.899614587], abs=1e-6
     )
-
-
-@pytest.mark.parametrize(("epoch", "batch"), [(1, 0), (2, 3)], ids=["between", "inside"])
-def test_a_resumed_run_equals_the_unbroken_one(epoch, batch, tmp_path, monkeypatch):
-    changes = {"max_epochs": 4, "log_every_n_steps": 1}
-    whole = pretrain(mttv_config(tmp_path, **changes, output_dir=str(tmp_path / "whole")))
-    cfg = mttv_config(tmp_path, **changes, output_dir=str(tmp_path / "broken"))
-    interrupted(cfg, epoch, batch, monkeypatch)
-    assert_same_run(whole, pretrain(cfg))
-    assert {"train_nce_loss_epoch", "train_acc1_epoch"} <= set(read_metrics(whole / "metrics.csv"))
-    assert "momentum_projector.0.weight" in load(whole / "checkpoints/last.ckpt")["state_dict"]
-
-
-def loss_and_gradients(folder, batch):
-    model = linear_model(folder)
-    loss = step(model, in_double(batch))
-    loss.backward()
-    grads = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
-    return {"loss": loss.detach(), "grads": grads}
-
-
-def on_rank(rank, world, folder):
-    join_ranks(rank, world, folder, seconds=60)
-    indexes, views, targets = pair_batch()
-    rows = torch.arange(2 * PAIRS).view(-1, 2)[rank::world].reshape(-1)  # as the sampler shares
-    own = [indexes[rows], [view[rows] for view in views], targets[rows]]
-    torch.save(loss_and_gradients(folder / str(rank), own), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_two_ranks_equal_one(tmp_path):
-    for name in ("0", "1", "whole"):
-        (tmp_path / name).mkdir()
-    run_ranks(on_rank, WORLD, tmp_path, timeout=120)
-    whole = loss_and_gradients(tmp_path / "whole", pair_batch())
-    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]
-    mean = sum(part["loss"] for part in parts) / WORLD
-    torch.testing.assert_close(mean, whole["loss"], rtol=1e-10, atol=1e-12)
-    for key, expected in whole["grads"].items():
-        mean = sum(part["grads"][key] for part in parts) / WORLD
-        torch.testing.assert_close(mean, expected, rtol=1e-8, atol=1e-12, msg=key)
 
 
 @pytest.mark.parametrize(
@@ -292,10 +210,10 @@ def test_two_ranks_equal_one(tmp_path):
 )
 def test_bad_input_is_named(changes, text, tmp_path):
     with pytest.raises(UserError, match=text):
-        build(mttv_config(tmp_path, **changes))
+        build(tiny_config(tmp_path, "mttv", **changes))
 
 
 def test_the_plain_view_can_be_ablated(tmp_path):
     changes = {"augmentations__0__rrc": {"enabled": True}, "method_kwargs__plain_first_view": False}
-    model, _ = build(mttv_config(tmp_path, **changes))
+    model, _ = build(tiny_config(tmp_path, "mttv", **changes))
     assert not model.mttv.plain_first_view

@@ -11,9 +11,8 @@ from torch import nn
 
 from ltplugins.config.resolve import resolve
 from ltplugins.core.errors import UserError
-from ltplugins.stages.pretrain import pretrain
-from tests.kit.ranks import join_ranks, run_ranks
-from tests.kit.runs import assert_same_run, build, fit, interrupted, step
+from tests.kit.linear import linear_maps
+from tests.kit.runs import build, fit, step
 from tests.kit.tiny import KWARGS, tiny_config
 
 WORLD, PER_RANK, SIZE, VIEWS = 2, 4, 8, 3
@@ -96,16 +95,6 @@ def test_two_views_reproduce_the_base_bit_for_bit(base, tmp_path):
     assert not torch.equal(other.state_dict()[key], model.state_dict()[key])
 
 
-@pytest.mark.parametrize(
-    ("base", "engine"), [*((base, "batched") for base in KWARGS), ("simclr", "workers")]
-)
-def test_an_epoch_over_every_base(base, engine, tmp_path):
-    model, data = build(mv_config(tmp_path, base, block=BAND, data__engine=engine))
-    trainer = fit(model, data, max_epochs=1)
-    assert 0 <= trainer.callback_metrics["train_mv_kept_epoch"] <= 1
-    assert all(torch.isfinite(v) for v in trainer.callback_metrics.values())
-
-
 def test_filter_takes_the_gradient_of_extreme_pairs_only(tmp_path):
     """Two views equal for image 0: with the filter it pulls no more, the others as before."""
     model = linear_model(tmp_path, "byol", 2, {"lower": 0.0, "upper": 0.99})
@@ -143,74 +132,8 @@ def test_online_knn_sees_each_image_twice(tmp_path):
     assert model.knn_eval
 
 
-def test_bf16_autocast(tmp_path):
-    model, data = build(mv_config(tmp_path, block=BAND))
-    trainer = fit(model, data, max_epochs=1, precision="bf16-mixed")
-    assert torch.isfinite(trainer.callback_metrics["train_nce_loss_epoch"])
-
-
-@pytest.mark.parametrize("base", ["simclr", "mocov2plus"])
-def test_a_resumed_run_equals_the_unbroken_one(base, tmp_path, monkeypatch):
-    changes = {"max_epochs": 3, "log_every_n_steps": 1, "block": BAND}
-    whole = pretrain(mv_config(tmp_path, base, **changes, output_dir=str(tmp_path / "whole")))
-    cfg = mv_config(tmp_path, base, **changes, output_dir=str(tmp_path / "broken"))
-    interrupted(cfg, 1, 2, monkeypatch)
-    assert_same_run(whole, pretrain(cfg))
-
-
 def linear_model(folder, base, views=VIEWS, block=BAND):
-    """Linear maps for networks, in double: BatchNorm would differ per rank by design."""
-    model, _ = build(mv_config(folder, base, views, block))
-    width = model.features_dim
-    torch.manual_seed(0)
-    for prefix in ("", "momentum_"):
-        if hasattr(model, f"{prefix}backbone"):
-            net = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE * SIZE, width))
-            setattr(model, f"{prefix}backbone", net)
-            setattr(model, f"{prefix}projector", nn.Linear(width, 8))
-    if model.predictor is not None:
-        model.predictor = nn.Linear(8, 8)
-    return model.double()
-
-
-BASES = ("simclr", "byol", "barlow_twins")
-
-
-def loss_and_gradients(folder, base, batch):
-    model = linear_model(folder, base)
-    indexes, views, targets = batch
-    loss = step(model, [indexes, [view.double() for view in views], targets])
-    loss.backward()
-    grads = {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
-    return {"loss": loss.detach(), "grads": grads}
-
-
-def joined_batch():
-    return noise(WORLD * PER_RANK, size=SIZE)
-
-
-def on_rank(rank, world, folder):
-    join_ranks(rank, world, folder, seconds=60)
-    indexes, views, targets = joined_batch()
-    own = slice(rank * PER_RANK, (rank + 1) * PER_RANK)
-    batch = [indexes[own], [view[own] for view in views], targets[own]]
-    results = {base: loss_and_gradients(folder / str(rank), base, batch) for base in BASES}
-    torch.save(results, folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-def test_two_ranks_equal_one(tmp_path):
-    for name in ("0", "1", "whole"):
-        (tmp_path / name).mkdir()
-    run_ranks(on_rank, WORLD, tmp_path, timeout=150)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]
-    for base in BASES:
-        whole = loss_and_gradients(tmp_path / "whole", base, joined_batch())
-        mean = sum(rank[base]["loss"] for rank in ranks) / WORLD
-        torch.testing.assert_close(mean, whole["loss"], rtol=1e-10, atol=1e-12)
-        for key, expected in whole["grads"].items():
-            mean = sum(rank[base]["grads"][key] for rank in ranks) / WORLD
-            torch.testing.assert_close(mean, expected, rtol=1e-8, atol=1e-12, msg=f"{base} {key}")
+    return linear_maps(build(mv_config(folder, base, views, block))[0])
 
 
 def test_packaged_augmentations_follow_the_number_of_views():

@@ -16,7 +16,7 @@ from ltplugins.methods.sdclr import SDCLRConfig, SDCLRMixin
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
 from tests.kit.linear import five_losses, linear_networks, noise
-from tests.kit.runs import assert_same_run, build, fit, interrupted, load, step
+from tests.kit.runs import build, fit, step
 from tests.kit.tiny import KWARGS, tiny_config
 
 RATIO = 0.6
@@ -193,6 +193,7 @@ def test_mask_is_of_the_weights_at_each_epochs_start(tmp_path):
 
     fit(model, data, max_epochs=2, callbacks=[Watch()])
     assert len(seen) == 10
+    assert int(model.sdclr_epoch) == 1
     assert not torch.equal(seen[4], seen[5])
 
 
@@ -281,12 +282,6 @@ def test_a_run_on_both_engines(engine, tmp_path):
     assert curve == pytest.approx([RATIO] * 2, abs=1e-4)
 
 
-def test_bf16_autocast(tmp_path):
-    model, data = build(sdclr_config(tmp_path))
-    trainer = fit(model, data, max_epochs=1, precision="bf16-mixed")
-    assert torch.isfinite(trainer.callback_metrics["train_nce_loss_epoch"])
-
-
 def test_frozen_loss(tmp_path):
     """A step in each of five epochs; another number is another method: say why in the changelog."""
     model = linear_networks(build(sdclr_config(tmp_path))[0])
@@ -300,19 +295,6 @@ def test_frozen_loss(tmp_path):
     assert losses == pytest.approx(
         [5.422150519, 4.064140051, 5.845780530, 5.532592246, 6.705063739], abs=1e-6
     )
-
-
-@pytest.mark.parametrize("base", ["simclr", "byol"])
-def test_a_resumed_run_equals_the_unbroken_one(base, tmp_path, monkeypatch):
-    changes = {"max_epochs": 3, "log_every_n_steps": 1}
-    whole = pretrain(sdclr_config(tmp_path, base, **changes, output_dir=str(tmp_path / "whole")))
-    cfg = sdclr_config(tmp_path, base, **changes, output_dir=str(tmp_path / "broken"))
-    interrupted(cfg, 1, 2, monkeypatch)
-    assert_same_run(whole, pretrain(cfg))
-    state = load(whole / "checkpoints/last.ckpt")["state_dict"]
-    kinds = {k.split(".")[0] + "." + k.split(".")[-1] for k in state if k.startswith("sdclr_")}
-    assert {"sdclr_masks.weight", "sdclr_norms.weight", "sdclr_norms.running_var"} <= kinds
-    assert int(state["sdclr_epoch"]) == 2
 
 
 def test_a_checkpoint_from_the_middle_of_an_epoch_keeps_its_mask(tmp_path):

@@ -16,10 +16,10 @@ from ltplugins.report.table import (
     RunResult,
     group_runs,
     mark_best,
-    results_table,
     spread_note,
     summarise,
 )
+from ltplugins.report.terminal import results_table
 
 
 def results(few: float | None, overall: float = 0.6, std: float | None = None) -> Scores:

@@ -301,7 +301,7 @@ def test_command_line(first, tmp_path):
     link.symlink_to(first)
     command = [sys.executable, "-m", "ltplugins.cli", "balance", str(link)]
     command += ["output_dir=out", "epochs=1", "batch_size=8"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "classifier after" in result.stdout
     assert "Warning" not in result.stderr

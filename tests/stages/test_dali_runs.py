@@ -15,7 +15,8 @@ from ltplugins.stages.pretrain import pretrain
 from tests.kit.dali import DALI_MARKS, write_jpegs
 from tests.kit.data import loader_of
 from tests.kit.runs import assert_same_run, build, interrupted, load, quiet_trainer
-from tests.kit.tiny import VIEW, tiny_config
+from tests.kit.tiny import tiny_config
+from tests.kit.views import VIEW
 
 pytestmark = list(DALI_MARKS)
 ON_CPU = {"data__engine": "dali", "dali": {"device": "cpu"}, "log_every_n_steps": 1}

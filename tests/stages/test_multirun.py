@@ -160,7 +160,7 @@ def test_torchrun_is_not_for_a_sweep(files, monkeypatch):
 def command_line(files: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ltplugins.cli", "pretrain", *arguments(files, *words)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Every pretraining YAML under scripts/ trains, on tiny files in its data set's own format."""
 
-import csv
 import pickle
 from pathlib import Path
 
@@ -15,14 +14,11 @@ from torchvision import datasets
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
-from tests.kit.dali import DALI_MARKS
 from tests.kit.paths import ROOT
 from tests.kit.tiny import backbone_name
 
 FOLDER = ROOT / "scripts/pretrain"
-# Those of the comparison are the embedded ones at other lengths; test_equal_steps.py.
-SCRIPTS = sorted(p for p in FOLDER.rglob("*.yaml") if p.parent.name != "fashion_equal_steps")
-EMBEDDED = sorted((FOLDER / "fashion").glob("*.yaml"))
+SCRIPTS = sorted(FOLDER.rglob("*.yaml"))
 CLASSES, PER_CLASS = 4, 6
 # Lines as they are published: (folder of the YAMLs, a line's path, with class and number).
 LISTS = {
@@ -138,32 +134,6 @@ def test_it_trains(path, tiny_data, tmp_path, monkeypatch):
     assert run.read().finished
     assert run.last_checkpoint is not None
     assert OmegaConf.load(out / "config.yaml").method == cfg.method
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        "data.engine=workers",
-        "precision=bf16-mixed",
-        pytest.param("data.engine=dali", marks=DALI_MARKS),
-    ],
-)
-@pytest.mark.parametrize("path", EMBEDDED, ids=lambda p: p.stem)
-def test_every_method_trains_on_the_other_engines_and_in_bf16(path, change, tiny_data, tmp_path):
-    """The files themselves name the engine ``batched`` and float32."""
-    if change.endswith("dali") and path.stem.startswith("bcl"):
-        pytest.skip("BCL refuses the engine dali; tests/data/test_data_strength.py")
-    with initialize_config_dir(str(path.parent), version_base="1.2"):
-        cfg = compose(path.stem)
-    assert cfg.data.engine == "batched"
-    cfg = shrink(cfg, "fashion", tiny_data, tmp_path / "run")
-    key, _, value = change.partition("=")
-    OmegaConf.update(cfg, key, value, force_add=True)
-    pretrain(cfg)
-    with open(tmp_path / "run/metrics.csv", newline="") as f:
-        losses = [float(row["value"]) for row in csv.DictReader(f) if "loss" in row["metric"]]
-    assert len(losses) >= 2
-    assert np.isfinite(losses).all()
 
 
 @pytest.mark.parametrize("folder", LISTS)

@@ -30,7 +30,7 @@ class RowNumbers(Protocol):
     """Uniform random numbers of rows that each have a stream of their own."""
 
     def rand(self, rows: int, before: Sequence[int], after: Sequence[int]) -> Tensor:
-        """Float64[*before R *after] in [0, 1)."""
+        """Draw Float64[*before R *after] in [0, 1)."""
 
 
 Randomness = torch.Generator | RowNumbers
@@ -122,14 +122,14 @@ def uniform(
     after: Sequence[int] = (),
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Float[*before R *after] in [0, 1), from one stream or from one a row."""
+    """Draw Float[*before R *after] in [0, 1), from one stream or from one a row."""
     if isinstance(generator, torch.Generator):
         return torch.rand(*before, rows, *after, generator=generator, dtype=dtype)
     return generator.rand(rows, before, after).to(dtype)
 
 
 def sigma_values(sigma: Sequence[float]) -> Tensor:
-    """Float[SIGMA_LEVELS], the middles of equal parts of the range."""
+    """Give the values that sigma takes, the middles of equal parts of its range."""
     low, high = sigma
     return low + (high - low) * (torch.arange(SIGMA_LEVELS) + 0.5) / SIGMA_LEVELS
 
@@ -141,7 +141,7 @@ def draw_crops(
     width: int | Tensor,
     generator: Randomness,
 ) -> CropParams:
-    """Boxes as torchvision's RandomResizedCrop draws them: ten tries, else a central crop."""
+    """Draw boxes as torchvision's RandomResizedCrop does: ten tries, else a central crop."""
     height, width = (
         torch.as_tensor(side, dtype=torch.float64).expand(rows) for side in (height, width)
     )
@@ -164,7 +164,7 @@ def draw_crops(
 
 
 def _central_size(height: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
-    """Height and width of the largest central box whose ratio is in the range."""
+    """Find height and width of the largest central box whose ratio is in the range."""
     limit = math.exp(LOG_RATIO)
     return torch.minimum(height, (width * limit).round()), torch.minimum(
         width, (height * limit).round()

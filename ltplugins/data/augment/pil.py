@@ -57,7 +57,7 @@ class View:
     def __call__(
         self, image: Image.Image, prob: float | None = None, magnitude: float | None = None
     ) -> Tensor:
-        """The view; ``prob`` and ``magnitude`` of RandAugment are the block's if not given."""
+        """Make the view; ``prob`` and ``magnitude`` of RandAugment are the block's if not given."""
         image = self._random(image)
         if self._randaugment is not None:
             cfg = self._randaugment.cfg
@@ -70,7 +70,7 @@ class View:
 
 
 def view_transform(block: AugmentationBlock, record: DataRecord) -> View:
-    """The random transform of one view; see :class:`View`."""
+    """Build the random transform of one view; see :class:`View`."""
     return View(block, record)
 
 
@@ -137,7 +137,7 @@ class ViewTransform:
             self._steps += [step] * block.num_crops
 
     def __call__(self, image: np.ndarray, strength: float = 0.0) -> list[Tensor]:
-        """Views of ``image`` (uint8 [H, W, 3]): V tensors [3, crop_size, crop_size]."""
+        """Make the views of ``image``, uint8 [H, W, 3]: V tensors [3, crop_size, crop_size]."""
         pil = Image.fromarray(image)
         if self.boost is None:
             return [step(pil) for step in self._steps]

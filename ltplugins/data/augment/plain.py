@@ -17,12 +17,12 @@ from torchvision.transforms import InterpolationMode
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.schema import AugmentationBlock, normalisation
-from ltplugins.data.sources.base import CorruptImage, Source
+from ltplugins.data.sources.base import CorruptImage, Source, channels_first
 from ltplugins.data.sources.records import DataRecord
 
 
 def eval_resize(size: int) -> int:
-    """Shorter side before the centre crop: ImageNet's 256/224 from 128 pixels on, else the crop."""
+    """Give the shorter side before the crop: 256/224 of it from 128 pixels on, else the crop."""
     return size if size < 128 else round(size * 256 / 224)
 
 
@@ -32,7 +32,7 @@ def eval_transform(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Callable[[np.ndarray], Tensor]:
-    """The deterministic transform: resize, centre crop, normalise.
+    """Build the deterministic transform: resize, centre crop, normalise.
 
     Args:
         record: gives size and statistics where the other arguments are None.
@@ -100,7 +100,7 @@ def stream_images(
     num_workers: int = 0,
     on_corrupt: str = "fail",
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images at ``indices``, in order, a batch at a time; no more than the batches are in memory.
+    """Give the images at ``indices``, in order, with no more than a batch at a time in memory.
 
     It draws from no global generator.
 
@@ -120,8 +120,7 @@ def stream_images(
         # Nothing to resize: a slice of the array, many times faster than image by image.
         shift, scale = (torch.tensor(list(v)).view(1, 3, 1, 1) for v in (mean, std))
         for start in range(0, len(indices), batch_size):
-            chosen = torch.from_numpy(images[np.asarray(indices[start : start + batch_size])])
-            chosen = chosen[:, None] if chosen.ndim == 3 else chosen.permute(0, 3, 1, 2)
+            chosen = channels_first(images[np.asarray(indices[start : start + batch_size])])
             yield (chosen / 255 - shift) / scale, torch.ones(len(chosen), dtype=torch.bool)
         return
     transform = eval_transform(source.record, size, mean, std)

@@ -51,7 +51,7 @@ class Range(NamedTuple):
     signed: bool = False
 
     def value(self, magnitude: Any) -> Any:
-        """The value at ``magnitude``, a number or a tensor."""
+        """Interpolate the value at ``magnitude``, a number or a tensor."""
         return self.low + (self.high - self.low) * magnitude / MAX_MAGNITUDE
 
 
@@ -91,12 +91,12 @@ OPERATIONS: tuple[str, ...] = (*SPACES["torchvision"], "invert", "cutout")
 
 
 def whole_bits(value: Any) -> Any:
-    """Bits that posterize keeps: ``value``, a number or a tensor, to the nearest."""
+    """Round ``value``, a number or a tensor, to the bits that posterize keeps."""
     return (value + 0.5) // 1
 
 
 def cutout_span(centre: Any, value: Any, size: int) -> tuple[Any, Any]:
-    """First pixel and end of a cutout along one axis, before it is cut at the border.
+    """Find first pixel and end of a cutout along one axis, before it is cut at the border.
 
     Args:
         centre: where the square would be centred, a share of the side; a number or a tensor.
@@ -133,7 +133,7 @@ class RandAugment:
 def apply_pil(
     image: Image.Image, name: str, value: float, x: float = 0.5, y: float = 0.5
 ) -> Image.Image:
-    """One operation on one image.
+    """Apply one operation to one image.
 
     Args:
         image: RGB.

@@ -137,5 +137,5 @@ def parse_augmentations(blocks: Sequence[Any]) -> list[AugmentationBlock]:
 def normalisation(
     block: AugmentationBlock, record: DataRecord
 ) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and std per channel: the block's own where given, else the record's."""
+    """Choose mean and std per channel: the block's own where given, else the record's."""
     return block.mean or record.mean, block.std or record.std

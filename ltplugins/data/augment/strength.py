@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Strengths per training image: a method's memory says how strongly each image is augmented.
 
-``LTDataModule.boost_views`` turns RandAugment into one whose probability and magnitude follow the
-image's strength; ``LTDataModule.set_strength`` replaces the strengths between two epochs.
+``TrainingSet.boost_views`` turns RandAugment into one whose probability and magnitude follow the
+image's strength; ``TrainingSet.set_strength`` replaces the strengths between two epochs.
 
 Legend: N training images, M images of an OOD pool, B batch.
 """
@@ -33,11 +33,11 @@ class Boost:
     ops: str = "bcl"
 
     def config(self) -> RandAugmentConfig:
-        """The block that stands in for the YAML's; its probability is each image's own."""
+        """Make the block that stands in for the YAML's; its probability is each image's own."""
         return RandAugmentConfig(1.0, self.num_ops, self.min_magnitude, self.ops)  # type: ignore[arg-type]
 
     def magnitude(self, strength: Any, factor: Any) -> Any:
-        """Magnitude at ``strength`` with u = ``factor``; numbers or tensors."""
+        """Find the magnitude at ``strength`` with u = ``factor``; numbers or tensors."""
         if not self.random_factor:
             factor = 1.0
         return self.min_magnitude + (MAX_MAGNITUDE - self.min_magnitude) * strength * factor
@@ -67,5 +67,5 @@ class StrengthTable:
         self._values[: self.num_samples] = values
 
     def of(self, positions: np.ndarray) -> np.ndarray:
-        """Float32[B], the strengths of these indexes."""
+        """Look up the strengths of these indexes, Float32[B]."""
         return self._values.numpy()[positions]

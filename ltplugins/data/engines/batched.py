@@ -50,7 +50,7 @@ class RawLoader(Loader):
         self._pool = WorkerPool(self.dataset, 0 if in_memory else num_workers)
 
     def finish(self, batch: RawBatch, device: torch.device | str | None = None) -> list[Any]:
-        """Views of a raw batch, made where its images are, or on ``device``."""
+        """Make the views of a raw batch, where its images are or on ``device``."""
         if device is not None:
             images = batch.images
             moved = (

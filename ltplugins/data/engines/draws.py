@@ -19,7 +19,7 @@ from torch.utils.data import Dataset, get_worker_info
 from ltplugins.core.errors import UserError
 from ltplugins.core.seeding import mix_seed
 from ltplugins.data.augment.batch.views import BatchedViews
-from ltplugins.data.sources.base import CorruptImage
+from ltplugins.data.sources.base import CorruptImage, channels_first
 from ltplugins.data.training_set import TrainingSet
 
 
@@ -93,7 +93,7 @@ class ViewDataset(Dataset[ViewBatch]):
         return len(self.indices)
 
     def __getitems__(self, draws: list[Draw]) -> ViewBatch | str:
-        """The batch of these draws, or the message of an error for the main process to raise."""
+        """Make the batch of these draws, or the message that the main process is to raise."""
         images: list[np.ndarray | None] = []
         corrupt = []
         for draw in draws:
@@ -139,7 +139,7 @@ class BatchDataset(ViewDataset):
         self.views = views
 
     def __getitems__(self, draws: list[Draw]) -> RawBatch | ViewBatch | str:  # type: ignore[override]
-        """The batch of these draws, or the message of an error for the main process to raise."""
+        """Make the batch of these draws, or the message that the main process is to raise."""
         # The first draw's number is one batch's alone, over epochs' batches and ranks.
         seed = mix_seed(self.seed, draws[0].epoch, draws[0].number)
         if self.source.images is not None:
@@ -156,27 +156,26 @@ class BatchDataset(ViewDataset):
 
     def _sliced(self, images: np.ndarray, draws: list[Draw], seed: int) -> RawBatch:
         positions = np.fromiter((d.position for d in draws), dtype=np.int64, count=len(draws))
-        chosen = torch.from_numpy(images[self.indices[positions]])
-        chosen = chosen[:, None] if chosen.ndim == 3 else chosen.permute(0, 3, 1, 2)
+        chosen = channels_first(images[self.indices[positions]])
         targets = torch.from_numpy(self.targets[positions])
         indexes = torch.from_numpy(positions)
         return RawBatch(indexes, chosen, targets, [], seed, self._strength(positions))
 
 
 def batch_generator(batch: RawBatch) -> torch.Generator:
-    """The generator of a raw batch, the same wherever it is made."""
+    """Make the generator of a raw batch, the same on every process."""
     return torch.Generator().manual_seed(batch.seed)
 
 
 def identity(batch: Any) -> Any:
-    """Collate function: the data set gives whole batches."""
+    """Collate nothing: the data set gives whole batches."""
     return batch
 
 
 def replacements(
     images: Sequence[np.ndarray | None], corrupt: list[tuple[str, str]]
 ) -> list[int] | str:
-    """For every slot the one whose image it shows, or a message where no image is sound.
+    """Find for every slot the one whose image it shows, or say that no image is sound.
 
     A damaged slot takes the next valid one in turn: its index, its image, but other views.
     """

@@ -54,7 +54,7 @@ class Loader:
             require_batch(sampler, batch_size)
 
     def __len__(self) -> int:
-        """Batches of an epoch; with ``drop_last`` the same on every rank."""
+        """Count the batches of an epoch; with ``drop_last`` every rank has as many."""
         if self.drop_last:
             return self.sampler.total // self.sampler.world_size // self.batch_size
         return -(-len(self.sampler) // self.batch_size)
@@ -69,11 +69,11 @@ class Loader:
             yield batch
 
     def _produce(self, epoch: int, start: int) -> Iterator[Any]:
-        """Batches number ``start`` and on of ``epoch``; nothing before is decoded."""
+        """Give the batches of ``epoch`` from number ``start`` on; nothing before is decoded."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch and how many batches of it were delivered."""
+        """Give the epoch and how many batches of it were delivered."""
         if self._pending is not None:
             return {"epoch": self._pending[0], "batches": self._pending[1]}
         if self._delivered >= self._length:
@@ -118,7 +118,7 @@ class WorkerPool:
         )
 
     def run(self, loader: Loader, epoch: int, start: int) -> Iterator[Any]:
-        """Batches ``start`` and on of ``epoch``, in order.
+        """Give the batches of ``epoch`` from ``start`` on, in order.
 
         Raises:
             UserError: a corrupt image under the policy ``fail``.
@@ -135,7 +135,7 @@ class WorkerPool:
 def epoch_draws(
     sampler: EpochSampler, epoch: int, numbers: range, batch_size: int
 ) -> Iterator[list[Draw]]:
-    """Draws of the batches ``numbers`` of an epoch, made as the workers ask for them.
+    """Give the draws of the batches ``numbers`` of an epoch, made as the workers ask for them.
 
     It holds no loader: a loader that its own workers' iterator refers to would be freed by the
     garbage collector only, which stops worker processes slowly.

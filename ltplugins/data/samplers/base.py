@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from einops import rearrange
 from torch.utils.data import Sampler
 
 from ltplugins.core.errors import UserError
@@ -56,7 +57,7 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def global_order(self, rng: np.random.Generator) -> np.ndarray:
-        """Positions of the epoch over all ranks, Int[total]; ``total`` must not depend on rng."""
+        """Draw the positions of an epoch over all ranks: Int[total], whatever ``rng`` draws."""
         raise NotImplementedError
 
     @property
@@ -65,20 +66,21 @@ class EpochSampler(Sampler[int]):
         return self.size
 
     def positions(self) -> np.ndarray:
-        """This rank's positions of the current epoch, Int[len(self)]."""
+        """Give this rank's positions of the current epoch, Int[len(self)]."""
         rng = np.random.Generator(np.random.PCG64(mix_seed(self.seed, self.epoch)))
         return self._own(self.global_order(rng))
 
     def numbers(self) -> np.ndarray:
-        """The places of :meth:`positions` in the global order, Int[len(self)]."""
+        """Give the places of :meth:`positions` in the global order, Int[len(self)]."""
         return self._own(np.arange(self.total))
 
     def arrange(self, count: int) -> np.ndarray:
-        """The order of a batch's rows, as places in its ``count`` positions, Int[count]."""
+        """Order a batch's rows, as places in its ``count`` positions, Int[count]."""
         return np.arange(count)
 
     def _own(self, order: np.ndarray) -> np.ndarray:
-        return order.reshape(-1, self.group)[self.rank :: self.world_size].reshape(-1)
+        groups = rearrange(order, "(n group) -> n group", group=self.group)
+        return rearrange(groups[self.rank :: self.world_size], "n group -> (n group)")
 
     def __len__(self) -> int:
         return self.group * len(range(self.rank, self.total // self.group, self.world_size))

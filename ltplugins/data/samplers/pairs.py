@@ -5,6 +5,7 @@ Legend: N training images, B batch of one rank.
 """
 
 import numpy as np
+from einops import rearrange
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.samplers.base import EpochSampler
@@ -26,7 +27,8 @@ class PairedSampler(EpochSampler):
 
     def global_order(self, rng: np.random.Generator) -> np.ndarray:
         first = rng.permutation(self.size)
-        return np.stack([first, rng.integers(0, self.size, self.size)], axis=1).reshape(-1)
+        partners = rng.integers(0, self.size, self.size)
+        return rearrange([first, partners], "place n -> (n place)")
 
 
 class TwoBranchSampler(EpochSampler):
@@ -71,8 +73,8 @@ class TwoBranchSampler(EpochSampler):
 
     def global_order(self, rng: np.random.Generator) -> np.ndarray:
         agnostic = rng.permutation(self.size)
-        return np.stack([agnostic, self.aware.global_order(rng)], axis=1).reshape(-1)
+        return rearrange([agnostic, self.aware.global_order(rng)], "branch n -> (n branch)")
 
     def arrange(self, count: int) -> np.ndarray:
-        """The class-agnostic half, then the class-aware half."""
+        """Order a batch: its class-agnostic half, then its class-aware half."""
         return np.concatenate([np.arange(0, count, 2), np.arange(1, count, 2)])

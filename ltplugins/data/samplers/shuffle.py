@@ -34,7 +34,7 @@ class IdPlusOodSampler(EpochSampler):
 
     @property
     def total(self) -> int:
-        """N + K."""
+        """Positions in an epoch over all ranks, N + K."""
         return self.size + len(self.ood)
 
     def global_order(self, rng: np.random.Generator) -> np.ndarray:

@@ -32,6 +32,10 @@ def from_arrays(
             from the labels, and every class must have an image.
         where: for messages.
 
+    >>> source = from_arrays(np.zeros((4, 32, 32, 3), np.uint8), np.array([0, 1, 1, 2]))
+    >>> len(source), source.num_classes, source.load(3).shape
+    (4, 3, (32, 32, 3))
+
     Raises:
         UserError: wrong shape or type, lengths that differ, a bad label, a class without image.
     """

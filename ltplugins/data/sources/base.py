@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a source is: an indexable set of images and labels, in memory or as files.
 
-Legend: N images, H height, W width, C classes.
+Legend: N images, H height, W width, C classes or channels, B batch.
 """
 
 import hashlib
@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from einops import rearrange
 from PIL import Image
+from torch import Tensor
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.records import DataRecord
@@ -52,7 +55,7 @@ class Source:
         return len(self.targets)
 
     def load(self, i: int) -> np.ndarray:
-        """Image i, uint8 [H, W, 3].
+        """Load image i, uint8 [H, W, 3].
 
         Raises:
             CorruptImage: the file cannot be decoded.
@@ -60,7 +63,7 @@ class Source:
         raise NotImplementedError
 
     def subset(self, indices: np.ndarray) -> "Source":
-        """The same source with only the images at ``indices``, in that order."""
+        """Make the same source with only the images at ``indices``, in that order."""
         raise NotImplementedError
 
 
@@ -114,8 +117,14 @@ class FileSource(Source):
         return FileSource(paths, self.targets[indices], self.class_names, self.record)
 
 
+def channels_first(images: np.ndarray) -> Tensor:
+    """Turn a slice of a source's images, uint8 [B, H, W] or [B, H, W, C], into [B, C, H, W]."""
+    pattern = "b h w -> b 1 h w" if images.ndim == 3 else "b h w c -> b c h w"
+    return rearrange(torch.from_numpy(images), pattern)
+
+
 def number_names(num_classes: int) -> tuple[str, ...]:
-    """Class names where the source has none: "0", "1", ..."""
+    """Name classes whose source has no names for them: "0", "1", ..."""
     return tuple(str(c) for c in range(num_classes))
 
 

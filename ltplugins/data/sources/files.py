@@ -16,7 +16,7 @@ from ltplugins.data.sources.records import RECORDS, DataRecord, custom_record
 def image_folder(
     root: str | Path, *, dataset: str = "custom", class_names: tuple[str, ...] | None = None
 ) -> FileSource:
-    """One sub-folder a class, in torchvision's order, so that indexes equal solo-learn's.
+    """Read one sub-folder a class, in torchvision's order, so that indexes equal solo-learn's.
 
     Args:
         root: the folder.
@@ -60,7 +60,7 @@ def image_folder(
 
 
 def flat_folder(root: str | Path, *, dataset: str = "custom") -> FileSource:
-    """Images without labels, anywhere under ``root``; every target is -1.
+    """Read images without labels, anywhere under ``root``; every target is -1.
 
     Raises:
         UserError: no such folder, or no image in it.
@@ -80,7 +80,7 @@ def file_list(
     no_labels: bool = False,
     num_classes: int | None = None,
 ) -> FileSource:
-    """A text file with ``path label`` per line, as ImageNet-LT, Places-LT and iNaturalist publish.
+    """Read a list of ``path label`` lines, as ImageNet-LT, Places-LT and iNaturalist publish.
 
     Args:
         path: the list.
@@ -178,7 +178,7 @@ def _source(
 
 
 def _with_classes(record: DataRecord, num_classes: int) -> DataRecord:
-    """A part of ImageNet in a folder has the classes of the folder."""
+    """Give a part of ImageNet in a folder the classes of the folder."""
     if record.num_classes == num_classes:
         return record
     return DataRecord(
@@ -187,7 +187,7 @@ def _with_classes(record: DataRecord, num_classes: int) -> DataRecord:
 
 
 def _first_size(paths: list[str]) -> int:
-    """Longer side of the first image that opens; only headers are read."""
+    """Find the longer side of the first image that opens; only headers are read."""
     for path in paths[:8]:
         try:
             with Image.open(path) as image:

@@ -43,7 +43,7 @@ def read_idx(path: str | Path) -> np.ndarray:
 
 
 def find_fashion_idx(folder: str | Path, part: str) -> tuple[Path, Path] | None:
-    """Paths of the image and label file of ``part`` (train or test) under ``folder``, or None.
+    """Find the image and label file of ``part`` (train or test) under ``folder``, or None.
 
     Looks in the folder itself (the Debian package's layout) and in torchvision's
     ``FashionMNIST/raw``.
@@ -57,7 +57,7 @@ def find_fashion_idx(folder: str | Path, part: str) -> tuple[Path, Path] | None:
 
 
 def read_fashion_idx(folder: str | Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [N, H, W] and labels int64 [N] of ``part``.
+    """Read images uint8 [N, H, W] and labels int64 [N] of ``part``.
 
     Raises:
         UserError: the files are absent, damaged, or do not belong together.

@@ -52,7 +52,7 @@ class JoinedSource(Source):
             self.images = _StackedImages(images, others)  # type: ignore[assignment]
 
     def load(self, i: int) -> np.ndarray:
-        """Image i, uint8 [H, W, 3]; CorruptImage where its file cannot be decoded."""
+        """Load image i, uint8 [H, W, 3]; CorruptImage where its file cannot be decoded."""
         first = len(self.source)
         return self.source.load(i) if i < first else self.ood.load(i - first)
 
@@ -67,7 +67,7 @@ class _StackedImages:
         self.shape = shape if self.ndim == 3 else (*shape, 3)
 
     def __getitem__(self, positions: np.ndarray) -> np.ndarray:
-        """Images uint8 [B, H, W(, 3)] at Int[B]."""
+        """Gather the images at Int[B], uint8 [B, H, W(, 3)]."""
         first, second = self.parts
         positions = np.asarray(positions)
         is_second = positions >= len(first)

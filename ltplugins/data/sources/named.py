@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from einops import rearrange
 from filelock import FileLock
 from torchvision import datasets
 
@@ -35,14 +36,14 @@ _FILES = {
 
 
 def fashion_pack(part: Part) -> ArraySource:
-    """The embedded pack; ``probe`` has 100 images a class that are not in ``train``."""
+    """Open the embedded pack; ``probe`` has 100 images a class that are not in ``train``."""
     pack = load_pack()
     labels = pack[f"{part}_labels"].astype(np.int64)
     return ArraySource(pack[f"{part}_images"], labels, CLASS_NAMES, RECORDS["fashion_pack"])
 
 
 def emoji_pack(part: Part) -> ArraySource:
-    """The embedded emoji, a pool of out-of-distribution images for ``data.ood``.
+    """Open the embedded emoji, a pool of out-of-distribution images for ``data.ood``.
 
     Raises:
         UserError: another part than ``train`` was asked for.
@@ -57,7 +58,7 @@ def emoji_pack(part: Part) -> ArraySource:
 
 
 def fashion_mnist(root: str | Path | None, part: Part) -> ArraySource:
-    """The whole Fashion-MNIST, from ``root``, Debian's package, or torchvision's download.
+    """Open the whole Fashion-MNIST, from ``root``, Debian's package, or torchvision's download.
 
     Raises:
         UserError: not there and no network, or damaged files.
@@ -73,7 +74,7 @@ def fashion_mnist(root: str | Path | None, part: Part) -> ArraySource:
 
 
 def cifar(name: str, root: str | Path | None, part: Part) -> ArraySource:
-    """CIFAR-10 or CIFAR-100; ``probe`` is the whole, balanced training part.
+    """Open CIFAR-10 or CIFAR-100; ``probe`` is the whole, balanced training part.
 
     Raises:
         UserError: not there and no network.
@@ -84,7 +85,7 @@ def cifar(name: str, root: str | Path | None, part: Part) -> ArraySource:
 
 
 def stl10(root: str | Path | None, part: Part, *, unlabelled: bool) -> ArraySource:
-    """STL-10; with ``unlabelled``, the training part is "train+unlabeled", as in solo-learn.
+    """Open STL-10; ``unlabelled`` makes the training part "train+unlabeled", as in solo-learn.
 
     Unlabelled images have target -1.
 
@@ -94,7 +95,7 @@ def stl10(root: str | Path | None, part: Part, *, unlabelled: bool) -> ArraySour
     train = "train+unlabeled" if unlabelled else "train"
     split = {"train": train, "probe": "train", "test": "test"}[part]
     data = _torchvision("stl10", datasets.STL10, root, split=split)
-    images = np.ascontiguousarray(data.data.transpose(0, 2, 3, 1))
+    images = np.ascontiguousarray(rearrange(data.data, "n c h w -> n h w c"))
     return ArraySource(images, data.labels.astype(np.int64), data.classes, RECORDS["stl10"])
 
 

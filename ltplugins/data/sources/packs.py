@@ -49,7 +49,7 @@ EMOJI_CATEGORIES = (
 
 
 def load_emoji() -> dict[str, np.ndarray]:
-    """``images`` uint8 [N, 28, 28] and ``labels`` uint8 [N], positions in EMOJI_CATEGORIES.
+    """Read ``images`` uint8 [N, 28, 28] and ``labels`` uint8 [N], positions in EMOJI_CATEGORIES.
 
     Raises:
         UserError: as :func:`load_pack`.
@@ -59,7 +59,7 @@ def load_emoji() -> dict[str, np.ndarray]:
 
 @lru_cache(maxsize=4)
 def load_pack(path: Path = PACK_PATH, expected: str = PACK_SHA256) -> dict[str, np.ndarray]:
-    """Arrays of a pack, read-only, read once per process.
+    """Read the arrays of a pack, once per process; they are read-only.
 
     Of the Fashion-MNIST pack: ``{train,probe,test}_{images,labels,source_index}``. Images are
     uint8 [N, 28, 28], sorted by class; ``source_index`` are positions in the official training

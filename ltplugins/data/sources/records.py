@@ -50,6 +50,6 @@ RECORDS: dict[str, DataRecord] = {
 
 
 def custom_record(num_classes: int, image_size: int = 224, name: str = "custom") -> DataRecord:
-    """Record of a data set without one of its own: ImageNet statistics, stem by image size."""
+    """Make a record for a data set without one: ImageNet statistics, stem by image size."""
     small = image_size <= SMALL_IMAGE
     return DataRecord(name, num_classes, IMAGENET_MEAN, IMAGENET_STD, image_size, small)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A moving average per training image: the state that GH and COLT keep between batches.
+"""A moving average per training image: the state that BCL, COLT and GH keep between batches.
 
 Legend: B global batch, N training images.
 """

@@ -80,7 +80,7 @@ class _NTXent(torch.autograd.Function):
 def _anchor_losses(
     logits: Tensor, positive: Tensor, itself: slice
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Losses (n,), which anchors have a positive Bool(n,), d loss / d logits (n, M).
+    """Loss of each anchor (n,), whether it has a positive Bool(n,), d loss / d logits (n, M).
 
     Args:
         logits: (n, M), changed.
@@ -100,7 +100,7 @@ def _anchor_losses(
 
 
 def _log_sum_exp(logits: Tensor, softmax: Tensor) -> Tensor:
-    """Of each row, from its softmax: the largest logit less the log of its share."""
+    """Log-sum-exp of each row from its softmax: the largest logit less the log of its share."""
     return logits.amax(dim=1) - softmax.amax(dim=1).log()
 
 
@@ -157,7 +157,7 @@ class _SymmetricNTXent(torch.autograd.Function):
 
 
 def _block(z: Tensor, ids: Tensor, start: int, temperature: float) -> _Block:
-    """The anchors from ``start`` on."""
+    """Work the pairs of the anchors from ``start`` on with the candidates from there on."""
     stop = min(start + _ANCHORS, len(z))
     rows, size = slice(start, stop), stop - start
     shift = z.new_full((), -1 / temperature)

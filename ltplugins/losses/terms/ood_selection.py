@@ -26,7 +26,7 @@ ASSIGNMENTS = ("greedy", "fair")
 
 @torch.no_grad()
 def budget_weights(cluster_scores: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Share of the budget by cluster: softmax of -(S - mean S) / (std S x temperature) (step 4c).
+    """Share of the budget by cluster: softmax of -(S - mean S) / (std S x temperature).
 
     Args:
         cluster_scores: Float[C], mean score S of each cluster's images; low = tail.
@@ -53,11 +53,14 @@ def budget_weights(cluster_scores: Tensor, *, temperature: float = 1.0) -> Tenso
 
 
 def allocate_budget(cluster_scores: Tensor, budget: int, *, temperature: float = 1.0) -> Tensor:
-    """Whole numbers of OOD images per cluster, by largest remainder (step 4d).
+    """Whole numbers of OOD images per cluster, by largest remainder.
 
     A cluster with a lower mean score (more tail) never gets fewer images than one with a higher.
     Lowering one cluster's mean raises its share; rounding can still cost it one image where the
     other fractions change too.
+
+    >>> allocate_budget(torch.tensor([0.9, 0.5, 0.1]), 10).tolist()
+    [1, 2, 7]
 
     Args:
         cluster_scores, temperature: as :func:`budget_weights`.
@@ -90,7 +93,7 @@ def select_ood(
     *,
     assignment: Literal["greedy", "fair"] = "greedy",
 ) -> Tensor:
-    """Choose for each cluster the OOD images nearest to its centre, no image twice (step 4e).
+    """Choose for each cluster the OOD images nearest to its centre, no image twice.
 
     ``greedy`` is the official choice: clusters in the order given, each takes its nearest that are
     left. ``fair`` is the stable matching: no image and cluster prefer each other to what they have;

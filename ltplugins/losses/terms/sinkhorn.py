@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Sinkhorn's iteration for GH's surrogate labels: a soft assignment with given column totals.
 
-Paper and official code: see ``gh.py``, step 4.
+Paper and official code: see ``gh.py``.
 Log-domain stabilised (Schmitzer 2019, https://arxiv.org/abs/1610.06519): the dual potentials live
 in log space; between two updates of them the scalings are plain matrix-vector products on a kernel
 that has absorbed the potentials.
@@ -33,11 +33,16 @@ def sinkhorn(
     num_iters: int = 300,
     tolerance: float | None = None,
 ) -> Tensor:
-    """Soft assignments whose rows sum to one and whose column means tend to the prior (step 4).
+    """Soft assignments whose rows sum to one and whose column means tend to the prior.
 
     The row scaling comes last, so the rows are exact and the columns are as close to the prior as
     the iterations have brought them. Iterations that could no longer change q are left out: see
     :func:`_step`.
+
+    >>> t = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.9, 0.0], [0.8, 0.0]])
+    >>> q = sinkhorn(t, torch.tensor([0.5, 0.5]))
+    >>> [round(float(share), 3) for share in q.mean(dim=0)]
+    [0.5, 0.5]
 
     Args:
         logits: Float[B K]; on the global batch, or the marginal changes its meaning.

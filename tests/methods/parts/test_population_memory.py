@@ -13,15 +13,12 @@ from torch import nn
 
 import ltplugins
 from ltplugins.core.errors import UserError
-from ltplugins.host import HOST
-from tests.kit.hosts import SIZE, make_batch, tiny_cfg
-from tests.kit.ranks import join_ranks, run_ranks
+from tests.kit.hosts import SIZE, make_batch, on_the_stand_in, tiny_cfg
+from tests.kit.ranks import as_launched, join_ranks, run_ranks
 from tests.kit.runs import build, fit, quiet_trainer
 from tests.kit.tiny import tiny_config, write_arrays
 
-pytestmark = pytest.mark.skipif(
-    HOST.name != "builtin", reason="the ranks are forked with the stand-in's networks"
-)
+pytestmark = on_the_stand_in
 WORLD, IMAGES = 2, 21
 GH = {"num_directions": 5, "warmup": 0, "ramp": 0, "num_iters": 20}
 MEMORY = ("gh_memory", "gh_memory_filled")
@@ -100,16 +97,14 @@ def joined(rank: int) -> dict[str, Any]:
 def on_rank(rank: int, world: int, folder: Path) -> None:
     os.environ["LTPLUGINS_HOST"] = "builtin"
     one = two_steps(slice(None)) if rank == 0 else None  # before the ranks are joined
-    join_ranks(rank, world, folder, seconds=60)
+    join_ranks(rank, world, folder)
     rows = (slice(0, 5), slice(5, 8))[rank]
     results: dict[str, Any] = {
         "one": one,
         "whole": two_steps(rows),
         "sharded": two_steps(rows, memory_sharded=True),
     }
-    # Lightning uses the group that is there, and starts no process where LOCAL_RANK is set.
-    os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE=str(world))
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29512")
+    as_launched(rank, world)
     train(folder, "whole")
     results["rows"] = train(folder, "sharded", memory_sharded=True)
     first = str(folder / "sharded/epoch=0.ckpt")
@@ -123,7 +118,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sharded")
     write_arrays(folder / "train.npz", (23, 12, 6))  # 41 images: ranks of 21 and 20 rows
     write_arrays(folder / "test.npz", (8, 8, 8), seed=1)
-    run_ranks(on_rank, WORLD, folder, timeout=150)
+    run_ranks(on_rank, WORLD, folder)
     return folder
 
 

@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,9 +18,12 @@ from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
-from tests.kit.runs import assert_same_run, build, fit, interrupted, load, step
-from tests.kit.tiny import VIEW, tiny_config, write_arrays
-from tests.methods.test_gml import COUNTS, gml_config, views_batch
+from tests.kit.linear import views_batch
+from tests.kit.runs import assert_resumes, build, fit, interrupted, load, step
+from tests.kit.tiny import tiny_config, write_arrays
+from tests.kit.views import VIEW
+
+COUNTS = [24, 12, 6]
 
 
 def evaluation(run, **changes):
@@ -35,7 +39,7 @@ def evaluation(run, **changes):
 def runs(tmp_path_factory):
     """A folder with a trained gml (the teacher), its student and a simclr run."""
     folder = tmp_path_factory.mktemp("teacher")
-    pretrain(gml_config(folder, output_dir=str(folder / "gml"), max_epochs=2, name="first"))
+    pretrain(tiny_config(folder, "gml", output_dir=str(folder / "gml"), max_epochs=2, name="first"))
     student = student_config(folder, folder / "gml", max_epochs=2, name="second")
     pretrain(student)
     simclr = tiny_config(folder, "simclr", max_epochs=1, output_dir=str(folder / "simclr"))
@@ -45,7 +49,7 @@ def runs(tmp_path_factory):
 
 def student_config(folder, teacher, **changes):
     changes = {"output_dir": str(folder / "student"), **changes}
-    cfg = gml_config(folder, **changes)
+    cfg = tiny_config(folder, "gml", **changes)
     cfg.method_kwargs.update(teacher=str(teacher), distill_weight=1.0)
     return cfg
 
@@ -133,12 +137,8 @@ def test_a_teacher_alone_without_contrast(runs):
 
 
 def test_a_resumed_student_equals_the_unbroken_one(runs, tmp_path, monkeypatch):
-    changes = {"max_epochs": 3, "log_every_n_steps": 1}
-    out = [str(tmp_path / name) for name in ("whole", "broken")]
-    whole = pretrain(student_config(runs, runs / "gml", **changes, output_dir=out[0]))
-    cfg = student_config(runs, runs / "gml", **changes, output_dir=out[1])
-    interrupted(cfg, 1, 2, monkeypatch)
-    assert_same_run(whole, pretrain(cfg))
+    config = partial(student_config, runs, runs / "gml", max_epochs=3, log_every_n_steps=1)
+    assert_resumes(config, tmp_path, monkeypatch, breaks=[(1, 2)])
 
 
 def test_another_teacher_is_refused_on_resume(runs, tmp_path, monkeypatch):
@@ -152,7 +152,7 @@ def test_another_teacher_is_refused_on_resume(runs, tmp_path, monkeypatch):
 
 
 def test_other_data_are_refused_on_resume(tmp_path):
-    model, data = build(gml_config(tmp_path))
+    model, data = build(tiny_config(tmp_path, "gml"))
     model.class_counts.copy_(torch.tensor([10, 10, 22]))
     text = r"per class are \(24, 12, 6; 42 in all\), but \(10, 10, 22; 42 in all\)"
     with pytest.raises(UserError, match=text):
@@ -160,7 +160,7 @@ def test_other_data_are_refused_on_resume(tmp_path):
 
 
 def test_unlabelled_images_are_refused(tmp_path):
-    model, data = build(gml_config(tmp_path))
+    model, data = build(tiny_config(tmp_path, "gml"))
     model.num_samples = 50
     with pytest.raises(UserError, match="8 of 50 training images have none"):
         fit(model, data, max_epochs=1)
@@ -215,7 +215,7 @@ def test_the_own_classifier_is_scored_where_there_is_one(runs):
     )
     assert (entry.n, entry.seeds, len(entry.per_class)) == (1, [], 3)
     # By hand: the network of the checkpoint on the test images.
-    model, data = build(gml_config(runs))
+    model, data = build(tiny_config(runs, "gml"))
     model.load_state_dict(load(runs / "gml/checkpoints/last.ckpt")["state_dict"])
     model.eval()
     with torch.no_grad():

@@ -52,7 +52,7 @@ class CropPlan:
             self._weights = self._crop_weights(self.crop, order)
 
     def apply(self, x: Tensor, start: int) -> Tensor:
-        """Float[B C S S] of ``x`` Float[B C H W], rows start to start + B in order."""
+        """Crop, resize and flip ``x`` Float[B C H W], rows start to start + B: Float[B C S S]."""
         piece = slice(start, start + len(x))
         if self.crop is not None:
             rows, columns = (
@@ -67,7 +67,7 @@ class CropPlan:
         return self._resize(x, self.flip[piece])
 
     def _crop_weights(self, crop: CropParams, order: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Pixels and weights of the vertical and of the horizontal axis, each [R S taps]."""
+        """Find the pixels and weights of the vertical and the horizontal axis, each [R S taps]."""
         flip = move(self.flip.float(), self.device)
         axes = [
             (crop.top, crop.height, torch.zeros_like(flip), self.height),
@@ -102,7 +102,7 @@ class CropPlan:
 
 
 def _fixed_matrix(length: int, resized: int, size: int, device: torch.device) -> Tensor:
-    """Float[1 size length]: resize ``length`` to ``resized`` pixels, keep the ``size`` central."""
+    """Resize ``length`` to ``resized`` pixels, keep the ``size`` central: Float[1 size length]."""
     whole = torch.full((1,), float(length), device=device)
     zero = torch.zeros_like(whole)
     taps = ops.resample_taps(length, resized)

@@ -8,6 +8,7 @@ Legend: B batch, C channels, S side. Images are Float[B C S S] in [0, 1].
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor
 
 # PIL's SMOOTH filter: the sum of the nine pixels and four times the middle one, over 13.
@@ -15,7 +16,7 @@ _SMOOTH = 13.0
 
 
 def warp(images: Tensor, matrix: Tensor) -> Tensor:
-    """Affine map by the nearest pixel; what comes from outside is black (PIL's ``transform``).
+    """Map affinely by the nearest pixel, black from outside the image, as PIL's ``transform``.
 
     Args:
         images: Float[B C S S].
@@ -29,8 +30,9 @@ def warp(images: Tensor, matrix: Tensor) -> Tensor:
     column, row = (a * x + b * y + c).floor(), (d * x + e * y + f).floor()  # (B, S, S)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     place = (row * width + column).clamp_(0, height * width - 1).long()
-    place = place.view(batch, 1, -1).expand(-1, channels, -1)
-    return images.view(batch, channels, -1).gather(2, place).view_as(images) * inside[:, None]
+    place = repeat(place, "b h w -> b c (h w)", c=channels)
+    read = rearrange(images, "b c h w -> b c (h w)").gather(2, place)
+    return read.view_as(images) * inside[:, None]
 
 
 def sharpen(images: Tensor, factor: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class JitterPlan:
         self.hue = move(params.hue[self.order], device)
 
     def _coefficients(self, params: JitterParams, active: list[int]) -> Tensor:
-        """Float[3 steps R]: gain, to_grey, to_mean of each row's operators in their order."""
+        """Find gain, to_grey, to_mean of each row's operators in their order: Float[3 steps R]."""
         factor = params.factor.T  # (3, R)
         table = torch.zeros(3, *factor.shape)
         table[0] = factor
@@ -64,7 +64,7 @@ class JitterPlan:
                     ops.adjust_affine_(run, *self.coefficients[:, step, low:high])
 
     def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """(group, first, end) of the groups with jitter that overlap rows start to stop."""
+        """Give (group, first, end) of the groups with jitter that overlap rows start to stop."""
         begin = 0
         for group, end in enumerate(self.ends[: self.steps + 1]):
             low, high = max(begin, start), min(end, stop)

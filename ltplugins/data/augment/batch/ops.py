@@ -12,6 +12,7 @@ Legend: B batch, C channels, H, W height and width, S output size. Images are Fl
 import math
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 # ITU-R 601 luma, as PIL's conversion to "L".
@@ -21,7 +22,7 @@ LUMA = (0.299, 0.587, 0.114)
 def resample_weights(
     start: Tensor, length: Tensor, flip: Tensor, in_size: int, out_size: int, taps: int
 ) -> tuple[Tensor, Tensor]:
-    """Bicubic, antialiased resize of [start, start + length) to ``out_size``.
+    """Weigh the pixels of a bicubic, antialiased resize of [start, start + length) to ``out_size``.
 
     Keys' kernel with a = -0.5, widened by the scale when shrinking and cut at the crop's border:
     what PIL's ``resize`` after ``crop`` and torchvision's antialiased resize compute.
@@ -54,18 +55,18 @@ def resample_weights(
 
 
 def dense_matrix(pixel: Tensor, weight: Tensor, in_size: int) -> Tensor:
-    """Float[B S in_size] with the weights of :func:`resample_weights` in their places."""
+    """Put the weights of :func:`resample_weights` in their places: Float[B S in_size]."""
     matrix = torch.zeros(*weight.shape[:2], in_size, device=weight.device)
     return matrix.scatter_add_(2, pixel, weight)
 
 
 def resample_taps(longest: float, out_size: int) -> int:
-    """Weights that one output pixel needs when up to ``longest`` pixels become ``out_size``."""
+    """Count the weights of an output pixel when up to ``longest`` pixels become ``out_size``."""
     return math.ceil(4.0 * max(longest / out_size, 1.0)) + 1
 
 
 def _cubic(x: Tensor) -> Tensor:
-    """Keys' cubic convolution kernel, a = -0.5, of x >= 0; written without branches.
+    """Evaluate Keys' cubic convolution kernel, a = -0.5, at x >= 0, without branches.
 
     With a = max(2 - x, 0) and b = max(1 - x, 0): a^2 (a - 1) / 2 + b^2 (1 - 2 b).
     """
@@ -80,17 +81,18 @@ def apply_separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
     What bicubic weights push out of [0, 1] is cut after each axis, as PIL's 8 bits do.
     """
-    b, c, h, w = images.shape
-    across = torch.bmm(images.reshape(b, c * h, w), columns.transpose(1, 2)).clamp_(0.0, 1.0)
-    across = across.view(b, c, h, columns.shape[1])
-    out = images.new_empty(b, c, rows.shape[1], columns.shape[1])
-    for channel in range(c):
+    batch, channels = images.shape[:2]
+    lines = rearrange(images, "b c h w -> b (c h) w")
+    across = torch.bmm(lines, columns.transpose(1, 2)).clamp_(0.0, 1.0)
+    across = rearrange(across, "b (c h) s -> b c h s", c=channels)
+    out = images.new_empty(batch, channels, rows.shape[1], columns.shape[1])
+    for channel in range(channels):
         out[:, channel] = torch.bmm(rows, across[:, channel])
     return out.clamp_(0.0, 1.0)
 
 
 def blur_matrix(sigma: Tensor, size: int) -> Tensor:
-    """Gaussian blur along one axis as a matrix: PIL's, three extended box blurs, borders repeated.
+    """Write PIL's Gaussian blur of an axis as a matrix: three extended box blurs, borders repeated.
 
     Gwosdek et al., "Theoretical Foundations of Gaussian Convolution by Extended Box Filtering",
     SSVM 2011; PIL's ``GaussianBlur(radius=sigma)``, which solo-learn uses.
@@ -115,7 +117,7 @@ def blur_matrix(sigma: Tensor, size: int) -> Tensor:
 
 
 def _box_radius(sigma: Tensor, passes: int = 3) -> Tensor:
-    """Radius of the extended box filter whose ``passes``-fold repetition has this sigma."""
+    """Find the radius of the extended box filter that, ``passes`` times, has this sigma."""
     variance = sigma * sigma / passes
     whole = ((12.0 * variance + 1.0).sqrt() - 1.0).div(2.0).floor()
     part = (2.0 * whole + 1.0) * (whole * (whole + 1.0) - 3.0 * variance)
@@ -124,7 +126,7 @@ def _box_radius(sigma: Tensor, passes: int = 3) -> Tensor:
 
 
 def luma(images: Tensor) -> Tensor:
-    """Float[B 1 H W]; the image itself where it has one channel."""
+    """Turn images to grey, Float[B 1 H W]; those of one channel stay as they are."""
     if images.shape[1] == 1:
         return images
     red, green, blue = images.unbind(1)
@@ -133,7 +135,7 @@ def luma(images: Tensor) -> Tensor:
 
 
 def adjust_affine_(images: Tensor, gain: Tensor, to_grey: Tensor, to_mean: Tensor) -> Tensor:
-    """In place: images = clamp(gain * images + to_grey * luma + to_mean * mean(luma)).
+    """Set images to clamp(gain * images + to_grey * luma + to_mean * mean(luma)), in place.
 
     Brightness by f is (f, 0, 0), saturation (f, 1 - f, 0), contrast (f, 0, 1 - f); (1, 0, 0)
     changes nothing. One formula for three operators, so that samples whose random order differs
@@ -192,14 +194,15 @@ def solarize(images: Tensor) -> Tensor:
 
 def equalize(images: Tensor) -> Tensor:
     """Flatten the histogram of every channel, as PIL and torchvision do, on 256 levels."""
-    b, c, h, w = images.shape
-    level = images.mul(255.0).round_().long().view(b * c, h * w)
-    histogram = torch.zeros(b * c, 256, dtype=torch.long, device=images.device)
+    _, channels, height, width = images.shape
+    level = rearrange(images.mul(255.0).round_().long(), "b c h w -> (b c) (h w)")
+    histogram = torch.zeros(len(level), 256, dtype=torch.long, device=images.device)
     histogram.scatter_add_(1, level, torch.ones_like(level))
     # PIL: step = (pixels - those of the brightest level) // 255; 0 leaves the channel alone.
     brightest = level.amax(1, keepdim=True)
-    step = (h * w - histogram.gather(1, brightest)) // 255
+    step = (height * width - histogram.gather(1, brightest)) // 255
     below = histogram.cumsum(1) - histogram
     table = ((below + step // 2) // step.clamp(min=1)).clamp_(0, 255)
     flat = torch.where(step > 0, table.gather(1, level), level)
-    return flat.view(b, c, h, w).float().div_(255.0)
+    flat = rearrange(flat, "(b c) (h w) -> b c h w", c=channels, h=height)
+    return flat.float().div_(255.0)

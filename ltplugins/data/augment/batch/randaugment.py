@@ -112,7 +112,7 @@ class RandAugmentPlan:
 
 
 def operator_arguments(code: Tensor, value: Tensor, place: Tensor, size: int) -> Tensor:
-    """What the operators take, in the first columns: Float[... 6].
+    """Put what each row's operator takes into the first of six columns: Float[... 6].
 
     Args:
         code: Int[...], into ``OPERATIONS``.
@@ -134,7 +134,7 @@ _Column = float | Tensor
 
 
 def _rotation(value: Tensor, size: int) -> tuple[_Column, ...]:
-    """About the centre, against the clock for positive degrees."""
+    """Rotate about the centre, against the clock for positive degrees."""
     cos, sin = torch.cos(value * math.pi / 180.0), torch.sin(value * math.pi / 180.0)
     half = size / 2.0
     return cos, -sin, half - half * (cos - sin), sin, cos, half - half * (sin + cos)

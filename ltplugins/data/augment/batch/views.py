@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Views of a whole batch at once, on the device it is on, every sample with its own parameters.
 
-The steps and their order are those of the ``workers`` engine (see transforms.py). The operators
+The steps and their order are those of the ``workers`` engine (see pil.py). The operators
 work in float and round to 8 bits once, at the end, where PIL rounds after each of them: a quarter
 of the bytes to pass between processes, and nothing lost that the other engine has.
 
@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ltplugins.data.augment.batch import ops
@@ -99,15 +100,13 @@ class BatchedViews:
             for block, (_, batch) in zip(self.blocks, pools, strict=True)
         ]
         views: list[Tensor] = []
-        for block, (pool, batch), own, extra in zip(
-            self.blocks, pools, params, extras, strict=True
-        ):
+        for block, (pool, _), own, extra in zip(self.blocks, pools, params, extras, strict=True):
             out = _augment_block(block, pool, own, extra, cropped=isinstance(images, list))
-            views += out.view(block.num_crops, batch, *out.shape[1:]).unbind(0)
+            views += rearrange(out, "(crop b) c h w -> crop b c h w", crop=block.num_crops)
         return views
 
     def _pools(self, images: Tensor | list[Tensor]) -> list[tuple[Tensor, int]]:
-        """Per block, the images that its rows are made of and the size of the batch."""
+        """Find for every block the images that its rows are made of and the size of the batch."""
         if isinstance(images, Tensor):
             return [(images.contiguous(), len(images))] * len(self.blocks)
         pools, start = [], 0
@@ -130,7 +129,7 @@ class BatchedViews:
         return draw_randaugment(cfg, block.num_crops, batch, generator, self.boost, strength)
 
     def normalise(self, views: list[Tensor]) -> list[Tensor]:
-        """Float[B 3 S S] of every view uint8 [B, C, S, S]; one channel becomes three."""
+        """Normalise every view uint8 [B, C, S, S] to Float[B 3 S S]; one channel becomes three."""
         numbers = [n for n, block in enumerate(self.blocks) for _ in range(block.num_crops)]
         return [self._normalise(number, view) for number, view in zip(numbers, views, strict=True)]
 
@@ -147,7 +146,7 @@ class BatchedViews:
         return out
 
     def _normaliser(self, number: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """1 / (255 std) and -mean / std, Float[1 3 1 1], once per block and device."""
+        """Give 1 / (255 std) and -mean / std, Float[1 3 1 1], made once per block and device."""
         key = (number, device)
         if key not in self._constants:
             mean, std = normalisation(self.blocks[number], self.record)
@@ -166,7 +165,7 @@ def _augment_block(
     *,
     cropped: bool,
 ) -> Tensor:
-    """All rows of one block, uint8 [R, C, S, S]; ``pool`` uint8 [B or R, C, H, W]."""
+    """Make all rows of one block, uint8 [R, C, S, S], of ``pool`` uint8 [B or R, C, H, W]."""
     device, channels = pool.device, pool.shape[1]
     rows, size = len(params.flip), block.crop_size
     plan = JitterPlan(block, params.jitter, channels, device)
@@ -189,7 +188,7 @@ def _augment_block(
 
 
 def _filter(x: Tensor, block: AugmentationBlock, params: ViewParams, chosen: Tensor) -> Tensor:
-    """Grayscale, blur, solarize, equalize, each on the rows that need it, in place."""
+    """Turn grey, blur, solarize and equalize the rows that need it, in place."""
 
     def rows_of(mask: Tensor) -> Tensor:
         return mask[chosen].nonzero().squeeze(1)
@@ -214,5 +213,5 @@ def _filter(x: Tensor, block: AugmentationBlock, params: ViewParams, chosen: Ten
 
 @lru_cache(maxsize=8)
 def _blur_kernels(low: float, high: float, size: int, device: torch.device) -> Tensor:
-    """Float[SIGMA_LEVELS size size], the blur matrix of every value that sigma takes."""
+    """Make the blur matrix of every value that sigma takes: Float[SIGMA_LEVELS size size]."""
     return ops.blur_matrix(sigma_values((low, high)), size).to(device)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from einops import rearrange, repeat
 from PIL import Image
 from torch import Tensor
 
@@ -86,7 +87,7 @@ class DaliDataset(ViewDataset):
         self._sizes = np.zeros((len(self.indices), 2), dtype=np.int32)  # 0 = not seen yet
 
     def __getitems__(self, draws: list[Draw]) -> FedBatch | str:  # type: ignore[override]
-        """The batch of these draws, or the message of an error for the loader to raise."""
+        """Read the batch of these draws, or give the message that the loader is to raise."""
         seeds = mix_seeds(self.seed, draws[0].epoch, np.array([d.number for d in draws]))
         positions = [d.position for d in draws]
         if self.source.images is not None:
@@ -112,7 +113,7 @@ class DaliDataset(ViewDataset):
         return FedBatch(chosen, encoded, self._sizes[chosen], seeds, corrupt)  # type: ignore[arg-type]
 
     def encoded(self, position: int) -> np.ndarray:
-        """A file for DALI's decoders, uint8 [bytes]; its size is known afterwards.
+        """Read a file for DALI's decoders, uint8 [bytes]; its size is known afterwards.
 
         Raises:
             CorruptImage: it is known to be damaged, or has no readable header.
@@ -137,7 +138,7 @@ def _no_transform(image: np.ndarray, strength: float) -> list[Tensor]:
 
 
 def _read(source: Source, i: int) -> tuple[np.ndarray, str]:
-    """The bytes of image i as a file, and its name."""
+    """Read the bytes of image i as a file, and its name."""
     if isinstance(source, JoinedSource):
         first = len(source.source)
         return _read(source.source, i) if i < first else _read(source.ood, i - first)
@@ -150,14 +151,14 @@ def _read(source: Source, i: int) -> tuple[np.ndarray, str]:
 
 
 def _as_ppm(image: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] as the bytes of an uncompressed file, for a source of files and arrays."""
+    """Write uint8 [H, W, 3] as an uncompressed file, for a source of files and arrays."""
     height, width, _ = image.shape
     head = np.frombuffer(b"P6\n%d %d\n255\n" % (width, height), dtype=np.uint8)
     return np.concatenate([head, np.ascontiguousarray(image).reshape(-1)])
 
 
 def needed_inputs(block: AugmentationBlock, shape: tuple[int, ...] | None) -> list[str]:
-    """The numbers that the steps of a block read; ``shape`` H, W, C of images in memory."""
+    """Name the numbers that the steps of a block read; ``shape`` is H, W, C of images in memory."""
     colour = shape is None or shape[2] == 3
     sized = shape is not None and shape[:2] == (block.crop_size, block.crop_size)
     jitter = block.color_jitter
@@ -178,11 +179,12 @@ def needed_inputs(block: AugmentationBlock, shape: tuple[int, ...] | None) -> li
 
 
 def view_inputs(block: AugmentationBlock, number: int, batch: FedBatch) -> list[dict[str, Any]]:
-    """The numbers of block ``number``'s crops, one dict of arrays [B, ...] a crop."""
+    """Draw the numbers of block ``number``'s crops, one dict of arrays [B, ...] a crop."""
     crops = np.arange(block.num_crops)[:, None]
     rows = crops.size * len(batch.seeds)
-    streams = RowStreams(mix_seeds(batch.seeds, number, crops).reshape(-1))
-    height, width = np.tile(batch.sizes, (crops.size, 1)).T.astype(np.float64)
+    streams = RowStreams(rearrange(mix_seeds(batch.seeds, number, crops), "crop b -> (crop b)"))
+    sizes = repeat(batch.sizes, "b side -> side (crop b)", crop=crops.size)
+    height, width = sizes.astype(np.float64)
     params = draw_params(block, rows, torch.from_numpy(height), torch.from_numpy(width), streams)
     table = {
         **_geometry(block, params, height, width),
@@ -219,7 +221,7 @@ def _geometry(
 
 
 def _jitter(params: ViewParams) -> dict[str, np.ndarray]:
-    """What each slot does, Float[R 3], and whether before or after the hue, Bool[R 3]."""
+    """Say what each slot does, Float[R 3], and whether before or after the hue, Bool[R 3]."""
     jitter = params.jitter
     operator = jitter.rank[:, :SLOTS].argsort(1)  # (R, 3): 0 brightness, 1 contrast, 2 saturation
     factor = jitter.factor.gather(1, operator)

@@ -2,8 +2,8 @@
 """The DALI graph of the ``dali`` engine: decode, crop, augment and normalise a batch.
 
 It is imported only where DALI is. Steps, their order and their rounding to 8 bits after each are
-those of the ``workers`` engine (see transforms.py). Differences, on a CPU as measured by
-tests/data/test_data_dali_views.py:
+those of the ``workers`` engine (see augment/pil.py). Differences, on a CPU as measured by
+tests/data/engines/dali/test_graph.py:
 - bicubic resize: repeats the border's pixel where PIL cuts the kernel; inside, a few levels of 255;
 - blur: a true Gaussian with mirrored borders, where PIL chains three box blurs and repeats them;
 - equalize: OpenCV's definition, where PIL's steps are whole numbers of pixels.
@@ -40,7 +40,7 @@ def views_pipeline(
     shape: tuple[int, ...] | None,
     device: str,
 ) -> tuple[Any, ...]:
-    """Indexes Int64 and, for every view, Float[B 3 S S].
+    """Build the graph that gives indexes Int64 and, for every view, Float[B 3 S S].
 
     Args:
         source: gives the arrays of a batch: indexes, images, each view's ``needed_inputs``.
@@ -126,7 +126,7 @@ def _jitter(x: Any, view: View, colour: bool) -> Any:
 
 
 def _adjust(x: Any, view: View, slot: int, colour: bool) -> Any:
-    """Brightness, contrast or saturation: two of the three factors are 1."""
+    """Change brightness, contrast or saturation: two of the three factors are 1."""
     grey = _luma(x) if colour else x
     mean = fn.reductions.mean(grey, axes=[0, 1, 2], dtype=types.FLOAT)
     x = fn.brightness_contrast(
@@ -152,7 +152,7 @@ def _shift_hue(x: Any, turns: Any) -> Any:
     high = fn.cast(math.max(math.max(red, green), blue), dtype=types.FLOAT)
     low = fn.cast(math.min(math.min(red, green), blue), dtype=types.FLOAT)
     chroma = high - low
-    # The three cases of the usual definition in one (see batched_ops.shift_hue).
+    # The three cases of the usual definition in one (see augment/batch/ops.py).
     size = (fn.cast(green, dtype=types.FLOAT) + blue - red - low) / math.max(chroma, 0.5) + 1.0
     hue = fn.cast(green >= blue, dtype=types.FLOAT) * 2.0 - 1.0
     hue = hue * size + turns * 6.0
@@ -169,7 +169,7 @@ def _luma(x: Any) -> Any:
 
 
 def _filter(x: Any, view: View) -> Any:
-    """Grayscale, blur, solarize, equalize, each on the samples that need it."""
+    """Turn grey, blur, solarize and equalize the samples that need it."""
     if "grey" in view:
         if view["grey"]:
             grey = _luma(x)
@@ -201,6 +201,6 @@ def _normalise(x: Any, mean: Sequence[float], std: Sequence[float], colour: bool
 
 @pipeline_def
 def decode_pipeline(data: Any) -> Any:
-    """One file again and again, to see whether DALI decodes it."""
+    """Decode one file again and again, to see whether DALI can."""
     encoded = fn.external_source(source=lambda: [data], dtype=types.UINT8, ndim=1)
     return _decode(encoded, True, "cpu")

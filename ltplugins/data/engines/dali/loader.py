@@ -113,7 +113,7 @@ class DaliLoader(Loader):
                 assert number == stop, "DALI has ended an epoch early"
 
     def _run(self) -> Iterator[list[Any]]:
-        """Batches until the feed's end, or until DALI failed on one and it was looked into."""
+        """Give batches until the feed's end, or until DALI failed on one and it was looked into."""
         while True:
             try:
                 outputs = self._pipeline.run()
@@ -131,7 +131,7 @@ class DaliLoader(Loader):
             yield [indexes, views, torch.from_numpy(self.dataset.targets[batch.indexes])]
 
     def _prepare(self, epoch: int, numbers: range) -> Iterator[_Prepared]:
-        """Prepared batches, a few ahead in a thread: reading files is waiting.
+        """Prepare batches, a few ahead in a thread: reading files is waiting.
 
         It ends at a batch that cannot be made; the message is kept until that batch's turn.
         """
@@ -150,7 +150,7 @@ class DaliLoader(Loader):
             yield prepared
 
     def _restart(self) -> None:
-        """A pipeline at the start of an epoch: what an earlier one left in it is drained."""
+        """Bring the pipeline to an epoch's start: what an earlier one left in it is drained."""
         self._feed.batches = iter(())
         if self._pipeline is not None:
             try:
@@ -200,7 +200,7 @@ def _prepare(
 
 
 def _to_torch(output: Any, device: torch.device) -> torch.Tensor:
-    """A copy that is the caller's own: DALI uses its buffers again."""
+    """Copy an output for the caller to keep: DALI uses its buffers again."""
     from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 
     dense = output.as_tensor()

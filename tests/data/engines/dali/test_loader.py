@@ -264,7 +264,7 @@ def test_a_forked_worker_does_not_free_the_parents_pipelines(tmp_path):
         del loader
         child = multiprocessing.get_context("fork").Process(target=gc.collect, daemon=True)
         child.start()
-        child.join(timeout=20)
+        child.join(timeout=600)
         ended = child.exitcode
         child.kill()
     finally:

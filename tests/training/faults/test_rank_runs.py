@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""Runs of two processes by the command line: whole, broken, refused, under every launcher.
+
+A rank that dies or hangs ends them all. Each broken run is continued under another launcher than
+the one that began it, and ends as the unbroken run of ``devices=2``: torchrun, SLURM (its
+environment variables) and Lightning's own. A rank goes wrong at a batch, not at a time.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.kit.launch import (
+    CLI,
+    changed_cli,
+    finish,
+    free_port,
+    members,
+    one_line,
+    start,
+    start_held,
+)
+from tests.kit.runs import assert_same_run, load
+from tests.kit.tiny import tiny_config
+
+# One worker runs them all: the unbroken run is trained once.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rank_runs")]
+EPOCHS = 4
+LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+TORCHRUN = [*LAUNCHER, "-m", "ltplugins.cli", "pretrain"]
+COMMANDS = pytest.mark.parametrize("command", [CLI, TORCHRUN], ids=["lightning", "torchrun"])
+# One rank goes wrong in the second epoch.
+GOES_WRONG = """
+import datetime, os, signal, time
+import torch
+from ltplugins.training.seeds import EpochSeed
+start = EpochSeed.on_train_epoch_start
+def on_train_epoch_start(self, trainer, module):
+    if trainer.current_epoch == 1:
+        wrong = trainer.global_rank == int(os.environ["WRONG_RANK"])
+        {what}
+    start(self, trainer, module)
+EpochSeed.on_train_epoch_start = on_train_epoch_start
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``tiny.yaml`` and the unbroken run of ``devices=2`` in ``whole``."""
+    folder = tmp_path_factory.mktemp("ranks")
+    changes = {"devices": 2, "strategy": "ddp", "sync_batchnorm": True, "rank_timeout": 3600}
+    changes |= {"max_epochs": EPOCHS, "log_every_n_steps": 1, "optimizer__batch_size": 4}
+    OmegaConf.save(tiny_config(folder, **changes), folder / "tiny.yaml")
+    code, errors = finish(start(CLI, folder, "whole"))
+    assert code == 0, errors[-3000:]
+    assert "sync_batchnorm needs a GPU" in errors
+    assert errors.count(f"epoch {EPOCHS}/{EPOCHS}") == 1  # said once, by the first process
+    return folder
+
+
+def test_a_whole_run_of_two_processes(runs: Path) -> None:
+    run = runs / "whole"
+    names = {p.name for p in run.iterdir()}
+    assert names == {"config.yaml", "run.json", "metrics.csv", "checkpoints", ".lock"}
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt"}
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["finished"]
+    assert facts["identity"]["world_size"] == 2
+    assert "pretrain" in facts["command"]
+    rows = (run / "metrics.csv").read_text().splitlines()
+    keys = [",".join(row.split(",")[:3]) for row in rows]
+    assert len(keys) == len(set(keys))
+    assert load(run / "checkpoints/last.ckpt")["global_step"] == EPOCHS * (42 // 2 // 4)
+
+
+def continues(command: list[str], runs: Path, name: str) -> None:
+    """A run that was broken in its third epoch ends as the unbroken one."""
+    assert load(runs / name / "checkpoints/last.ckpt")["epoch"] == 1
+    code, errors = finish(start(command, runs, name))
+    assert code == 0, errors[-3000:]
+    assert "going on from" in errors
+    assert_same_run(runs / "whole", runs / name)
+    assert (runs / "whole/metrics.csv").read_text() == (runs / name / "metrics.csv").read_text()
+
+
+def test_a_killed_rank_ends_the_run_and_torchrun_continues_it(runs: Path) -> None:
+    process = start_held(runs, "one", "1 2 3")
+    os.kill(members(process, rank=1)[0], signal.SIGKILL)
+    code, errors = finish(process)
+    assert code == 1
+    one_line(errors, "error: rank 1 was ended by SIGKILL")
+    assert "Traceback" not in errors
+    continues(TORCHRUN, runs, "one")
+
+
+def test_a_rank_killed_under_torchrun_ends_the_run_and_lightning_continues_it(runs: Path) -> None:
+    process = start_held(runs, "torchrun", "1 2 3", launcher=LAUNCHER)
+    os.kill(members(process, rank=1)[0], signal.SIGKILL)
+    code, errors = finish(process)
+    assert code == 1
+    assert "SIGKILL" in errors
+    continues(CLI, runs, "torchrun")
+
+
+def slurm_rank(folder: Path, name: str, rank: int, port: int) -> Any:
+    """What ``srun`` starts, by the variables that it sets."""
+    env = {
+        "SLURM_JOB_ID": "4",
+        "SLURM_JOB_NAME": "pretrain",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODEID": "0",
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": str(rank),
+        "SLURM_JOB_NODELIST": "localhost",
+        "SLURM_NODELIST": "localhost",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    return start(CLI, folder, name, **env)
+
+
+def test_the_first_rank_killed_and_slurm_continues(runs: Path) -> None:
+    process = start_held(runs, "zero", "0 2 3")
+    os.kill(members(process, rank=1)[0], signal.SIGSTOP)  # even then it does not live on
+    os.kill(process.pid, signal.SIGKILL)
+    code, errors = finish(process)
+    assert code == -signal.SIGKILL
+    one_line(errors, "error: rank 0 has ended")
+    port = free_port()
+    both = [slurm_rank(runs, "zero", rank, port) for rank in (0, 1)]
+    for process in both:
+        code, errors = finish(process)
+        assert code == 0, errors[-3000:]
+    assert_same_run(runs / "whole", runs / "zero")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_raises_ends_the_run(rank: int, runs: Path) -> None:
+    what = 'if wrong: raise KeyError("a defect")'
+    command = changed_cli(runs / "raises.py", GOES_WRONG.format(what=what))
+    process = start(command, runs, f"raises{rank}", WRONG_RANK=str(rank))
+    code, errors = finish(process)
+    assert code == 1
+    assert "KeyError: 'a defect'" in errors
+    one_line(errors, f"error: rank {rank} ended with ")
+    assert (runs / f"raises{rank}/checkpoints/last.ckpt").exists()
+
+
+# Continued by whoever ends the run, it goes on hanging. The other's patience has held through the
+# start, which takes long on a busy machine, and ends here.
+HANGS = """
+        while wrong:
+            os.kill(os.getpid(), signal.SIGSTOP); time.sleep(1000)
+        group = torch.distributed.group.WORLD
+        backend = group._get_backend(torch.device("cpu"))
+        assert backend.options._timeout == datetime.timedelta(seconds=900), backend.options._timeout
+        backend._set_default_timeout(datetime.timedelta(seconds=3))
+"""
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_hangs_is_waited_for_and_ended(rank: int, runs: Path) -> None:
+    command = changed_cli(runs / "hangs.py", GOES_WRONG.format(what=HANGS.strip()))
+    name = f"hangs{rank}"
+    process = start(command, runs, name, "rank_timeout=900", WRONG_RANK=str(rank))
+    code, errors = finish(process)
+    assert code == 1, errors[-3000:]
+    one_line(errors, f"error: rank {rank} did not answer rank {1 - rank} within 900 s.")
+    assert "Traceback" not in errors
+    assert load(runs / name / "checkpoints/last.ckpt")["epoch"] == 0
+
+
+@COMMANDS
+def test_a_finished_run_ends_every_rank(command: list[str], runs: Path) -> None:
+    before = (runs / "whole/checkpoints/last.ckpt").stat().st_mtime_ns
+    code, errors = finish(start(command, runs, "whole"))
+    assert code == 0, errors[-3000:]
+    assert errors.count("is complete: nothing to train") == 1
+    assert (runs / "whole/checkpoints/last.ckpt").stat().st_mtime_ns == before
+
+
+@COMMANDS
+def test_a_refused_folder_ends_every_rank(command: list[str], runs: Path) -> None:
+    """Every rank sees another config's run; foreign files the first, and that ends the rest."""
+    code, errors = finish(start(command, runs, "whole", "seed=9"))
+    assert code != 0
+    assert "seed: 0 there, 9 here" in " ".join(errors.split())
+    foreign = runs / "foreign"
+    foreign.mkdir(exist_ok=True)
+    (foreign / "thesis.tex").write_text("years of work")
+    code, errors = finish(start(command, runs, "foreign"))
+    assert code != 0
+    assert "not empty and holds no run" in " ".join(errors.split())
+    assert [p.name for p in foreign.iterdir() if p.name != ".lock"] == ["thesis.tex"]
