@@ -136,11 +136,11 @@ def test_a_folder_left_by_a_kill_before_the_first_step_is_taken_up(tmp_path):
 
 def test_two_processes_do_not_share_a_folder(tmp_path):
     path = pretrain(tiny_config(tmp_path, "simclr", max_epochs=1))
-    code = "import fcntl,sys,time; f=open(sys.argv[1],'w'); fcntl.lockf(f, fcntl.LOCK_EX)"
-    code += "; print('locked', flush=True); time.sleep(60)"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(path / ".lock")], stdout=subprocess.PIPE, text=True
-    )
+    code = "import fcntl, sys; f=open(sys.argv[1],'w'); fcntl.lockf(f, fcntl.LOCK_EX)"
+    code += "; print('locked', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(path / ".lock")]
+    pipe = subprocess.PIPE
+    holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
     try:
         assert holder.stdout.readline() == "locked\n"
         with pytest.raises(UserError, match="another process is writing"):

@@ -17,7 +17,9 @@ def test_frozen_losses(name: str) -> None:
 
 
 def test_the_stored_losses_tell_methods_apart() -> None:
+    """But BCL's, which changes the views alone; tests/methods/test_bcl.py stores what they do."""
     values = stored()
     assert list(values) == names()
-    assert len({tuple(losses) for losses in values.values()}) == len(values)
+    others = [tuple(losses) for name, losses in values.items() if not name.startswith("bcl_")]
+    assert len(set(others)) == len(others)
     assert all(len(set(losses)) == 5 for losses in values.values())
