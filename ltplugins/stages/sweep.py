@@ -138,7 +138,10 @@ def _listed(composer: Composer) -> list[list[str]]:
     Raises:
         UserError: something else than a list of lines.
     """
-    cfg = composer.compose([])
+    try:
+        cfg = composer.compose([])
+    except UserError as error:
+        raise UserError(f"{composer.name}: {error} Nothing was trained.") from None
     if "members" not in cfg:
         return [[]]
     lines = OmegaConf.to_container(cfg.members) if cfg.members else []
