@@ -25,7 +25,9 @@ from ltplugins.data.engines.build import build_loader
 from ltplugins.data.engines.loader import Loader
 from ltplugins.data.samplers.base import Shard
 from ltplugins.data.schema import DaliConfig, DataConfig
-from ltplugins.data.sources.build import Source, from_arrays, image_folder
+from ltplugins.data.sources.arrays import from_arrays
+from ltplugins.data.sources.base import Source
+from ltplugins.data.sources.files import image_folder
 from ltplugins.data.training_set import TrainingSet
 
 # scripts/pretrain/cifar/augmentations/symmetric.yaml of solo-learn 1.0.6.

@@ -14,7 +14,7 @@ from ltplugins.data.engines.build import build_loader
 from ltplugins.data.imbalance import ImbalanceConfig
 from ltplugins.data.samplers.base import Shard
 from ltplugins.data.schema import DataConfig, OODConfig, SamplerConfig, parse_data_config
-from ltplugins.data.sources.build import from_arrays
+from ltplugins.data.sources.arrays import from_arrays
 from ltplugins.data.training_set import TrainingSet
 
 BLOCK = {"crop_size": 8, "num_crops": 2, "rrc": {"enabled": True}}

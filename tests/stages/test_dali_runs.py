@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ltplugins.data.engines.dali.loader import DaliLoader
-from ltplugins.data.sources.build import image_folder
+from ltplugins.data.sources.files import image_folder
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
 from tests.kit.dali import DALI_MARKS, write_jpegs

@@ -9,8 +9,8 @@ from sklearn.model_selection import train_test_split
 
 from ltplugins.core.errors import UserError, unknown
 from ltplugins.data.schema import DataConfig
-from ltplugins.data.sources.arrays import arrays_from_path, from_arrays
-from ltplugins.data.sources.base import ArraySource, CorruptImage, FileSource, Source
+from ltplugins.data.sources.arrays import arrays_from_path
+from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.files import file_list, flat_folder, image_folder
 from ltplugins.data.sources.named import (
     Part,
@@ -20,20 +20,6 @@ from ltplugins.data.sources.named import (
     fashion_pack,
     stl10,
 )
-
-__all__ = [
-    "ArraySource",
-    "CorruptImage",
-    "FileSource",
-    "Part",
-    "Source",
-    "build_source",
-    "file_list",
-    "flat_folder",
-    "from_arrays",
-    "has_test_part",
-    "image_folder",
-]
 
 BY_NAME = ("fashion_pack", "fashion_mnist", "cifar10", "cifar100", "stl10", "emoji_pack")
 BY_PATH = ("imagenet", "imagenet100", "custom")

@@ -10,7 +10,8 @@ from PIL import Image
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.engines.batched import RawLoader
-from ltplugins.data.sources.build import from_arrays, image_folder
+from ltplugins.data.sources.arrays import from_arrays
+from ltplugins.data.sources.files import image_folder
 from tests.kit import data as kit
 from tests.kit.dali import DALI
 

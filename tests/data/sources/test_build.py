@@ -6,13 +6,10 @@ import pytest
 from PIL import Image
 
 from ltplugins.core.errors import UserError
-from ltplugins.data.sources.build import (
-    CorruptImage,
-    file_list,
-    from_arrays,
-    has_test_part,
-    image_folder,
-)
+from ltplugins.data.sources.arrays import from_arrays
+from ltplugins.data.sources.base import CorruptImage
+from ltplugins.data.sources.build import has_test_part
+from ltplugins.data.sources.files import file_list, image_folder
 from ltplugins.data.sources.records import IMAGENET_MEAN
 from tests.kit.data import data_config, source_of
 

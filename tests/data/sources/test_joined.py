@@ -13,7 +13,8 @@ from ltplugins.core.files import sha256
 from ltplugins.data.augment.plain import EvalDataset, eval_transform
 from ltplugins.data.samplers.shuffle import IdPlusOodSampler, ShuffleSampler
 from ltplugins.data.sources import packs as pack
-from ltplugins.data.sources.build import from_arrays, has_test_part
+from ltplugins.data.sources.arrays import from_arrays
+from ltplugins.data.sources.build import has_test_part
 from ltplugins.data.sources.joined import JoinedSource, build_ood_source
 from tests.kit.data import data_config, data_module, source_of, training_set
 

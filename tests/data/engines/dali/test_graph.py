@@ -10,7 +10,8 @@ from torchvision.transforms import functional as F
 from ltplugins.core.seeding import RowStreams, mix_seed, mix_seeds
 from ltplugins.data.augment.params import draw_params, sigma_values
 from ltplugins.data.augment.schema import parse_augmentations
-from ltplugins.data.sources.build import from_arrays, image_folder
+from ltplugins.data.sources.arrays import from_arrays
+from ltplugins.data.sources.files import image_folder
 from tests.kit.dali import DALI, smooth_image, write_jpegs
 from tests.kit.data import loader_of, sampler_of
 

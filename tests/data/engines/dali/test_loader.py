@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from ltplugins.core.errors import UserError
-from ltplugins.data.sources.build import file_list, from_arrays, image_folder
+from ltplugins.data.sources.arrays import from_arrays
+from ltplugins.data.sources.files import file_list, image_folder
 from ltplugins.data.sources.joined import JoinedSource
 from tests.kit import data as kit
 from tests.kit.dali import DALI_MARKS, smooth_image, write_jpegs

@@ -10,7 +10,7 @@ import pytest
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.schema import AugmentationBlock, ProbConfig, parse_augmentations
 from ltplugins.data.engines.dali import check as dali
-from ltplugins.data.sources.build import from_arrays
+from ltplugins.data.sources.arrays import from_arrays
 from tests.kit.data import loader_of
 
 PLAIN = {"crop_size": 16, "num_crops": 1}
