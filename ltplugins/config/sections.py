@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from ltplugins.core.ranges import AtLeast, Seed, UpTo, Within
+from ltplugins.core.schema import Section
 
 # Lightning's: a number of processes (-1: all there are), their numbers, or text such as "auto".
 Devices = Annotated[int, AtLeast(1, also=-1)] | list[Annotated[int, AtLeast(0)]] | str | None
@@ -14,7 +15,7 @@ Batches = Annotated[int, AtLeast(0)] | Annotated[float, Within(0, 1)] | None
 
 
 @dataclass
-class RunKeys:
+class RunKeys(Section):
     """The keys at the top of a config that are ours or solo-learn's, and no section.
 
     ``rank_timeout`` is the seconds that a rank waits for the others; null: 30 minutes.
@@ -32,7 +33,7 @@ class RunKeys:
 
 
 @dataclass
-class TrainerKeys:
+class TrainerKeys(Section):
     """Arguments of Lightning's Trainer that hold numbers; null is Lightning's own default."""
 
     devices: Devices = None
@@ -57,14 +58,14 @@ class TrainerKeys:
 
 
 @dataclass
-class BackboneConfig:
+class BackboneConfig(Section):
     name: str
     kwargs: dict[str, Any] = field(default_factory=dict)
     small_stem: bool | None = None
 
 
 @dataclass
-class OptimizerConfig:
+class OptimizerConfig(Section):
     name: str
     batch_size: Annotated[int, AtLeast(1)]  # of each process
     lr: Annotated[float, AtLeast(0)]  # for 256 images
@@ -75,7 +76,7 @@ class OptimizerConfig:
 
 
 @dataclass
-class SchedulerConfig:
+class SchedulerConfig(Section):
     """``lr_decay_steps`` are epochs; ``warmup_epochs`` may be a fraction of one."""
 
     name: str
@@ -87,19 +88,19 @@ class SchedulerConfig:
 
 
 @dataclass
-class KnnConfig:
+class KnnConfig(Section):
     enabled: bool = False
     k: Annotated[int, AtLeast(1)] = 20
     distance_func: Literal["cosine", "euclidean"] = "euclidean"
 
 
 @dataclass
-class PerformanceConfig:
+class PerformanceConfig(Section):
     disable_channel_last: bool = False
 
 
 @dataclass
-class MomentumConfig:
+class MomentumConfig(Section):
     """EMA factor: from ``base_tau`` to ``final_tau`` along a cosine over the whole run."""
 
     base_tau: Annotated[float, Within(0, 1)] = 0.99
@@ -113,7 +114,7 @@ class MomentumConfig:
 
 
 @dataclass
-class CheckpointSection:
+class CheckpointSection(Section):
     """``checkpoint``; the last epoch is always saved, unless ``enabled`` is false.
 
     Without checkpoints a run cannot be continued or evaluated.
@@ -126,7 +127,7 @@ class CheckpointSection:
 
 
 @dataclass
-class AutoResumeSection:
+class AutoResumeSection(Section):
     """``auto_resume``; max_hours is solo-learn's and has no effect here."""
 
     enabled: bool = True
@@ -134,7 +135,7 @@ class AutoResumeSection:
 
 
 @dataclass
-class WandbSection:
+class WandbSection(Section):
     """``wandb``."""
 
     enabled: bool = False
@@ -144,7 +145,7 @@ class WandbSection:
 
 
 @dataclass
-class AutoUmapSection:
+class AutoUmapSection(Section):
     """``auto_umap``: accepted so that solo-learn's files load; the report draws embeddings."""
 
     enabled: bool = False

@@ -5,8 +5,9 @@ A range stands beside its type, ``temperature: Annotated[float, Above(0)] = 0.1`
 here with the type, once, at the border. OmegaConf's own structured configs refuse unknown keys too,
 but solo-learn turns struct mode off, and their messages name neither nearest key nor range.
 
-What two fields of a section must be to each other is said by its method ``refusals``. A section
-with a classmethod ``from_scalar`` may also be given as text: ``sampler: shuffle`` for
+A section is a dataclass on :class:`Section`, so that Python's own calls are held to the same. What
+two of its fields must be to each other is said by its method ``refusals``. A section with a
+classmethod ``from_scalar`` may also be given as text: ``sampler: shuffle`` for
 ``sampler: {name: shuffle}``.
 """
 
@@ -14,7 +15,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from ltplugins.core.errors import UserError, nearest
@@ -32,6 +33,45 @@ class OutOfRange(UserError):
     """A value of the right type that lies outside its range."""
 
 
+class Section:
+    """Base of a section's dataclass: built in Python, it is held to its types and ranges as well.
+
+    Raises:
+        WrongType, OutOfRange: on construction, in the sentence that a config's block gets.
+    """
+
+    def __post_init__(self) -> None:
+        path = type(self).__name__
+        for name, hint in _hints(type(self)).items():
+            value = getattr(self, name)
+            if not isinstance(value, Section):  # which has been looked at
+                _check_field(self, name, value, hint, path)
+        for name, expected in self.refusals():
+            raise OutOfRange(f"{path}.{name}: expected {expected}, got {getattr(self, name)!r}.")
+
+    def refusals(self) -> Iterator[tuple[str, str]]:
+        """Fields that are wrong because of other fields, each with what is expected."""
+        return iter(())
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """The fields' types, with their ranges."""
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def _check_field(section: Any, name: str, value: Any, hint: Any, path: str) -> Any:
+    """Check one field, its way out included."""
+    where = _join(path, name)
+    try:
+        return check(value, hint, where)
+    except (OutOfRange, WrongType) as error:
+        # Not of a key further in, which has said it.
+        if str(error).startswith((f"{where}:", f"{where}[")):
+            field = next(f for f in dataclasses.fields(section) if f.name == name)
+            raise type(error)(f"{error}{_way_out(field, error)}") from None
+        raise
+
+
 def parse(cls: type[T], section: Mapping[str, Any] | None, path: str) -> T:
     """Build dataclass ``cls`` from ``section``; nested dataclasses are parsed in turn.
 
@@ -45,7 +85,7 @@ def parse(cls: type[T], section: Mapping[str, Any] | None, path: str) -> T:
         UserError: an unknown key (with the nearest valid one), a wrong type, a value outside its
             range, a missing key.
     """
-    hints = typing.get_type_hints(cls, include_extras=True)
+    hints = _hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
     section = {} if section is None else section
     if not isinstance(section, Mapping):
@@ -56,27 +96,17 @@ def parse(cls: type[T], section: Mapping[str, Any] | None, path: str) -> T:
                 f"unknown key '{_join(path, key)}'.{nearest(str(key), fields)} "
                 f"Valid keys{f' of {path}' if path else ''}: {', '.join(fields)}."
             )
-    values = {}
-    for key in section:
-        where = _join(path, key)
-        try:
-            values[key] = check(section[key], hints[key], where)
-        except (OutOfRange, WrongType) as error:
-            # Not of a key further in, which has said it.
-            if str(error).startswith((f"{where}:", f"{where}[")):
-                raise type(error)(f"{error}{_way_out(fields[key], error)}") from None
-            raise
+    values = {k: _check_field(cls, k, section[k], hints[k], path) for k in section}
     for name, field in fields.items():
         if default_of(field) is MISSING and name not in values:
             raise UserError(
                 f"{_join(path, name)} is missing; it has no default: expected "
                 f"{describe(hints[name])}. Set it in the YAML."
             )
-    parsed = cls(**values)
-    for key, expected in getattr(parsed, "refusals", tuple)():
-        got = getattr(parsed, key)
-        raise OutOfRange(f"{_join(path, key)}: expected {expected}, got {got!r}.")
-    return parsed
+    try:
+        return cls(**values)
+    except (OutOfRange, WrongType) as error:  # what the fields must be to each other
+        raise type(error)(_join(path, str(error).removeprefix(f"{cls.__name__}."))) from None
 
 
 def check(value: Any, hint: Any, path: str) -> Any:

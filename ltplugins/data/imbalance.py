@@ -19,13 +19,14 @@ import numpy as np
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast, Note, Seed
+from ltplugins.core.schema import Section
 from ltplugins.data.index_file import read_index_file
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ImbalanceConfig:
+class ImbalanceConfig(Section):
     """The ``data.imbalance`` block.
 
     Attributes:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from ltplugins.core.errors import UserError, unknown
 from ltplugins.core.ranges import AtLeast, Between
-from ltplugins.core.schema import parse
+from ltplugins.core.schema import Section, parse
 from ltplugins.data.imbalance import ImbalanceConfig
 
 SAMPLERS = ("class_aware", "id_plus_ood", "paired", "shuffle", "two_branch")
@@ -17,7 +17,7 @@ Fraction = Annotated[float, Between(0, 1, also=-1)]  # of a source; -1: everythi
 
 
 @dataclass(frozen=True)
-class DaliConfig:
+class DaliConfig(Section):
     """The ``dali`` block: solo-learn's keys.
 
     Attributes:
@@ -31,7 +31,7 @@ class DaliConfig:
 
 
 @dataclass(frozen=True)
-class SamplerConfig:
+class SamplerConfig(Section):
     """The ``data.sampler`` block; a bare name, ``sampler: shuffle``, is a block of that name.
 
     Attributes:
@@ -49,7 +49,7 @@ class SamplerConfig:
 
 
 @dataclass(frozen=True)
-class OODConfig:
+class OODConfig(Section):
     """The ``data.ood`` block: any source, named as the training source is; labels do not count.
 
     Attributes:
@@ -65,7 +65,7 @@ class OODConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Section):
     """Keys of the ``data`` block; the second group is ours, the first is solo-learn's.
 
     ``num_classes``, ``num_samples``, ``num_large_crops`` and ``num_small_crops`` are written into

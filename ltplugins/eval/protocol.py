@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast, Between, Length, Seed
+from ltplugins.core.schema import Section
 from ltplugins.eval.linear import C_GRID, Engine, ProbeResult, linear_probe
 from ltplugins.eval.results import GroupMembers, ProtocolResult, Scores, Sizes
 from ltplugins.eval.scores import score_repeats
@@ -34,7 +35,7 @@ class Features(NamedTuple):
 
 
 @dataclass
-class KnnConfig:
+class KnnConfig(Section):
     """``k`` neighbours vote with exp(cosine / temperature); ``bank`` says among which images."""
 
     k: Annotated[int, AtLeast(1)] = 20
@@ -43,7 +44,7 @@ class KnnConfig:
 
 
 @dataclass
-class LinearConfig:
+class LinearConfig(Section):
     """One probe for each entry of ``shots``: images per class, or "full" for all of ``fit_on``.
 
     n-shot draws and the full probe come from ``fit_on``; see `linear_probe` for the rest.
@@ -62,7 +63,7 @@ class LinearConfig:
 
 
 @dataclass
-class EvalConfig:
+class EvalConfig(Section):
     """The ``eval`` section. ``knn: null`` or ``linear: null`` leaves a protocol out.
 
     ``classifier`` concerns runs of methods with a classifier of their own; others have no such row.

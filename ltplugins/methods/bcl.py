@@ -31,6 +31,7 @@ from torch import Tensor
 from ltplugins.core.distributed import gather_no_grad
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, Below
+from ltplugins.core.schema import Section
 from ltplugins.data.augment.strength import Boost
 from ltplugins.losses.bcl import boost_strengths, image_losses
 from ltplugins.losses.terms.memory import update_memory
@@ -45,7 +46,7 @@ VARIANTS = {
 
 
 @dataclass(frozen=True)
-class BCLConfig:
+class BCLConfig(Section):
     """The block ``method_kwargs.bcl``; the defaults are the official CIFAR-100 settings."""
 
     variant: Literal["I", "D"] = "I"

@@ -36,6 +36,7 @@ from torch import Tensor
 from ltplugins.core.distributed import gather, gather_no_grad
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast, Below, Seed, UpTo
+from ltplugins.core.schema import Section
 from ltplugins.host.facts import facts_of
 from ltplugins.losses.colt import distribution_supcon_loss, tail_scores
 from ltplugins.losses.terms.memory import update_memory
@@ -49,7 +50,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class COLTConfig:
+class COLTConfig(Section):
     """The block ``method_kwargs.colt``. Durations: epochs, or a share of the run ("5%").
 
     The defaults are the official CIFAR-100 settings; its 100 and 25 of 2000 epochs are the shares.

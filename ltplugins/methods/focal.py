@@ -22,12 +22,13 @@ from torch import Tensor, nn
 
 from ltplugins.core.distributed import gather_no_grad, gather_with_offset, rank_share
 from ltplugins.core.ranges import Above, AtLeast
+from ltplugins.core.schema import Section
 from ltplugins.losses.focal import focal_nt_xent
 from ltplugins.methods.method import Method
 
 
 @dataclass(frozen=True)
-class FocalConfig:
+class FocalConfig(Section):
     """The block ``method_kwargs``; temperature and gamma default to the official settings."""
 
     proj_hidden_dim: Annotated[int, AtLeast(1)] = 512

@@ -32,6 +32,7 @@ from torch import Tensor
 from ltplugins.core.distributed import gather, gather_no_grad
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast, Seed, Within
+from ltplugins.core.schema import Section
 from ltplugins.losses.gh import (
     geometric_logits,
     gh_loss,
@@ -44,7 +45,7 @@ from ltplugins.methods.parts.population_memory import PopulationMemory
 
 
 @dataclass(frozen=True)
-class GHConfig:
+class GHConfig(Section):
     """The block ``method_kwargs.gh``. Durations: epochs, or a share of the run ("50%").
 
     The defaults are the official CIFAR settings; its 500 + 10 of 1000 epochs are the shares.

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from ltplugins.core.distributed import gather_no_grad, rank, rank_share, world_size
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast, Below
+from ltplugins.core.schema import Section
 from ltplugins.core.seeding import mix_seed
 from ltplugins.losses.iccl import (
     Curriculum,
@@ -52,7 +53,7 @@ _LAMBDAS = 0x1CC1  # tells this stream of random numbers from others of the same
 
 
 @dataclass(frozen=True)
-class ICCLConfig:
+class ICCLConfig(Section):
     """The block ``method_kwargs``. None of the defaults is the paper's: its text was not read."""
 
     proj_hidden_dim: Annotated[int, AtLeast(1)] | None = None  # null: the feature width

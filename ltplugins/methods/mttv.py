@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from ltplugins.core.distributed import gather, gather_no_grad, gather_with_offset, over_ranks
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast, Below, UpTo
+from ltplugins.core.schema import Section
 from ltplugins.data.augment.schema import AugmentationBlock, parse_augmentations
 from ltplugins.losses.mttv import (
     FilteredProbs,
@@ -47,7 +48,7 @@ from ltplugins.methods.needs import Needs
 
 
 @dataclass(frozen=True)
-class MTTVConfig:
+class MTTVConfig(Section):
     """The block ``method_kwargs``; the defaults are the official CIFAR settings."""
 
     proj_hidden_dim: Annotated[int, AtLeast(1)] | None = None  # null: the feature width

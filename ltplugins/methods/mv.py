@@ -31,13 +31,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from ltplugins.core.ranges import AtLeast, Below, UpTo
+from ltplugins.core.schema import Section
 from ltplugins.losses.mv import detach_rows, positive_in_band
 from ltplugins.methods.needs import Needs
 from ltplugins.methods.wrapper import Wrapper
 
 
 @dataclass(frozen=True)
-class MVConfig:
+class MVConfig(Section):
     """The block ``method_kwargs.mv``."""
 
     # V; null: as many large views as the augmentations give.

@@ -33,6 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Below
+from ltplugins.core.schema import Section
 from ltplugins.host.facts import facts_of
 from ltplugins.losses.sdclr import magnitude_masks, sparsity
 from ltplugins.methods.needs import Needs
@@ -42,7 +43,7 @@ _PRUNED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 @dataclass(frozen=True)
-class SDCLRConfig:
+class SDCLRConfig(Section):
     """The block ``method_kwargs.sdclr``."""
 
     prune_ratio: Annotated[float, Below(0, 1)] = 0.9  # official for CIFAR; 0.3 for ImageNet

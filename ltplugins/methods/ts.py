@@ -21,13 +21,14 @@ from typing import Annotated, Any, Literal
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above
+from ltplugins.core.schema import Section
 from ltplugins.losses.ts import cosine_temperature
 from ltplugins.methods.parts.durations import LongDuration, to_epochs
 from ltplugins.methods.wrapper import Wrapper
 
 
 @dataclass(frozen=True)
-class TSConfig:
+class TSConfig(Section):
     """The block ``method_kwargs.ts``; the defaults are the official settings for CIFAR."""
 
     temperature_min: Annotated[float, Above(0)] = 0.1

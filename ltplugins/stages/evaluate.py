@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import AtLeast
-from ltplugins.core.schema import parse
+from ltplugins.core.schema import Section, parse
 from ltplugins.data.imbalance import make_split
 from ltplugins.data.sources.build import has_test_part
 from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class EvaluateKeys:
+class EvaluateKeys(Section):
     """``ltplugins evaluate``: its keys. A run's own ``eval`` block is overridden by this one."""
 
     run: str  # a run folder or a checkpoint

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from ltplugins.config.sections import Devices
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast, Below, Seed
+from ltplugins.core.schema import Section
 from ltplugins.losses.iccl import balance_loss
 
 
 @dataclass(frozen=True)
-class BalanceConfig:
+class BalanceConfig(Section):
     """``ltplugins balance``: its keys. Rates are for 256 images, as everywhere."""
 
     run: str  # the folder of a finished run

@@ -20,16 +20,16 @@ from ltplugins.core.ranges import (
     UpTo,
     Within,
 )
-from ltplugins.core.schema import OutOfRange, describe, parse
+from ltplugins.core.schema import OutOfRange, Section, WrongType, describe, parse
 
 
 @dataclass
-class Inner:
+class Inner(Section):
     share: Annotated[float, Within(0, 1)] = 0.5
 
 
 @dataclass
-class Options:
+class Options(Section):
     name: str
     temperature: Annotated[float, Above(0)] = 0.1
     size: Annotated[int, AtLeast(1)] | None = None
@@ -127,3 +127,14 @@ def test_a_type_in_words():
     assert describe(int | float | str) == "a number or text"
     assert describe(Literal["a", "b"]) == "one of a, b"
     assert describe(list[int]) == "a list of whole numbers"
+
+
+def test_python_is_held_to_the_same():
+    with pytest.raises(OutOfRange, match=r"^Options.temperature: expected .* above 0, got 0\. Set"):
+        Options("x", temperature=0)
+    with pytest.raises(OutOfRange, match=r"^Options.low: expected a number of at most high \(1\)"):
+        Options("x", low=2.0)
+    with pytest.raises(WrongType, match=r"^Options.name: expected text, got 3"):
+        Options(3)  # type: ignore[arg-type]
+    with pytest.raises(OutOfRange, match=r"^Inner.share: expected a number from 0 to 1, got 2"):
+        Options("x", inner=Inner(2))

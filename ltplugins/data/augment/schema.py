@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import AtLeast, Length, UpTo, Within
-from ltplugins.core.schema import parse
+from ltplugins.core.schema import Section, parse
 from ltplugins.data.sources.records import DataRecord
 
 Share = Annotated[float, Within(0, 1)]
@@ -21,7 +21,7 @@ Pixels = Annotated[float, AtLeast(0)]
 
 
 @dataclass(frozen=True)
-class RRCConfig:
+class RRCConfig(Section):
     """Random resized crop; scales are shares of the area."""
 
     enabled: bool = False
@@ -34,7 +34,7 @@ class RRCConfig:
             yield "crop_min_scale", f"a number of at most crop_max_scale ({self.crop_max_scale:g})"
 
 
-class _Step:
+class _Step(Section):
     """A step with a probability, and a switch that must agree with it."""
 
     prob: float
@@ -82,7 +82,7 @@ class BlurConfig(_Step):
 
 
 @dataclass(frozen=True)
-class RandAugmentConfig:
+class RandAugmentConfig(Section):
     """RandAugment, after all other steps; see ``randaugment.py`` for the lists and their ranges.
 
     Attributes:
@@ -99,7 +99,7 @@ class RandAugmentConfig:
 
 
 @dataclass(frozen=True)
-class AugmentationBlock:
+class AugmentationBlock(Section):
     """One block: ``num_crops`` views of ``crop_size`` pixels; steps in the order they are applied.
 
     ``mean`` and ``std``, in [0, 1], replace those of the data set's record.

@@ -16,12 +16,13 @@ from torch import Tensor
 from ltplugins.config.read import read, require_pair
 from ltplugins.core.distributed import gather
 from ltplugins.core.ranges import AtLeast
+from ltplugins.core.schema import Section
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.losses.terms.bases import barlow_twins
 
 
 @dataclass
-class BarlowTwinsKwargs:
+class BarlowTwinsKwargs(Section):
     proj_hidden_dim: Annotated[int, AtLeast(1)]
     proj_output_dim: Annotated[int, AtLeast(1)]
     lamb: Annotated[float, AtLeast(0)] = 0.0051

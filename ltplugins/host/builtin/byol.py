@@ -16,12 +16,13 @@ from torch import Tensor
 from ltplugins.config.read import read
 from ltplugins.core.distributed import over_ranks
 from ltplugins.core.ranges import AtLeast
+from ltplugins.core.schema import Section
 from ltplugins.host.builtin.heads import MomentumProjected, mlp
 from ltplugins.losses.terms.bases import regression_loss
 
 
 @dataclass
-class BYOLKwargs:
+class BYOLKwargs(Section):
     proj_hidden_dim: Annotated[int, AtLeast(1)]
     proj_output_dim: Annotated[int, AtLeast(1)]
     pred_hidden_dim: Annotated[int, AtLeast(1)]

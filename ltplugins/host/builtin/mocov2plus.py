@@ -17,12 +17,13 @@ from torch import Tensor
 from ltplugins.config.read import read, require_pair
 from ltplugins.core.distributed import gather_no_grad, over_ranks
 from ltplugins.core.ranges import Above, AtLeast
+from ltplugins.core.schema import Section
 from ltplugins.host.builtin.heads import MomentumProjected
 from ltplugins.losses.terms.bases import queue_nce
 
 
 @dataclass
-class MoCoV2PlusKwargs:
+class MoCoV2PlusKwargs(Section):
     proj_hidden_dim: Annotated[int, AtLeast(1)]
     proj_output_dim: Annotated[int, AtLeast(1)]
     temperature: Annotated[float, Above(0)]

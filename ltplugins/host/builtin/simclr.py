@@ -15,12 +15,13 @@ from torch import Tensor
 from ltplugins.config.read import read
 from ltplugins.core.distributed import gather_no_grad, gather_with_offset, over_ranks
 from ltplugins.core.ranges import Above, AtLeast
+from ltplugins.core.schema import Section
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.losses.terms.bases import nt_xent
 
 
 @dataclass
-class SimCLRKwargs:
+class SimCLRKwargs(Section):
     proj_hidden_dim: Annotated[int, AtLeast(1)]
     proj_output_dim: Annotated[int, AtLeast(1)]
     temperature: Annotated[float, Above(0)]

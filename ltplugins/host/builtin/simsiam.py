@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from ltplugins.config.read import read, require_pair
 from ltplugins.core.distributed import over_ranks
 from ltplugins.core.ranges import Above, AtLeast
+from ltplugins.core.schema import Section
 from ltplugins.host.builtin.byol import embedding_std
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.losses.terms.bases import negative_cosine
 
 
 @dataclass
-class SimSiamKwargs:
+class SimSiamKwargs(Section):
     """``temperature`` is not used; solo-learn's own simsiam.yaml carries it."""
 
     proj_hidden_dim: Annotated[int, AtLeast(1)]

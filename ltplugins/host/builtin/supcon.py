@@ -16,12 +16,13 @@ from torch import Tensor
 
 from ltplugins.config.read import read
 from ltplugins.core.ranges import Above, AtLeast
+from ltplugins.core.schema import Section
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.host.builtin.simclr import global_nt_xent
 
 
 @dataclass
-class SupConKwargs:
+class SupConKwargs(Section):
     proj_hidden_dim: Annotated[int, AtLeast(1)]
     proj_output_dim: Annotated[int, AtLeast(1)]
     temperature: Annotated[float, Above(0)]

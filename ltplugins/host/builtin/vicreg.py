@@ -14,12 +14,13 @@ from torch import Tensor
 from ltplugins.config.read import read, require_pair
 from ltplugins.core.distributed import gather, over_ranks
 from ltplugins.core.ranges import AtLeast
+from ltplugins.core.schema import Section
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.losses.terms.bases import vicreg_covariance, vicreg_invariance, vicreg_variance
 
 
 @dataclass
-class VICRegKwargs:
+class VICRegKwargs(Section):
     proj_hidden_dim: Annotated[int, AtLeast(1)]
     proj_output_dim: Annotated[int, AtLeast(1)]
     sim_loss_weight: Annotated[float, AtLeast(0)] = 25.0

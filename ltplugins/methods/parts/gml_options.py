@@ -7,10 +7,11 @@ from typing import Annotated
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast
+from ltplugins.core.schema import Section
 
 
 @dataclass(frozen=True)
-class GMLConfig:
+class GMLConfig(Section):
     """The block ``method_kwargs``; the defaults are the official CIFAR ones, without a teacher."""
 
     proj_hidden_dim: Annotated[int, AtLeast(1)] | None = None  # null: the width of the features
