@@ -83,6 +83,14 @@ def test_every_room_has_its_floor() -> None:
     assert rooms <= set(FLOOR), f"tests/test_floors.py knows no floor of {rooms - set(FLOOR)}"
 
 
+def test_the_plan_says_so() -> None:
+    plan = (ROOT / "docs/house.md").read_text()
+    line = next(line for line in plan.splitlines() if line.startswith("core <"))
+    assert tuple(tuple(floor.split(" | ")) for floor in line.split(" < ")) == FLOORS
+    for room in {room_of(path) for path in files()} - {"cli", "run"} | {"conf"}:
+        assert f"| `{room}` |" in plan, f"docs/house.md does not describe {room}"
+
+
 @pytest.mark.parametrize(
     ("path", "text"),
     [

@@ -8,6 +8,7 @@ they would be in every search path of the process, and a solo-learn file, in whi
 plain key, could not be composed any more.
 """
 
+import functools
 import io
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -79,13 +80,20 @@ class _Folder:
     __truediv__ = joinpath
 
 
+@functools.cache
+def _nodes() -> dict[str, _Node]:
+    """The nodes by file name, made once: Hydra asks for the folder dozens of times a config."""
+    return {
+        f"{name}.yaml": _Node(
+            f"{name}.yaml", f"# @package _global_\n{OmegaConf.to_yaml(OmegaConf.create(node))}"
+        )
+        for name, node in compositions().items()
+    }
+
+
 class _Resources(TraversableResources):
     def files(self) -> Any:
-        nodes = {}
-        for name, node in compositions().items():
-            text = f"# @package _global_\n{OmegaConf.to_yaml(OmegaConf.create(node))}"
-            nodes[f"{name}.yaml"] = _Node(f"{name}.yaml", text)
-        return _Folder(Path(__file__).parent, nodes)
+        return _Folder(Path(__file__).parent, _nodes())
 
 
 class _Loader(SourceFileLoader):

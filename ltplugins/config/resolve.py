@@ -130,7 +130,9 @@ def _typed(
     plain.setdefault("auto_resume", dataclasses.asdict(sections["auto_resume"]))
     if not plain.get("output_dir"):
         plain["output_dir"] = f"{checkpoint.dir}/{plain['method']}/{plain['name']}"
-    _count_crops(plain)
+    crops = _count_crops(augmentations)
+    plain["data"].update(crops)
+    sections["data"] = dataclasses.replace(sections["data"], **crops)
     return RunConfig(
         method=plain["method"],
         max_epochs=plain["max_epochs"],
@@ -251,12 +253,11 @@ def _write(plain: dict[str, Any], path: str, values: Mapping[str, Any]) -> None:
     block.update(values)
 
 
-def _count_crops(plain: dict[str, Any]) -> None:
+def _count_crops(blocks: list[AugmentationBlock]) -> dict[str, int]:
     """solo-learn's rule: crops of the first block's size are large, the others small."""
-    blocks = plain["augmentations"]
-    large = sum(b.get("num_crops", 1) for b in blocks if b["crop_size"] == blocks[0]["crop_size"])
-    total = sum(b.get("num_crops", 1) for b in blocks)
-    plain["data"].update(num_large_crops=large, num_small_crops=total - large)
+    large = sum(b.num_crops for b in blocks if b.crop_size == blocks[0].crop_size)
+    total = sum(b.num_crops for b in blocks)
+    return {"num_large_crops": large, "num_small_crops": total - large}
 
 
 def check_method(method: str, methods: Mapping[str, Any]) -> None:

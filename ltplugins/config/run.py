@@ -67,7 +67,8 @@ class RunConfig:
     host: DictConfig
 
     def with_counts(self, num_samples: int, num_classes: int) -> "RunConfig":
-        """The same config, whose host's part says how many images and classes there are."""
+        """The same config, which says how many images and classes there are, as hosts need it."""
         host = self.host.copy()
         host.data.update(num_samples=num_samples, num_classes=num_classes)
-        return dataclasses.replace(self, host=host)
+        data = dataclasses.replace(self.data, num_samples=num_samples, num_classes=num_classes)
+        return dataclasses.replace(self, data=data, host=host)

@@ -22,6 +22,7 @@ from ltplugins.data.engines.loader import Loader
 from ltplugins.data.samplers.base import Shard
 from ltplugins.data.samplers.shuffle import IdPlusOodSampler
 from ltplugins.data.sources.base import Source
+from ltplugins.data.sources.build import build_source, has_test_part
 from ltplugins.data.training_set import TrainingSet
 
 
@@ -151,3 +152,13 @@ class LTDataModule(LightningDataModule):
     def set_strength(self, strengths: Tensor) -> None:
         """Replace the strengths, Float[N]; see :meth:`TrainingSet.set_strength`."""
         self.training.set_strength(strengths)
+
+
+def build_datamodule(training: TrainingSet, seed: int) -> LTDataModule:
+    """Put a training set under Lightning, validated on the test images that its config names.
+
+    Raises:
+        UserError: test images that are absent or damaged.
+    """
+    cfg = training.cfg
+    return LTDataModule(training, seed, build_source(cfg, "test") if has_test_part(cfg) else None)

@@ -7,11 +7,11 @@ Official code: https://github.com/MediaBrain-SJTU/BCL at a2342f8
 
 Per step: views -> base loss and z (host) -> NT-Xent of every image of the global batch -> moving
 average per image. Per epoch: the averages become strengths, and RandAugment of image i is applied
-with probability h_i at a magnitude that grows with h_i (``data/strength.py``). The base's loss is
-left as it is.
+with probability h_i at a magnitude that grows with h_i (``data/augment/strength.py``). The base's
+loss is left as it is.
 
 Known differences from the official code, beside those in ``losses/bcl.py`` and
-``data/randaugment.py``:
+``data/augment/randaugment.py``:
 - Any base. Over SimCLR L_i is the trained loss; over another base it is still NT-Xent of the
   base's z, which is our generalisation and not in the paper.
 - Variant D is the paper's setting over SDCLR; here it is an option over any base.

@@ -9,8 +9,8 @@ Per step: views -> base loss and z (host) -> tail score of every training image 
 -> moving average per image -> once OOD images are drawn, the term that keeps the domains apart.
 Every ``interval`` epochs from ``warmup`` on: cluster, share the budget, choose, replace.
 
-Known differences from the official code, beside those in ``losses/colt.py``, ``colt_selection.py``
-and ``colt_subset.py``:
+Known differences from the official code, beside those in ``losses/colt.py``,
+``losses/terms/ood_selection.py`` and ``parts/ood_subset.py``:
 - Any base, not SimCLR alone; the temperature here is the scores' and the term's own.
 - A selection needs an epoch of scores: a warm-up of 0 is one of 1 (officially a crash).
 - The selection is made at the end of the epoch before, so that scores and subset are in the

@@ -62,7 +62,7 @@ class GHConfig:
     memory_momentum_warmup: Annotated[float, Within(0, 1)] = 0.9  # beta up to the end of warm-up
     memory_momentum: Annotated[float, Within(0, 1)] = 0.999  # beta after it
     memory_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    memory_sharded: bool = False  # each rank keeps N / W rows; see gh_memory.py
+    memory_sharded: bool = False  # each rank keeps N / W rows; see parts/population_memory.py
     prior_interval: Duration = "2%"  # recompute the prior in every n-th epoch after warm-up
     prior_refresh: Literal["epoch", "step"] = "epoch"
     # Added to every count; 100 in the official ImageNet script.
@@ -80,7 +80,7 @@ class GHMixin(PopulationMemory):
 
     Logs train_gh_loss, train_gh_weight and train_gh_prior_entropy (in nats; log K is uniform).
     The buffers gh_etf, gh_memory, gh_memory_filled and gh_prior are in the checkpoint; the memory
-    itself is in ``gh_memory.py``.
+    itself is in ``parts/population_memory.py``.
     """
 
     wrapper_name = "gh"

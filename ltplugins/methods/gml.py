@@ -12,7 +12,8 @@ a class-wise queue -> keys = MLP_k(queue) -> L_sup on cls, L_con and L_T of q ag
 Keys come from an EMA twin (momentum mode), or from a frozen run (``teacher``), whose MLP_k is then
 trained by gradient through the queue. This is the code's method; the paper has not been read.
 
-Known differences from the official code, beside those in ``losses/gml.py`` and ``gml_queue.py``:
+Known differences from the official code, beside those in ``losses/gml.py`` and
+``parts/class_queue.py``:
 - No ShuffleBN. Batch statistics can give away which *image* a key is of, but the task is its class;
   and the shuffle is what mixes up features and labels there.
 - The EMA moves parameters after the optimizer's step, by the host, officially just before the next

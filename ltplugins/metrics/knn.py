@@ -16,6 +16,7 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from ltplugins.core.errors import UserError, unknown
@@ -197,11 +198,15 @@ def _top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     groups = scores.shape[1] // _GROUP
     if groups < 4 * k:
         return scores.topk(min(k, scores.shape[1]), dim=1)
-    in_groups = scores[:, : groups * _GROUP].unflatten(1, (_GROUP, groups))
+    in_groups = rearrange(
+        scores[:, : groups * _GROUP], "test (member group) -> test member group", member=_GROUP
+    )
     chosen = in_groups.amax(dim=1).topk(k, dim=1, sorted=False).indices
     starts = torch.arange(0, groups * _GROUP, groups, device=scores.device)
     rest = torch.arange(groups * _GROUP, scores.shape[1], device=scores.device)
-    columns = (starts[:, None] + chosen[:, None, :]).flatten(1)
+    columns = rearrange(
+        starts[:, None] + chosen[:, None, :], "test member best -> test (member best)"
+    )
     columns = torch.cat([columns, rest.expand(len(scores), -1)], dim=1)
     values, places = scores.gather(1, columns).topk(k, dim=1)
     return values, columns.gather(1, places)

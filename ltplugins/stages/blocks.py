@@ -5,14 +5,20 @@
 in one go, before a path is looked up.
 """
 
+import dataclasses
+import types
 import typing
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 from ltplugins.config.resolve import SECTIONS
 from ltplugins.data.augment.schema import AugmentationBlock
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.methods.registry import option_classes, split_name
+
+# From a method's name to the types of a config's keys by their path: {"data": DataConfig}.
+Hints = Callable[[str], Mapping[str, Any]]
+FREE, UNKNOWN = object(), object()
 
 
 def config_blocks(method: str) -> dict[str, type]:
@@ -43,3 +49,35 @@ def run_keys(method: str) -> Mapping[str, Any]:
 def typed_keys(cls: type) -> Mapping[str, Any]:
     """The types of a config that is one dataclass, for the composer."""
     return typing.get_type_hints(cls, include_extras=True)
+
+
+def is_typed(key: str, hints: Mapping[str, Any]) -> bool:
+    """Whether the parser of a typed block will judge a key: not one below a block of free keys.
+
+    Args:
+        key: with dots.
+        hints: types by path; a top-level key that is not among them is the parser's to judge.
+    """
+    path, *parts = key.split(".")
+    hint = hints.get(path, UNKNOWN if hints else FREE)
+    for part in parts:
+        if hint in (FREE, UNKNOWN):
+            break
+        path = f"{path}.{part}"
+        hint = hints[path] if path in hints else _inside(hint, part)
+    return hint is not FREE
+
+
+def _inside(hint: Any, part: str) -> Any:
+    """The type of a key within a block; FREE where any goes, UNKNOWN where this one does not."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _inside(args[0], part)
+    if origin in (typing.Union, types.UnionType):
+        found = [one for one in (_inside(arg, part) for arg in args) if one is not UNKNOWN]
+        return found[0] if found else UNKNOWN
+    if origin is list:
+        return args[0] if part.isdigit() else UNKNOWN
+    if dataclasses.is_dataclass(hint):
+        return typing.get_type_hints(hint, include_extras=True).get(part, UNKNOWN)
+    return FREE if hint is Any or dict in (hint, origin) else UNKNOWN

@@ -8,12 +8,9 @@ a typing error. An unknown choice of a group is answered with the nearest that t
 """
 
 import contextlib
-import dataclasses
-import types
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir, initialize_config_module
@@ -26,12 +23,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ltplugins.core.errors import UserError, nearest, unknown
+from ltplugins.stages.blocks import Hints, is_typed
 from ltplugins.stages.command import PACKAGED, quote
-
-# From the method's name to the types of a config's keys by their path, such as {"data": DataConfig}
-# (a top-level key that is not among them is the parser's to judge).
-Hints = Callable[[str], Mapping[str, Any]]
-FREE, UNKNOWN = object(), object()
 
 
 def compose_packaged(name: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -113,7 +106,7 @@ class Composer:
                 word = chosen[word]
             elif override.is_hydra_override() or override.is_force_add():
                 pass
-            elif not override.is_delete() and self._is_typed(override.key_or_group, method=""):
+            elif not override.is_delete() and is_typed(override.key_or_group, self.hints("")):
                 word = f"++{word.removeprefix('+')}"
             else:
                 word = self._mend_value(override, self._base(*chosen.values()))
@@ -133,12 +126,15 @@ class Composer:
 
     def _mend_groups(self, overrides: list[Override]) -> dict[str, str]:
         """A group that the file does not choose from is added, one that it does is changed."""
-        words = {str(o.input_line): str(o.input_line) for o in overrides}
-        chosen = self._base().hydra.runtime.choices if words else {}
-        for word, override in zip(words, overrides, strict=True):
-            if not (override.is_delete() or override.is_force_add()):
-                plus = "" if override.get_key_element().lstrip("+") in chosen else "+"
-                words[word] = f"{plus}{word.removeprefix('+')}"
+        words = {}
+        for override in overrides:
+            word = str(override.input_line)
+            if override.is_delete() or override.is_force_add():
+                words[word] = word
+                continue
+            chosen = self._base().hydra.runtime.choices
+            plus = "" if override.get_key_element().lstrip("+") in chosen else "+"
+            words[word] = f"{plus}{word.removeprefix('+')}"
         return words
 
     def _mend_value(self, override: Override, base: DictConfig) -> str:
@@ -146,7 +142,7 @@ class Composer:
         word, key = str(override.input_line), override.key_or_group
         if override.is_delete() and _has(base, key):
             return word
-        is_asked_for = override.is_add() or self._is_typed(key, str(base.get("method", "")))
+        is_asked_for = override.is_add() or is_typed(key, self.hints(str(base.get("method", ""))))
         if not override.is_delete() and (is_asked_for or _has(base, key)):
             return f"++{word.removeprefix('+')}"
         block, _, name = key.rpartition(".")
@@ -158,18 +154,6 @@ class Composer:
         raise UserError(
             text if override.is_delete() else f"{text} A key that it does not list: +{word}"
         )
-
-    def _is_typed(self, key: str, method: str) -> bool:
-        """Whether the parser of a typed section will judge the key."""
-        hints = self.hints(method)
-        path, *parts = key.split(".")
-        hint = hints.get(path, UNKNOWN if hints else FREE)
-        for part in parts:
-            if hint in (FREE, UNKNOWN):
-                break
-            path = f"{path}.{part}"
-            hint = hints[path] if path in hints else _inside(hint, part)
-        return hint is not FREE
 
     def _base(self, *choices: str) -> DictConfig:
         """The config with these choices of groups and no other word."""
@@ -236,21 +220,6 @@ def _has(cfg: DictConfig, key: str) -> bool:
     if isinstance(parent, ListConfig):
         return name.isdigit() and int(name) < len(parent)
     return isinstance(parent, DictConfig) and name in parent.keys()  # noqa: SIM118 - null counts
-
-
-def _inside(hint: Any, part: str) -> Any:
-    """The type of a key within a block; FREE where any goes, UNKNOWN where this one does not."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        return _inside(args[0], part)
-    if origin in (typing.Union, types.UnionType):
-        found = [one for one in (_inside(arg, part) for arg in args) if one is not UNKNOWN]
-        return found[0] if found else UNKNOWN
-    if origin is list:
-        return args[0] if part.isdigit() else UNKNOWN
-    if dataclasses.is_dataclass(hint):
-        return typing.get_type_hints(hint, include_extras=True).get(part, UNKNOWN)
-    return FREE if hint is Any or dict in (hint, origin) else UNKNOWN
 
 
 def _one_line(error: BaseException) -> str:

@@ -13,8 +13,9 @@ from rich.logging import RichHandler
 
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
+from ltplugins.stages.blocks import Hints
 from ltplugins.stages.command import PACKAGED, Command, absolute, read_command
-from ltplugins.stages.compose import Composer, Hints
+from ltplugins.stages.compose import Composer
 
 # A run has its own folder with config and metrics; Hydra must not make a second one.
 QUIET = (

@@ -9,9 +9,10 @@ from pathlib import Path
 import lightning.pytorch as pl
 from omegaconf import DictConfig
 
-from ltplugins.config.data import data_module
+from ltplugins.config.data import training_set
 from ltplugins.config.identity import data_hashes, identity
 from ltplugins.config.resolve import check_method, resolve
+from ltplugins.data.datamodule import build_datamodule
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host import prepare
 from ltplugins.host.build import build_model
@@ -42,8 +43,8 @@ def pretrain(cfg: DictConfig) -> Path:
     config = resolve(cfg, config_blocks)
     check_method(config.method, METHODS)
     pl.seed_everything(config.seed, workers=False, verbose=False)
-    module = data_module(config)
-    data = module.training
+    data = training_set(config)
+    module = build_datamodule(data, config.seed)
     config = config.with_counts(data.num_samples, data.num_classes)
     training = Training(config, config.output_dir, config.method)
     model = build_model(config.host, training.world_size, data.record.small_stem)

@@ -103,21 +103,14 @@ def plan(arguments: Sequence[str], config_name: str) -> Sweep:
         raise UserError("output_dir is the folder of the whole sweep: give one, without commas.")
     own = [o for o in own if o not in output]
     swept = [o.key_or_group for o in own if o.is_sweep_override()]
-    composers = {name: Composer(command.config_path, name, run_keys) for name in names}
-    starts = [(one, words) for one in composers.values() for words in _listed(one)]
+    composers = [Composer(command.config_path, name, run_keys) for name in names]
+    starts = [(composer, words) for composer in composers for words in _listed(composer)]
     if len(starts) == 1 and not swept:
         raise UserError(
             "--multirun sweeps over lists and none is given, such as method=simclr,gh_simclr "
             "seed=0,1,2. For a sweep of one: seed=choice(0)."
         )
-    choices = list(itertools.product(*(_choices(o) for o in own)))
-    many_files = len(names) > 1
-    drafts = [
-        _draft(composer, own, list(words), many_files, first)
-        for composer, first in starts
-        for words in choices
-    ]
-    members = _unique(drafts)
+    members = _unique(_drafts(starts, own))
     folder = str(output[-1].value()) if output else _default_folder(members[0].cfg)
     return Sweep(
         folder=Path(folder),
@@ -126,6 +119,17 @@ def plan(arguments: Sequence[str], config_name: str) -> Sweep:
         # Now: while a member runs, Hydra is in use by the launcher.
         evaluation=compose_packaged("evaluate"),
     )
+
+
+def _drafts(starts: list[tuple[Composer, list[str]]], own: list[Override]) -> list[Member]:
+    """A member for each start and each choice of the swept words."""
+    many_files = len({composer.name for composer, _ in starts}) > 1
+    choices = list(itertools.product(*(_choices(o) for o in own)))
+    return [
+        _draft(composer, own, list(words), many_files, first)
+        for composer, first in starts
+        for words in choices
+    ]
 
 
 def _listed(composer: Composer) -> list[list[str]]:

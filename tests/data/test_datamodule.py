@@ -115,7 +115,10 @@ def test_raw_batches_are_augmented_after_the_transfer(arrays):
     ("change", "message"),
     [
         ({"data": {"sampler": "balanced"}}, "unknown sampler 'balanced'"),
-        ({"data": {"imbalance": {"kind": "exp", "factor": 0.01}}}, "Did you mean 100"),
+        (
+            {"data": {"imbalance": {"kind": "exp", "factor": 0.01}}},
+            r"factor: expected a number of 1 or more \(100, not 0.01\), got 0.01. Set it",
+        ),
         ({"optimizer": {"batch_size": 64}}, "fewer images than the batch: 40 training images"),
         (
             {"augmentations": [{"crop_sze": 8}]},

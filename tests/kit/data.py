@@ -8,13 +8,13 @@ from omegaconf import OmegaConf
 from ltplugins.core.schema import check, parse
 from ltplugins.data.augment.batch.views import BatchedViews
 from ltplugins.data.augment.schema import parse_augmentations
-from ltplugins.data.datamodule import LTDataModule
+from ltplugins.data.datamodule import build_datamodule
 from ltplugins.data.engines.build import build_loader
 from ltplugins.data.imbalance import ImbalanceConfig, Split, hash_indices, make_split
 from ltplugins.data.samplers.base import Shard
 from ltplugins.data.samplers.build import build_sampler
 from ltplugins.data.schema import DaliConfig, DataConfig, SamplerConfig, parse_data_config
-from ltplugins.data.sources.build import build_source, has_test_part
+from ltplugins.data.sources.build import build_source
 from ltplugins.data.training_set import TrainingSet
 
 
@@ -50,9 +50,7 @@ def training_set(cfg):
 
 
 def data_module(cfg):
-    training = training_set(cfg)
-    val_source = source_of(cfg.data, "test") if has_test_part(training.cfg) else None
-    return LTDataModule(training, cfg.seed, val_source)
+    return build_datamodule(training_set(cfg), cfg.seed)
 
 
 def chosen(source, indices):

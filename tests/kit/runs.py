@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import ltplugins
-from ltplugins.config.data import data_module
+from ltplugins.config.data import training_set
 from ltplugins.config.resolve import resolve
+from ltplugins.data.datamodule import build_datamodule
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
@@ -83,8 +84,9 @@ def build(cfg):
     ltplugins.register()
     pl.seed_everything(int(cfg.get("seed", 0)), verbose=False)
     config = resolve(cfg)
-    data = data_module(config)
-    config = config.with_counts(data.training.num_samples, data.training.num_classes)
+    training = training_set(config)
+    data = build_datamodule(training, config.seed)
+    config = config.with_counts(training.num_samples, training.num_classes)
     return METHODS[config.method](config.host), data
 
 

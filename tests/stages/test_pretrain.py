@@ -23,13 +23,6 @@ from tests.kit.runs import assert_same_run, interrupted, load
 from tests.kit.tiny import tiny_config, write_arrays
 
 
-def test_an_error_lets_go_of_the_folder(tmp_path, monkeypatch):
-    interrupted(tiny_config(tmp_path, "simclr"), 1, 0, monkeypatch)
-    code = "import fcntl,sys; fcntl.lockf(open(sys.argv[1],'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
-    lock = str(tmp_path / "run/.lock")
-    subprocess.run([sys.executable, "-c", code, lock], check=True, timeout=60)
-
-
 def test_workers_engine_resumes_too(tmp_path, monkeypatch):
     changes = {"data__engine": "workers", "data__num_workers": 1, "max_epochs": 3}
     whole = pretrain(tiny_config(tmp_path, **changes, output_dir=str(tmp_path / "whole")))

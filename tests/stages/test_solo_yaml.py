@@ -15,10 +15,11 @@ from omegaconf import OmegaConf
 from torchvision import datasets
 
 import ltplugins
-from ltplugins.config.data import data_module
+from ltplugins.config.data import training_set
 from ltplugins.config.resolve import check_method, resolve
 from ltplugins.config.trainer import trainer_arguments
 from ltplugins.core.errors import UserError
+from ltplugins.data.datamodule import build_datamodule
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import build_model
 from tests.kit.hosts import needs_solo
@@ -53,8 +54,8 @@ def build(cfg: Any) -> tuple[Any, Any]:
     ltplugins.register()
     config = resolve(cfg)
     check_method(config.method, METHODS)
-    data = data_module(config)
-    training = data.training
+    training = training_set(config)
+    data = build_datamodule(training, config.seed)
     config = config.with_counts(training.num_samples, training.num_classes)
     assert trainer_arguments(config)["strategy"]
     return build_model(config.host, 1, training.record.small_stem), data

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -63,7 +64,7 @@ class MoCoV2Plus(MomentumProjected):
         keys = keys[:, -self.queue_size :]
         count = keys.shape[1]
         slots = (self.queue_ptr + torch.arange(count, device=keys.device)) % self.queue_size
-        self.queue[:, :, slots] = keys.transpose(1, 2).to(self.queue.dtype)
+        self.queue[:, :, slots] = rearrange(keys, "V N D -> V D N").to(self.queue.dtype)
         self.queue_ptr.add_(count).remainder_(self.queue_size)
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:

@@ -186,11 +186,7 @@ def view_inputs(block: AugmentationBlock, number: int, batch: FedBatch) -> list[
     sizes = repeat(batch.sizes, "b side -> side (crop b)", crop=crops.size)
     height, width = sizes.astype(np.float64)
     params = draw_params(block, rows, torch.from_numpy(height), torch.from_numpy(width), streams)
-    table = {
-        **_geometry(block, params, height, width),
-        **_jitter(params),
-        **_filters(block, params),
-    }
+    table = _geometry(block, params, height, width) | _jitter(params) | _filters(block, params)
     split = {k: np.split(v, block.num_crops) for k, v in table.items()}
     return [{k: v[crop] for k, v in split.items()} for crop in range(block.num_crops)]
 
