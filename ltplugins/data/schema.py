@@ -13,6 +13,19 @@ from ltplugins.data.imbalance import ImbalanceConfig
 
 SAMPLERS = ("class_aware", "id_plus_ood", "paired", "shuffle", "two_branch")
 
+Dataset = Literal[
+    "fashion_pack",
+    "fashion_mnist",
+    "cifar10",
+    "cifar100",
+    "stl10",
+    "emoji_pack",
+    "imagenet",
+    "imagenet100",
+    "custom",
+]
+# Those that are read from a path.
+BY_PATH: tuple[Dataset, ...] = ("imagenet", "imagenet100", "custom")
 Fraction = Annotated[float, Between(0, 1, also=-1)]  # of a source; -1: everything
 
 
@@ -57,7 +70,7 @@ class OODConfig(Section):
         fraction: share of the source to take, -1 = everything.
     """
 
-    dataset: str
+    dataset: Dataset
     train_path: str | None = None
     format: Literal["image_folder", "file_list", "arrays"] = "image_folder"
     root: str | None = None
@@ -72,7 +85,7 @@ class DataConfig(Section):
     the block by the stage for the host; they are accepted here and never read.
     """
 
-    dataset: str
+    dataset: Dataset
     train_path: str | None = None
     val_path: str | None = None
     format: Literal["image_folder", "file_list", "arrays", "dali"] = "image_folder"

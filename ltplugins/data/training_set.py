@@ -69,7 +69,7 @@ class TrainingSet:
         self.source = source or build_source(cfg, "train")
         self.split = split or make_split(self.source.targets, self.num_classes, cfg.imbalance)
         self.targets: np.ndarray = self.source.targets[self.split.indices]
-        self.ood_source = ood_source or _ood_source(cfg)
+        self.ood_source = ood_source or build_ood_source(cfg)
         self.ood_subset: np.ndarray = np.empty(0, dtype=np.int64)
         self.images, self.indices = self.source, self.split.indices
         if self.ood_source is not None:
@@ -187,21 +187,3 @@ class TrainingSet:
             num_workers=self.cfg.num_workers,
             on_corrupt=self.cfg.on_corrupt,
         )
-
-
-def _ood_source(cfg: DataConfig) -> Source | None:
-    """Build the pool of ``data.ood``; the block and a sampler that draws from it come together."""
-    name = cfg.sampler.name
-    if cfg.ood is None and name == "id_plus_ood":
-        raise UserError(
-            "data.sampler: id_plus_ood draws from a pool of OOD images and data.ood names none. "
-            "Set data.ood, such as {dataset: emoji_pack}, or data.sampler: shuffle."
-        )
-    if cfg.ood is None:
-        return None
-    if name != "id_plus_ood":
-        raise UserError(
-            f"data.ood is given and data.sampler is {name}, which never draws from it. "
-            f"Set data.sampler: id_plus_ood, or data.ood: null."
-        )
-    return build_ood_source(cfg.ood)

@@ -7,22 +7,12 @@ Parts: ``train``; ``probe``, on which linear probes and kNN are fitted; ``test``
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from ltplugins.core.errors import UserError, unknown
-from ltplugins.data.schema import DataConfig
+from ltplugins.core.errors import UserError
+from ltplugins.data.schema import BY_PATH, DataConfig
 from ltplugins.data.sources.arrays import arrays_from_path
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.files import file_list, flat_folder, image_folder
-from ltplugins.data.sources.named import (
-    Part,
-    cifar,
-    emoji_pack,
-    fashion_mnist,
-    fashion_pack,
-    stl10,
-)
-
-BY_NAME = ("fashion_pack", "fashion_mnist", "cifar10", "cifar100", "stl10", "emoji_pack")
-BY_PATH = ("imagenet", "imagenet100", "custom")
+from ltplugins.data.sources.named import Part, named_source
 
 # solo-learn draws its fraction with this state; the same key gives the same images here.
 _FRACTION_STATE = 42
@@ -36,15 +26,9 @@ def build_source(cfg: DataConfig, part: Part = "train") -> Source:
         part: ``probe`` of a set by path is ``probe_path``, or the train part where that is absent.
 
     Raises:
-        UserError: an unknown name, or a source that is absent or damaged; nothing is
-            decoded here but headers.
+        UserError: a source that is absent or damaged; nothing is decoded here but headers.
     """
-    if cfg.dataset in BY_NAME:
-        source = _by_name(cfg, part)
-    elif cfg.dataset in BY_PATH:
-        source = _by_path(cfg, part)
-    else:
-        raise unknown("data.dataset", cfg.dataset, (*BY_NAME, *BY_PATH))
+    source = _by_path(cfg, part) if cfg.dataset in BY_PATH else named_source(cfg, part)
     if part == "train" and cfg.fraction > 0:
         return _take_fraction(source, cfg.fraction)
     return source
@@ -52,22 +36,8 @@ def build_source(cfg: DataConfig, part: Part = "train") -> Source:
 
 def has_test_part(cfg: DataConfig) -> bool:
     """Whether there are test images: sets by name bring them, those by path need ``val_path``."""
-    named = cfg.dataset in BY_NAME and cfg.dataset != "emoji_pack"
+    named = cfg.dataset not in (*BY_PATH, "emoji_pack")
     return named or cfg.val_path is not None
-
-
-def _by_name(cfg: DataConfig, part: Part) -> Source:
-    if cfg.dataset == "fashion_pack":
-        return fashion_pack(part)
-    if cfg.dataset == "emoji_pack":
-        return emoji_pack(part)
-    if cfg.dataset == "fashion_mnist":
-        return fashion_mnist(cfg.train_path, part)
-    if cfg.dataset == "stl10":
-        # A long-tailed subset needs labels; without one, solo-learn's train+unlabeled is used.
-        imbalanced = cfg.imbalance is not None and cfg.imbalance.kind != "none"
-        return stl10(cfg.train_path, part, unlabelled=not imbalanced)
-    return cifar(cfg.dataset, cfg.train_path, part)
 
 
 def _by_path(cfg: DataConfig, part: Part) -> Source:

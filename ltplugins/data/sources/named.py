@@ -2,9 +2,9 @@
 """Sources by name: the embedded packs, Fashion-MNIST, CIFAR-10/100 and STL-10."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from einops import rearrange
@@ -12,6 +12,7 @@ from filelock import FileLock
 from torchvision import datasets
 
 from ltplugins.core.errors import UserError
+from ltplugins.data.schema import DataConfig
 from ltplugins.data.sources.base import ArraySource
 from ltplugins.data.sources.idx import find_fashion_idx, read_fashion_idx
 from ltplugins.data.sources.packs import CLASS_NAMES, EMOJI_CATEGORIES, load_emoji, load_pack
@@ -35,86 +36,94 @@ _FILES = {
 }
 
 
-def fashion_pack(part: Part) -> ArraySource:
-    """Open the embedded pack; ``probe`` has 100 images a class that are not in ``train``."""
-    pack = load_pack()
-    labels = pack[f"{part}_labels"].astype(np.int64)
-    return ArraySource(pack[f"{part}_images"], labels, CLASS_NAMES, RECORDS["fashion_pack"])
+class _Arrays(NamedTuple):
+    """uint8 [N, H, W] or [N, H, W, 3] images, Int[N] labels (-1 = none), names by class id."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: Sequence[str]
 
 
-def emoji_pack(part: Part) -> ArraySource:
-    """Open the embedded emoji, a pool of out-of-distribution images for ``data.ood``.
+def named_source(cfg: DataConfig, part: Part) -> ArraySource:
+    """Open the set that ``data.dataset`` names: embedded, on disk, or downloaded.
 
     Raises:
-        UserError: another part than ``train`` was asked for.
+        UserError: not there and no network, damaged files, or a part that the set does not have.
     """
+    name, root = cfg.dataset, cfg.train_path
+    if name == "fashion_pack":
+        arrays = _fashion_pack(part)
+    elif name == "emoji_pack":
+        arrays = _emoji_pack(part)
+    elif name == "fashion_mnist":
+        arrays = _fashion_mnist(root, part)
+    elif name == "stl10":
+        # A long-tailed subset needs labels; without one, solo-learn's train+unlabeled is used.
+        imbalanced = cfg.imbalance is not None and cfg.imbalance.kind != "none"
+        arrays = _stl10(root, part, unlabelled=not imbalanced)
+    else:
+        arrays = _cifar(name, root, part)
+    return ArraySource(*arrays, RECORDS[name])
+
+
+def _fashion_pack(part: Part) -> _Arrays:
+    """``probe`` has 100 images a class that are not in ``train``."""
+    pack = load_pack()
+    return _Arrays(pack[f"{part}_images"], pack[f"{part}_labels"], CLASS_NAMES)
+
+
+def _emoji_pack(part: Part) -> _Arrays:
+    """A pool of out-of-distribution images for ``data.ood``: ``train`` is its only part."""
     if part != "train":
         raise UserError(
             f"emoji_pack has no {part} part: it is a pool for data.ood, not a set to evaluate on."
         )
     pack = load_emoji()
-    labels = pack["labels"].astype(np.int64)
-    return ArraySource(pack["images"], labels, EMOJI_CATEGORIES, RECORDS["emoji_pack"])
+    return _Arrays(pack["images"], pack["labels"], EMOJI_CATEGORIES)
 
 
-def fashion_mnist(root: str | Path | None, part: Part) -> ArraySource:
-    """Open the whole Fashion-MNIST, from ``root``, Debian's package, or torchvision's download.
-
-    Raises:
-        UserError: not there and no network, or damaged files.
-    """
+def _fashion_mnist(root: str | None, part: Part) -> _Arrays:
+    """The whole set, from ``root``, Debian's package, or torchvision's download."""
     official = "test" if part == "test" else "train"
     for folder in (root, DEBIAN_FASHION):
         if folder is not None and find_fashion_idx(folder, official):
-            images, labels = read_fashion_idx(folder, official)
-            return ArraySource(images, labels, CLASS_NAMES, RECORDS["fashion_mnist"])
+            return _Arrays(*read_fashion_idx(folder, official), CLASS_NAMES)
     data = _torchvision("fashion_mnist", datasets.FashionMNIST, root, train=official == "train")
-    images, labels = data.data.numpy(), data.targets.numpy()
-    return ArraySource(images, labels, CLASS_NAMES, RECORDS["fashion_mnist"])
+    return _Arrays(data.data.numpy(), data.targets.numpy(), CLASS_NAMES)
 
 
-def cifar(name: str, root: str | Path | None, part: Part) -> ArraySource:
-    """Open CIFAR-10 or CIFAR-100; ``probe`` is the whole, balanced training part.
-
-    Raises:
-        UserError: not there and no network.
-    """
+def _cifar(name: str, root: str | None, part: Part) -> _Arrays:
+    """CIFAR-10 or CIFAR-100; ``probe`` is the whole, balanced training part."""
     cls = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
     data = _torchvision(name, cls, root, train=part != "test")
-    return ArraySource(data.data, np.asarray(data.targets), data.classes, RECORDS[name])
+    return _Arrays(data.data, np.asarray(data.targets), data.classes)
 
 
-def stl10(root: str | Path | None, part: Part, *, unlabelled: bool) -> ArraySource:
-    """Open STL-10; ``unlabelled`` makes the training part "train+unlabeled", as in solo-learn.
-
-    Unlabelled images have target -1.
-
-    Raises:
-        UserError: not there and no network.
-    """
+def _stl10(root: str | None, part: Part, *, unlabelled: bool) -> _Arrays:
+    """STL-10; ``unlabelled`` makes the training part "train+unlabeled", as in solo-learn."""
     train = "train+unlabeled" if unlabelled else "train"
     split = {"train": train, "probe": "train", "test": "test"}[part]
     data = _torchvision("stl10", datasets.STL10, root, split=split)
     images = np.ascontiguousarray(rearrange(data.data, "n c h w -> n h w c"))
-    return ArraySource(images, data.labels.astype(np.int64), data.classes, RECORDS["stl10"])
+    return _Arrays(images, data.labels, data.classes)
 
 
-def _torchvision(name: str, cls: Callable[..., Any], root: str | Path | None, **kwargs: Any) -> Any:
+def _torchvision(name: str, cls: Callable[..., Any], root: str | None, **kwargs: Any) -> Any:
     """Open a torchvision set; download it where it is absent."""
-    root = Path(root or DEFAULT_ROOT)
+    folder = Path(root or DEFAULT_ROOT)
     try:
-        return cls(str(root), download=False, **kwargs)
+        return cls(str(folder), download=False, **kwargs)
     except RuntimeError:
-        log.info("%s is not in %s; downloading it", name, root)
+        log.info("%s is not in %s; downloading it", name, folder)
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         # Several ranks start at once; one downloads, the others wait and find the files.
-        with FileLock(root / f".{name}.lock"):
-            return cls(str(root), download=True, **kwargs)
+        with FileLock(folder / f".{name}.lock"):
+            return cls(str(folder), download=True, **kwargs)
     except (RuntimeError, OSError) as error:
         file, page = _FILES[name]
         raise UserError(
-            f"{name} is not in {root} and the download failed ({error}). "
-            f"Put {file} (from {page}) into {root}, or set data.train_path to the folder "
+            f"{name} is not in {folder} and the download failed ({error}). "
+            f"Put {file} (from {page}) into {folder}, or set data.train_path to the folder "
             f"that has it. Without any download: data.dataset=fashion_pack."
         ) from None

@@ -245,7 +245,7 @@ def test_fraction_is_solo_learns(tmp_path):
 
 
 def test_unknown_names_and_keys():
-    with pytest.raises(UserError, match=r"unknown data.dataset 'cifar11'. Did you mean 'cifar10'"):
+    with pytest.raises(UserError, match=r"^data.dataset: .*got 'cifar11'. Did you mean 'cifar10'"):
         source_of({"dataset": "cifar11"})
     with pytest.raises(UserError, match=r"unknown key 'data.train_pth'. Did you mean 'train_path'"):
         build(train_pth="x")

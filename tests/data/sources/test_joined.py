@@ -223,7 +223,7 @@ def test_stream_equals_the_test_transform(arrays, size):
     cfg.augmentations[0].crop_size = size
     data = training_set(cfg)
     transform = eval_transform(data.record, size)
-    pool = EvalDataset(build_ood_source(data_config(cfg.data).ood), transform)
+    pool = EvalDataset(build_ood_source(data_config(cfg.data)), transform)
     state = torch.get_rng_state()
     batches = list(data.stream("ood", 1, NUM_OOD))
     assert torch.equal(state, torch.get_rng_state())
