@@ -27,9 +27,11 @@ from ltplugins.stages.blocks import Hints, is_typed
 from ltplugins.stages.command import PACKAGED, quote
 
 
-def compose_packaged(name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Compose one of the configs in ``ltplugins.conf`` with ``key=value`` overrides."""
-    return Composer(PACKAGED, name).compose(overrides)
+def compose_packaged(
+    name: str, overrides: Sequence[str] = (), hints: Hints | None = None
+) -> DictConfig:
+    """Compose one of the configs in ``ltplugins.conf``; see :class:`Composer`."""
+    return Composer(PACKAGED, name, hints).compose(overrides)
 
 
 def parse_words(words: Sequence[str]) -> list[Override]:

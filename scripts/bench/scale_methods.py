@@ -26,6 +26,7 @@ from ltplugins.losses.iccl import centroid_loss, update_centroids
 from ltplugins.losses.sdclr import magnitude_masks
 from ltplugins.losses.terms.bases import nt_xent
 from ltplugins.losses.terms.memory import update_memory
+from ltplugins.stages.blocks import run_keys
 from ltplugins.stages.compose import compose_packaged
 
 B, DIM, QUEUE = 512, 128, 16_384
@@ -34,7 +35,7 @@ B, DIM, QUEUE = 512, 128, 16_384
 def build(name: str, *overrides: str, images: int = 10_000, classes: int = 10) -> Any:
     """A method of the packaged config with data of this size, which need not exist."""
     ltplugins.register()
-    run = resolve(compose_packaged("pretrain", [f"method={name}", *overrides]))
+    run = resolve(compose_packaged("pretrain", [f"method={name}", *overrides], run_keys))
     return METHODS[name](run.with_counts(images, classes).host).train()
 
 

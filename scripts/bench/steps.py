@@ -20,6 +20,7 @@ from ltplugins.config.data import training_set
 from ltplugins.config.resolve import resolve
 from ltplugins.data.engines.build import build_loader
 from ltplugins.data.samplers.base import Shard
+from ltplugins.stages.blocks import run_keys
 from ltplugins.stages.compose import compose_packaged
 
 ROUNDS = 9
@@ -47,7 +48,7 @@ def prepare(method: str, overrides: list[str], batch_size: int):
     from ltplugins.host import METHODS as HOST_METHODS
 
     overrides = [f"method={method}", f"optimizer.batch_size={batch_size}", *overrides]
-    run = resolve(compose_packaged("pretrain", overrides))
+    run = resolve(compose_packaged("pretrain", overrides, run_keys))
     data = training_set(run)
     run = run.with_counts(data.num_samples, data.num_classes)
     pl.seed_everything(0, verbose=False)

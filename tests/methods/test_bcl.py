@@ -67,7 +67,7 @@ def test_both_engines_train_both_variants(engine, variant, tmp_path):
     model, data = bcl(tmp_path, variant=variant, data__engine=engine)
     trainer = watched(model, data, Watch(), limit_train_batches=2)
     assert trainer.global_step == 6
-    boost = data._strengths.boost
+    boost = data.training.boost
     expected = Boost(1, 10.0, False) if variant == "I" else Boost(2, 5.0, True)
     assert boost == expected
 

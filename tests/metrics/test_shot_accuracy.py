@@ -83,7 +83,7 @@ def feats_of(targets: Tensor) -> Tensor:
 
 def on_rank(rank: int, world: int, folder: Path) -> None:
     """Rank 0 has seen six images, rank 1 four, of which one is unlabelled."""
-    join_ranks(rank, world, folder, seconds=60)
+    join_ranks(rank, world, folder)
     metric = counted([(PREDS[rank], TARGETS[rank])])
     knn = OnlineKNN(k=1)
     told: list[Tensor] = []
@@ -96,7 +96,7 @@ def on_rank(rank: int, world: int, folder: Path) -> None:
 
 
 def test_two_ranks_with_uneven_shards_equal_one(tmp_path: Path) -> None:
-    run_ranks(on_rank, WORLD, tmp_path, timeout=120)
+    run_ranks(on_rank, WORLD, tmp_path)
     alone = [counted([batch]).compute() for batch in zip(PREDS, TARGETS, strict=True)]
     for rank in range(WORLD):
         result = torch.load(tmp_path / f"{rank}.pt")

@@ -120,9 +120,8 @@ def test_ctrl_c_ends_the_sweep_with_one_line(files, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stage, "_train", stopped)
-    monkeypatch.setattr(sys, "argv", ["ltplugins", *arguments(files, "simclr", "seed=0,1")])
     with pytest.raises(SystemExit) as end:
-        stage.main("pretrain")
+        stage.main(arguments(files, "simclr", "seed=0,1"), "pretrain")
     assert end.value.code == 130
     assert "the same command continues the sweep" in capsys.readouterr().err
 

@@ -77,7 +77,7 @@ def test_logged_on_both_hosts(host: str, method: str) -> None:
 
 
 def on_rank(rank: int, world: int, folder: Path) -> None:
-    join_ranks(rank, world, folder, seconds=60)
+    join_ranks(rank, world, folder)
     # Lightning uses the group that is there, and starts no process where LOCAL_RANK is set.
     os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE=str(world))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
@@ -92,7 +92,7 @@ def on_rank(rank: int, world: int, folder: Path) -> None:
 
 
 def test_two_ranks_log_what_one_would(tmp_path: Path) -> None:
-    run_ranks(on_rank, WORLD, tmp_path, timeout=180)
+    run_ranks(on_rank, WORLD, tmp_path)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]
     preds, targets = (torch.cat([part[key] for part in ranks]) for key in ("preds", "targets"))
     names = [f"{name}_{g}" for name in ("val_acc1", "val_knn_acc1") for g in GROUPS]
