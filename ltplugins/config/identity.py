@@ -50,7 +50,7 @@ def data_hashes(data: TrainingSet) -> dict[str, str]:
 
 
 def identity_hash(value: Mapping[str, Any]) -> str:
-    """Short hash of :func:`identity`."""
+    """Hash the identity of a run to 16 letters, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -136,7 +136,7 @@ class AutoResumeSection(Section):
 
 @dataclass
 class WandbSection(Section):
-    """``wandb``."""
+    """``wandb``: whether and where Weights & Biases logs a run."""
 
     enabled: bool = False
     entity: str | None = None

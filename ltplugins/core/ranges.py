@@ -113,7 +113,7 @@ class Note:
     text: str
 
     def holds(self, value: Any) -> bool:
-        """Always."""
+        """A note refuses no value."""
         return True
 
     def expected(self, what: str) -> str:

@@ -134,5 +134,5 @@ class Results(Scores):
         return read_record(cls, path, VERSION)
 
     def write(self, path: Path) -> None:
-        """Write it, atomically."""
+        """Write results.json, whole or not at all."""
         write_json(path, to_plain(self))

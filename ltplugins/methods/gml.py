@@ -249,7 +249,7 @@ class GMLMixin(ClassPrior):
         self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=len(targets))
 
     def on_class_counts(self, counts: Tensor) -> None:
-        """Share the queue's slots out."""
+        """Share the queue's slots out among the classes, once their counts are known."""
         if self.gml_contrasts:
             self.gml_queue.allot(counts)
 

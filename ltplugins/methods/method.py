@@ -73,5 +73,5 @@ class Method(_Host):
 
     @classmethod
     def needs_under(cls, cfg: DictConfig) -> Needs:
-        """What it needs under this config."""
+        """Say what the method needs of the data under this config."""
         return cls.needs

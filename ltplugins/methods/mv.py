@@ -70,7 +70,7 @@ class MVMixin(Wrapper):
 
     @classmethod
     def needs_under(cls, cfg: DictConfig) -> Needs:
-        """As many views as ``method_kwargs.mv.views`` says, where it says a number."""
+        """Ask for as many views as ``method_kwargs.mv.views`` says, where it says a number."""
         views = OmegaConf.select(cfg, "method_kwargs.mv.views")
         return cls.needs if views is None else replace(cls.needs, views=views, more_views=False)
 
@@ -130,7 +130,7 @@ class MVMixin(Wrapper):
         return {k: v if k == "logits" else detach_rows(v, keep) for k, v in out.items()}
 
     def multicrop_forward(self, X: Tensor) -> dict[str, Any]:
-        """As the base's, once for each small crop."""
+        """Forward each small crop once, however many pairs of large views it takes part in."""
         return self._once("small", X, super().multicrop_forward)
 
     def _shared_step_momentum(self, X: Tensor, targets: Tensor) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class SDCLRMixin(Wrapper):
         self._ddp_params_and_buffers_to_ignore = sorted(ignored | set(masks))
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As any module's, after a stem may have been swapped."""
+        """Load the state, after fitting the masks to a stem that may have been swapped."""
         self._allocate_masks()
         return super().load_state_dict(*args, **kwargs)
 

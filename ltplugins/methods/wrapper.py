@@ -60,7 +60,7 @@ class Wrapper(_Host):
 
     @classmethod
     def needs_under(cls, cfg: DictConfig) -> Needs:
-        """What it needs under this config."""
+        """Say what the wrapper needs of the data under this config."""
         return cls.needs
 
     def _split_config(self, cfg: DictConfig) -> tuple[DictConfig, list[Any]]:

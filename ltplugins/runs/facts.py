@@ -131,7 +131,7 @@ class RunFacts(Origin):
         return read_record(cls, path, VERSION)
 
     def write(self, path: Path) -> None:
-        """Write it, atomically."""
+        """Write run.json, whole or not at all."""
         write_json(path, to_plain(self))
 
 

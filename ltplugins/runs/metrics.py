@@ -27,12 +27,12 @@ class MetricsLogger(Logger):
 
     @property
     def name(self) -> str:
-        """Of the logger."""
+        """Name the logger for Lightning, which asks every logger."""
         return "csv"
 
     @property
     def version(self) -> str:
-        """There is one."""
+        """Give Lightning an empty version: a run folder has one metrics file."""
         return ""
 
     @rank_zero_only

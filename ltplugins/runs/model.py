@@ -117,7 +117,7 @@ def load_trained(run: TrainedRun, record: DataRecord) -> Any:
 
 
 def load_backbone(run: TrainedRun, record: DataRecord) -> nn.Module:
-    """Its backbone alone.
+    """Load the backbone of a run, without heads and online classifier.
 
     Raises:
         UserError: keys are missing, left over or of another shape; none is skipped in silence.

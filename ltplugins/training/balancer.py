@@ -77,7 +77,7 @@ class ClassifierBalancer(pl.LightningModule):
             method.backbone.requires_grad_(True)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """The method's."""
+        """Collect the state of the method alone, so that a checkpoint is one of the method."""
         return self.method.state_dict(*args, **kwargs)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
@@ -123,7 +123,7 @@ class ClassifierBalancer(pl.LightningModule):
             return self.teacher.class_logits(feats)
 
     def configure_optimizers(self) -> Any:
-        """SGD and one cosine to 0."""
+        """Train by SGD, its rates along one cosine to 0 over the whole stage."""
         options = self.options
         groups = [{"params": self.head, "lr": options.lr * self.lr_scale}]
         if self.trains_backbone:

@@ -51,7 +51,7 @@ class RunProgress(ProgressBar):
         """Lightning's call on every rank but the first, where nothing is shown anyway."""
 
     def enable(self) -> None:
-        """See :meth:`disable`."""
+        """Lightning's call on the first rank, which shows its bar in any case."""
 
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -106,7 +106,7 @@ class RunProgress(ProgressBar):
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Off a terminal: one line."""
+        """Print a line an epoch where there is no terminal to draw a bar on."""
         if self._progress is not None:
             return
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0

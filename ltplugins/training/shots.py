@@ -35,7 +35,7 @@ class ShotGroups(pl.Callback):
         self._hook: Any = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to look."""
+        """Begin to count what the module predicts for validation images."""
         if trainer.sanity_checking:
             return
         self.classifier.to(pl_module.device).reset()
@@ -74,13 +74,13 @@ class ShotGroups(pl.Callback):
         _log(pl_module, "val_knn_acc1", self.knn.compute())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look no longer."""
+        """Stop counting and leave the module as it was."""
         self._stop(pl_module)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Look no longer."""
+        """Stop counting and leave the module as it was."""
         self._stop(pl_module)
 
     def _stop(self, pl_module: pl.LightningModule) -> None:

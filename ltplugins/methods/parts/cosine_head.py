@@ -28,7 +28,7 @@ def _cosines(feats: Tensor, weight: Tensor) -> Tensor:
 
 
 def projector(width: int, hidden: int, out: int) -> nn.Sequential:
-    """The official MLP."""
+    """Build the MLP of GML's official code: linear, BatchNorm, ReLU, linear."""
     return nn.Sequential(
         nn.Linear(width, hidden),
         nn.BatchNorm1d(hidden),

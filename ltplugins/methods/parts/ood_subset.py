@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 def choose_subset(
     model: Any, data: Any, scores: Tensor, filled: Tensor, budget: int, options: Any
 ) -> np.ndarray:
-    """Steps 4a to 4e: which OOD images the next epochs draw.
+    """Choose which OOD images the next epochs draw: features, clusters, budgets, images.
 
     Args:
         model: the method; ``model(images)["z"]`` is used in eval mode and its mode restored.
@@ -73,7 +73,7 @@ def choose_subset(
 def clusters_and_means(
     feats: Tensor, scores: Tensor, filled: Tensor, options: Any
 ) -> tuple[Tensor, Tensor]:
-    """k-means on unit features, and the mean score of each cluster (steps 4b, 4c).
+    """k-means on unit features, and the mean score of each cluster.
 
     Args:
         feats: Float[N D], unit norm.

@@ -57,7 +57,7 @@ class PopulationMemory(Wrapper):
         super().setup(stage)
 
     def remember(self, indexes: Tensor, logits: Tensor, momentum: float) -> None:
-        """Move the rows of a global batch's images towards their logits (step 7).
+        """Move the rows of a global batch's images towards their logits by an EMA.
 
         Args:
             indexes: Int[B]; N and more are no training images and have no row.
