@@ -12,6 +12,8 @@ from ltplugins.core.schema import Section
 Devices = Annotated[int, AtLeast(1, also=-1)] | list[Annotated[int, AtLeast(0)]] | str | None
 # Lightning's: a number of batches, or a share of them.
 Batches = Annotated[int, AtLeast(0)] | Annotated[float, Within(0, 1)] | None
+# A training without a batch would count as one.
+TrainBatches = Annotated[int, AtLeast(1)] | Annotated[float, UpTo(0, 1)] | None
 
 
 @dataclass
@@ -41,7 +43,7 @@ class TrainerKeys(Section):
     min_epochs: Annotated[int, AtLeast(0)] | None = None
     max_steps: Annotated[int, AtLeast(1, also=-1)] = -1
     min_steps: Annotated[int, AtLeast(0)] | None = None
-    limit_train_batches: Batches = None
+    limit_train_batches: TrainBatches = None
     limit_val_batches: Batches = None
     limit_test_batches: Batches = None
     limit_predict_batches: Batches = None

@@ -15,7 +15,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 from ltplugins.core.errors import UserError, nearest
@@ -45,7 +45,7 @@ class Section:
         for name, hint in _hints(type(self)).items():
             value = getattr(self, name)
             if not isinstance(value, Section):  # which has been looked at
-                _check_field(self, name, value, hint, path)
+                object.__setattr__(self, name, _check_field(self, name, value, hint, path))
         for name, expected in self.refusals():
             raise OutOfRange(f"{path}.{name}: expected {expected}, got {getattr(self, name)!r}.")
 
@@ -103,9 +103,14 @@ def parse(cls: type[T], section: Mapping[str, Any] | None, path: str) -> T:
                 f"{_join(path, name)} is missing; it has no default: expected "
                 f"{describe(hints[name])}. Set it in the YAML."
             )
+    return _renamed(cls, lambda: cls(**values), path)
+
+
+def _renamed(cls: type, build: Callable[[], T], path: str) -> T:
+    """Build a section; what it says of its own fields is said of the keys at ``path``."""
     try:
-        return cls(**values)
-    except (OutOfRange, WrongType) as error:  # what the fields must be to each other
+        return build()
+    except UserError as error:
         raise type(error)(_join(path, str(error).removeprefix(f"{cls.__name__}."))) from None
 
 
@@ -141,7 +146,8 @@ def check(value: Any, hint: Any, path: str) -> Any:
         return value
     if dataclasses.is_dataclass(hint):
         if isinstance(value, str) and hasattr(hint, "from_scalar"):
-            return hint.from_scalar(value)
+            scalar = typing.cast(Any, hint).from_scalar
+            return _renamed(typing.cast(type, hint), lambda: scalar(value), path)
         return parse(typing.cast(type, hint), value, path)
     if hint is type(None):
         if value in (None, "None", "null"):
@@ -256,7 +262,7 @@ def _way_out(field: "dataclasses.Field[Any]", error: UserError) -> str:
     if default is MISSING or dataclasses.is_dataclass(default):
         return f" Set it to {range_or_type}."
     shown = "null" if default is None else default
-    return f" Set it to {range_or_type}, or leave it out for the default, {shown}."
+    return f" Set it to {range_or_type}; without the key it is {shown}."
 
 
 def _join(path: str, key: object) -> str:

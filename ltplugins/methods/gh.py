@@ -57,22 +57,23 @@ class GHConfig(Section):
     ramp: Duration = "1%"  # R: epochs from weight 0 to full
     temperature: Annotated[float, Above(0)] = 0.1  # gamma
     epsilon: Annotated[float, Above(0)] = 0.05  # Sinkhorn's entropy weight
-    num_iters: Annotated[int, AtLeast(1)] = 300
+    num_iters: Annotated[int, AtLeast(1)] = 300  # Sinkhorn's, at most
     # Sinkhorn stops early below this L1 error of its columns.
     tolerance: Annotated[float, AtLeast(0)] | None = None
     memory_momentum_warmup: Annotated[float, Within(0, 1)] = 0.9  # beta up to the end of warm-up
     memory_momentum: Annotated[float, Within(0, 1)] = 0.999  # beta after it
-    memory_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    memory_dtype: Literal["float32", "float16", "bfloat16"] = "float32"  # of the stored logits
     memory_sharded: bool = False  # each rank keeps N / W rows; see parts/population_memory.py
     prior_interval: Duration = "2%"  # recompute the prior in every n-th epoch after warm-up
-    prior_refresh: Literal["epoch", "step"] = "epoch"
+    prior_refresh: Literal["epoch", "step"] = "epoch"  # step: after each of such an epoch
     # Added to every count; 100 in the official ImageNet script.
     prior_floor: Annotated[float, AtLeast(0)] = 0.0
     approximate_etf: bool = False  # allow K > D + 1, where no exact simplex exists
-    etf_seed: Seed = 0
+    etf_seed: Seed = 0  # draws the directions' rotation
     two_stage_lr: bool = False  # the official schedule: cosine to the boundary, then restart
-    # As shares of the peak; 0.3 / 0.5 in the CIFAR script.
+    # Share of the peak at the end of warm-up; 0.3 in the CIFAR script.
     stage_1_end_lr: Annotated[float, AtLeast(0)] = 0.6
+    # Share of the peak from which the second stage falls; 0.5 in the CIFAR script.
     stage_2_start_lr: Annotated[float, AtLeast(0)] = 0.6
 
 

@@ -90,7 +90,13 @@ class RunFolder:
             UserError: the folder holds another config's run (with the keys that differ), files
                 that are no run, or another process is writing there.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"output_dir: expected a folder that can be made, got {self.path} "
+                f"({error.strerror}). Set output_dir to another."
+            ) from None
         self._acquire_lock()
         if (self.path / RUN_FILE).exists():
             return self.look(identity)

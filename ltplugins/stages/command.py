@@ -49,6 +49,8 @@ def read_command(arguments: Sequence[str], config_name: str) -> Command:
     name = given.pop("config_name") or config_name
     words, multirun = given.pop("overrides"), given.pop("multirun")
     given.pop("run")  # says what happens without it
+    if given.get("resolve") and not (given.get("cfg") or given.get("help")):
+        raise UserError("--resolve goes with --cfg job alone. Leave it out, or add --cfg job.")
     flags = tuple(f"--{key.replace('_', '-')}" for key, value in given.items() if value)
     return Command(absolute(path), name, tuple(words), multirun, flags)
 

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ltplugins.core.errors import UserError, nearest, unknown
+from ltplugins.methods.registry import WRAPPERS
 from ltplugins.stages.blocks import Hints, is_typed
 from ltplugins.stages.command import PACKAGED, quote
 
@@ -131,6 +132,8 @@ class Composer:
         words = {}
         for override in overrides:
             word = str(override.input_line)
+            if not override.is_delete():
+                _require_choice(override.key_or_group, override.value(), word)
             if override.is_delete() or override.is_force_add():
                 words[word] = word
                 continue
@@ -197,14 +200,14 @@ class Composer:
             raise self._missing(error) from None
         except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
             raise UserError(f"{self.name}: {_one_line(error)}") from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{self.name} cannot be read as YAML: {_one_line(error)}") from None
 
     def _missing(self, error: MissingConfigException) -> UserError:
         """No such file, or no such choice of a group."""
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         if error.options:
-            return unknown(group, name, error.options)
+            return unknown(group, name, [o for o in error.options if o not in WRAPPERS])
         if error.missing_cfg_file not in (self.name, f"{self.name}.yaml"):
             return UserError(f"{self.name}: {_one_line(error)}")
         loader: Any = GlobalHydra.instance().config_loader()
@@ -212,6 +215,18 @@ class Composer:
         return UserError(
             f"--config-name: there is no {name.removesuffix('.yaml')}.yaml in {self.path}."
             f"{nearest(name, files)} Files there: {', '.join(files) or 'none of YAML'}."
+        )
+
+
+def _require_choice(group: str, value: Any, word: str) -> None:
+    """Refuse what cannot name a choice of a group, which Hydra does not look at."""
+    names = value if isinstance(value, list) and value else [value]
+    if not all(isinstance(name, str) for name in names):
+        raise UserError(f"{word}: expected the name of a choice of '{group}', got {value!r}.")
+    if group == "method" and names[0] in WRAPPERS:
+        raise UserError(
+            f"{word}: {names[0]} goes over a base. Set method={names[0]}_simclr, or another of "
+            f"{names[0]}_<base>; `ltplugins methods` lists them."
         )
 
 

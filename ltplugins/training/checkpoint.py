@@ -90,16 +90,28 @@ def continue_metrics(logger: MetricsLogger, checkpoint: Path) -> None:
     logger.continue_from(content["global_step"], content["epoch"], last_epoch)
 
 
+def require_checkpoint(cfg: RunConfig) -> None:
+    """Refuse a ``resume_from_checkpoint`` that is not there, before any folder is made.
+
+    Raises:
+        UserError: the file does not exist.
+    """
+    given = cfg.resume_from_checkpoint
+    if given is not None and not Path(given).exists():
+        raise UserError(
+            f"resume_from_checkpoint: expected a checkpoint file, got {given}, which does not "
+            f"exist. Leave it out: a run's own folder is gone on with anyway."
+        )
+
+
 def checkpoint_to_resume(cfg: RunConfig, run: RunFolder, logger: MetricsLogger) -> str | None:
     """Where to go on from: the config's file or the folder's last checkpoint, None to start.
 
     Raises:
-        UserError: the file does not exist, or resuming is turned off and the folder has one.
+        UserError: resuming is turned off and the folder has one.
     """
     given = cfg.resume_from_checkpoint
     if given is not None:
-        if not Path(given).exists():
-            raise UserError(f"resume_from_checkpoint: {given} does not exist.")
         return given
     last = run.last_checkpoint
     if last is None:

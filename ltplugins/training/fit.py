@@ -21,7 +21,7 @@ from ltplugins.core.records import to_plain
 from ltplugins.runs.facts import Origin, now
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import MetricsLogger
-from ltplugins.training.checkpoint import RunCheckpoint, checkpoint_to_resume
+from ltplugins.training.checkpoint import RunCheckpoint, checkpoint_to_resume, require_checkpoint
 from ltplugins.training.progress import RunProgress
 from ltplugins.training.trainer import build_trainer
 
@@ -87,6 +87,7 @@ class Training:
             UserError: the folder holds something else, another process writes there, the
                 checkpoint does not fit, or training diverges.
         """
+        require_checkpoint(self.cfg)
         try:
             self._train(job)
         finally:

@@ -58,7 +58,7 @@ class Options(Section):
     ("given", "text"),
     [
         ({"temperature": 0}, "o.temperature: expected a number above 0, got 0. Set it to a "
-         "value in that range, or leave it out for the default, 0.1."),
+         "value in that range; without the key it is 0.1."),
         ({"temperature": float("nan")}, "o.temperature: expected a number above 0, got nan"),
         ({"temperature": float("inf")}, "o.temperature: expected a number above 0, got inf"),
         ({"size": 0}, "o.size: expected a whole number of 1 or more, got 0."),
@@ -70,9 +70,9 @@ class Options(Section):
         ({"mean": [0.1, 0.2, 2]}, "o.mean[2]: expected a number from 0 to 1, got 2."),
         ({"count": -1}, "o.count: expected a whole number of 0 or more, got -1."),
         ({"mean": [0.1, 0.2, 2]}, "o.mean[2]: expected a number from 0 to 1, got 2. Set it to a "
-         "value in that range, or leave it out for the default, null."),
+         "value in that range; without the key it is null."),
         ({"topk": 0}, "o.topk: expected a whole number of 1 or more or a number above 0 and of at "
-         "most 1, got 0. Set it to a value in that range, or leave it out for the default, 10."),
+         "most 1, got 0. Set it to a value in that range; without the key it is 10."),
         ({"topk": 1.5}, "o.topk: expected a whole number of 1 or more or a number above 0"),
         ({"fraction": 0}, "o.fraction: expected a number above 0 and below 1, or -1, got 0."),
         ({"factor": 0.01}, "o.factor: expected a number of 1 or more (100, not 0.01), got 0.01."),
@@ -83,7 +83,7 @@ class Options(Section):
         ({"inner": {"share": 2}}, "o.inner.share: expected a number from 0 to 1, got 2."),
         ({"low": 2.0}, "o.low: expected a number of at most high (1), got 2.0."),
         ({"size": 1.5}, "o.size: expected a whole number of 1 or more or null, got 1.5 (float). "
-         "Set it to such a value, or leave it out for the default, null."),
+         "Set it to such a value; without the key it is null."),
         ({"inner": 3}, "o.inner: expected a block of keys, got 3"),
     ],
 )  # fmt: skip

@@ -114,7 +114,7 @@ def test_raw_batches_are_augmented_after_the_transfer(arrays):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"data": {"sampler": "balanced"}}, "unknown sampler 'balanced'"),
+        ({"data": {"sampler": "balanced"}}, r"data.sampler.name: expected one of .*got 'balanced'"),
         (
             {"data": {"imbalance": {"kind": "exp", "factor": 0.01}}},
             r"factor: expected a number of 1 or more \(100, not 0.01\), got 0.01. Set it",

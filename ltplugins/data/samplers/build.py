@@ -5,12 +5,11 @@ import dataclasses
 
 import numpy as np
 
-from ltplugins.core.errors import unknown
 from ltplugins.data.samplers.base import EpochSampler, Shard
 from ltplugins.data.samplers.class_aware import ClassAwareSampler
 from ltplugins.data.samplers.pairs import PairedSampler, TwoBranchSampler
 from ltplugins.data.samplers.shuffle import IdPlusOodSampler, ShuffleSampler
-from ltplugins.data.schema import SAMPLERS, SamplerConfig
+from ltplugins.data.schema import SamplerConfig
 
 
 def build_sampler(cfg: SamplerConfig, targets: np.ndarray, shard: Shard) -> EpochSampler:
@@ -22,7 +21,7 @@ def build_sampler(cfg: SamplerConfig, targets: np.ndarray, shard: Shard) -> Epoc
         shard: the process, and the run's seed.
 
     Raises:
-        UserError: an unknown name, or labels that the sampler needs and that are not there.
+        UserError: labels that the sampler needs and that are not there.
     """
     own = dataclasses.asdict(shard)
     if cfg.name == "shuffle":
@@ -33,6 +32,4 @@ def build_sampler(cfg: SamplerConfig, targets: np.ndarray, shard: Shard) -> Epoc
         return ClassAwareSampler(targets, cfg.gamma, **own)
     if cfg.name == "two_branch":
         return TwoBranchSampler(targets, cfg.gamma, **own)
-    if cfg.name == "id_plus_ood":
-        return IdPlusOodSampler(len(targets), **own)
-    raise unknown("sampler", cfg.name, SAMPLERS)
+    return IdPlusOodSampler(len(targets), **own)

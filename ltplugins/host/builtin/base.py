@@ -31,7 +31,12 @@ from ltplugins.config.sections import (
 from ltplugins.core.distributed import over_ranks
 from ltplugins.core.ranges import AtLeast
 from ltplugins.host.builtin.backbones import build_backbone
-from ltplugins.host.builtin.optim import build_optimizer, build_schedule
+from ltplugins.host.builtin.optim import (
+    build_optimizer,
+    build_schedule,
+    require_optimizer,
+    require_schedule,
+)
 from ltplugins.host.stem import configure_stem
 from ltplugins.losses.terms.bases import accuracy, class_loss
 
@@ -102,14 +107,14 @@ class BaseMethod(pl.LightningModule):
         self.accumulate_grad_batches: int = cfg.accumulate_grad_batches
         # Rates are given per batch; with accumulation they scale with it, as in solo-learn.
         scale = self.accumulate_grad_batches
-        self.optimizer: str = cfg.optimizer.name
+        self.optimizer: str = require_optimizer(cfg.optimizer.name)
         self.batch_size: int = cfg.optimizer.batch_size
         self.lr: float = cfg.optimizer.lr * scale
         self.classifier_lr: float = cfg.optimizer.classifier_lr * scale
         self.weight_decay: float = cfg.optimizer.weight_decay
         self.exclude_bias_n_norm_wd: bool = cfg.optimizer.exclude_bias_n_norm_wd
         self.extra_optimizer_args: dict[str, Any] = dict(cfg.optimizer.kwargs)
-        self.scheduler: str = cfg.scheduler.name.lower()
+        self.scheduler: str = require_schedule(cfg.scheduler.name.lower())
         self.scheduler_interval: str = cfg.scheduler.interval
         self.lr_decay_steps = cfg.scheduler.lr_decay_steps
         self.warmup_epochs: float = cfg.scheduler.warmup_epochs

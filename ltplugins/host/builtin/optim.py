@@ -66,18 +66,37 @@ def build_optimizer(
         raise UserError(f"optimizer.kwargs: {name} does not take {kwargs}: {error}.") from error
 
 
-def _optimizer_class(name: str) -> Callable[..., Optimizer]:
-    if name in TORCH_OPTIMIZERS:
-        return TORCH_OPTIMIZERS[name]
+def require_optimizer(name: str) -> str:
+    """Return the name of an optimizer that there is.
+
+    Raises:
+        UserError: there is none of that name; the nearest is named.
+    """
     known = [str(optimizer) for optimizer in timm.optim.list_optimizers()]
-    if name not in known:
+    if name not in (*TORCH_OPTIMIZERS, *known):
         own = [*TORCH_OPTIMIZERS, "lars"]
         hint = nearest(name, own) or nearest(name, known)
         raise UserError(
             f"unknown optimizer '{name}'.{hint} Valid: {', '.join(own)}, or any name in "
             "timm.optim.list_optimizers()."
         )
-    return timm.optim.get_optimizer_class(name)
+    return name
+
+
+def require_schedule(name: str) -> str:
+    """Return the name of a schedule that there is.
+
+    Raises:
+        UserError: there is none of that name; the nearest is named.
+    """
+    if name not in SCHEDULES:
+        hint = nearest(name, SCHEDULES)
+        raise UserError(f"unknown scheduler '{name}'.{hint} Valid: {', '.join(SCHEDULES)}.")
+    return name
+
+
+def _optimizer_class(name: str) -> Callable[..., Optimizer]:
+    return TORCH_OPTIMIZERS.get(require_optimizer(name)) or timm.optim.get_optimizer_class(name)
 
 
 def split_vectors(groups: list[Group]) -> list[Group]:
@@ -170,9 +189,7 @@ def build_schedule(
             )
         steps = partial(multi_step, milestones=list(lr_decay_steps))
         return {"scheduler": ClosedFormLR(optimizer, steps), "interval": "epoch", "frequency": 1}
-    if name != "warmup_cosine":
-        hint = nearest(name, SCHEDULES)
-        raise UserError(f"unknown scheduler '{name}'.{hint} Valid: {', '.join(SCHEDULES)}.")
+    require_schedule(name)
     if not math.isfinite(total_steps):
         raise UserError(
             "scheduler 'warmup_cosine' must know where the run ends; set max_epochs or max_steps."
