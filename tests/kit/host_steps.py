@@ -38,17 +38,17 @@ class Views(torch.utils.data.Dataset[Any]):
         g = torch.Generator().manual_seed(0)
         self.views = [torch.randn(IMAGES, 3, 16, 16, generator=g) for _ in range(large)]
         self.views += [torch.randn(IMAGES, 3, 12, 12, generator=g) for _ in range(small)]
-        self.labels, self.train = targets or [i % 3 for i in range(IMAGES)], train
+        self._labels, self.train = targets or [i % 3 for i in range(IMAGES)], train
         if known:
-            self.targets = self.labels
+            self.targets = self._labels
 
     def __len__(self) -> int:
         return IMAGES
 
     def __getitem__(self, i: int) -> Any:
         if not self.train:
-            return self.views[0][i], self.labels[i]
-        return torch.tensor(i), [view[i] for view in self.views], torch.tensor(self.labels[i])
+            return self.views[0][i], self._labels[i]
+        return torch.tensor(i), [view[i] for view in self.views], torch.tensor(self._labels[i])
 
 
 def make(cfg: Any) -> Any:
