@@ -304,7 +304,9 @@ def test_a_batch_of_corrupt_images_only_is_an_error(folder):
 
 
 def test_loader_errors():
-    with pytest.raises(UserError, match=r"unknown data.engine 'bached'. Did you mean 'batched'"):
+    with pytest.raises(
+        UserError, match=r"engine: expected one of .*got 'bached'. Did you mean 'batched'"
+    ):
         loader_of(array_source(), engine="bached")
     with pytest.raises(UserError, match=r"fewer images than the batch: 23 .* on 1 process") as e:
         loader_of(array_source(), batch_size=24)
