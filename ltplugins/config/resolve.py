@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.aliases import take_aliases
 from ltplugins.config.run import RunConfig
 from ltplugins.config.sections import (
     AutoResumeSection,
@@ -85,6 +86,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -
         for key in _NO_EFFECT
         if plain.pop(key, None) is not None
     ]
+    take_aliases(plain)
     _check_top_level(plain)
     if isinstance(plain["optimizer"], dict):
         # solo-learn scales the first but never defaults it; 0.1 is what all its files say.
@@ -126,6 +128,8 @@ def _typed(
     plain.setdefault("seed", RunKeys.seed)
     plain.setdefault("method_kwargs", {})
     plain.setdefault("name", plain["method"])
+    # Not for the folder's config.yaml: who runs that again does not mean to lose what is there.
+    overwrite = plain.pop("overwrite", RunKeys.overwrite)
     plain.setdefault("checkpoint", dataclasses.asdict(checkpoint))
     plain.setdefault("auto_resume", dataclasses.asdict(sections["auto_resume"]))
     if not plain.get("output_dir"):
@@ -142,6 +146,7 @@ def _typed(
         resume_from_checkpoint=plain.get("resume_from_checkpoint"),
         debug_augmentations=plain.get("debug_augmentations", RunKeys.debug_augmentations),
         rank_timeout=plain.get("rank_timeout"),
+        overwrite=overwrite,
         **sections,
         augmentations=augmentations,
         trainer={k: v for k, v in plain.items() if k in trainer_keys()},

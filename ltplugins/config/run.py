@@ -30,7 +30,7 @@ class RunConfig:
 
     Attributes:
         method, max_epochs, name, seed, output_dir, resume_from_checkpoint, debug_augmentations,
-            rank_timeout: see ``RunKeys``.
+            rank_timeout, overwrite: see ``RunKeys``.
         backbone to augmentations: the sections; those that a file does not have hold defaults.
         trainer: the arguments of Lightning's Trainer that were given, as they were given.
         eval: the ``eval`` block, if there is one; the evaluation knows its type.
@@ -46,6 +46,7 @@ class RunConfig:
     resume_from_checkpoint: str | None
     debug_augmentations: bool
     rank_timeout: int | None
+    overwrite: bool
 
     backbone: BackboneConfig
     data: DataConfig

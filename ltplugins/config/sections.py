@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from ltplugins.core.ranges import AtLeast, Seed, UpTo, Within
+from ltplugins.core.ranges import AtLeast, Note, Seed, UpTo, Within
 from ltplugins.core.schema import Section
 
 # Lightning's: a number of processes (-1: all there are), their numbers, or text such as "auto".
@@ -21,6 +21,8 @@ class RunKeys(Section):
     """The keys at the top of a config that are ours or solo-learn's, and no section.
 
     ``rank_timeout`` is the seconds that a rank waits for the others; null: 30 minutes.
+    ``overwrite`` replaces another run in the folder; ``resume_from_checkpoint`` is a checkpoint or
+    the folder of a run, to go on from by this config.
     """
 
     method: str
@@ -32,6 +34,7 @@ class RunKeys(Section):
     resume_from_checkpoint: str | None = None
     debug_augmentations: bool = False
     rank_timeout: Annotated[int, AtLeast(1)] | None = None
+    overwrite: bool = False
 
 
 @dataclass
@@ -42,6 +45,9 @@ class TrainerKeys(Section):
     num_nodes: Annotated[int, AtLeast(1)] = 1
     min_epochs: Annotated[int, AtLeast(0)] | None = None
     max_steps: Annotated[int, AtLeast(1, also=-1)] = -1
+    max_time: (
+        Annotated[str, Note('"days:hours:minutes:seconds", in quotes')] | dict[str, int] | None
+    ) = None
     min_steps: Annotated[int, AtLeast(0)] | None = None
     limit_train_batches: TrainBatches = None
     limit_val_batches: Batches = None

@@ -112,7 +112,7 @@ def is_finished(sweep: Sweep, member: Member) -> bool:
     there = facts.identity
     here = json.loads(json.dumps(identity(member.cfg, there["world_size"]), default=str))
     rows = differences(there, here)
-    return facts.finished is not None and all(row.partition(":")[0] in _OF_THE_DATA for row in rows)
+    return facts.is_over and all(row.partition(":")[0] in _OF_THE_DATA for row in rows)
 
 
 def _train(sweep: Sweep, member: Member) -> None:

@@ -13,16 +13,18 @@ from ltplugins.config.data import training_set
 from ltplugins.config.identity import data_hashes, identity
 from ltplugins.config.resolve import check_method, resolve
 from ltplugins.data.datamodule import build_datamodule
+from ltplugins.eval.features import state_hash
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host import prepare
 from ltplugins.host.build import build_model
-from ltplugins.runs.facts import Origin, SplitFacts
+from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
 from ltplugins.stages.blocks import config_blocks, run_keys
 from ltplugins.stages.launch import launch
 from ltplugins.stages.sweep import is_multirun
 from ltplugins.training.announce import announce
 from ltplugins.training.faults.ranks import watch_parent
 from ltplugins.training.fit import Job, Training
+from ltplugins.training.resume import open_start
 from ltplugins.training.shots import ShotGroups
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ def pretrain(cfg: DictConfig) -> Path:
     watch_parent()
     config = resolve(cfg, config_blocks)
     check_method(config.method, METHODS)
+    start = open_start(config)
     pl.seed_everything(config.seed, workers=False, verbose=False)
     data = training_set(config)
     module = build_datamodule(data, config.seed)
@@ -50,14 +53,19 @@ def pretrain(cfg: DictConfig) -> Path:
     model = build_model(config.host, training.world_size, data.record.small_stem)
     split = SplitFacts.of(data.split, data.class_names)
     rules = (config.eval or {}).get("groups") or EvalConfig().groups
+    resumed = None
+    if start is not None:
+        resumed = FirstStage(str(start.path), start.epochs, state_hash(start.state))
+    known = {"resumed_from": resumed.weights} if resumed else {}
     job = Job(
         model=model,
         data=module,
         config=config.host,
-        identity=identity(config, training.world_size) | data_hashes(data),
-        origin=Origin(method=config.method, host=host.label, split=split),
+        identity=identity(config, training.world_size) | data_hashes(data) | known,
+        origin=Origin(method=config.method, host=host.label, split=split, resumed_from=resumed),
         announce=lambda: announce(config, data, model, host),
         callbacks=[ShotGroups(data.class_counts.tolist(), rules[0])],  # the rule that reports show
+        start=start,
     )
     return training.start(job)
 

@@ -2,6 +2,7 @@
 """Lightning's Trainer as every stage uses it: our loggers, seeds and watch over the ranks."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,19 +16,29 @@ from ltplugins.runs.metrics import MetricsLogger
 from ltplugins.training.faults.ranks import EndTogether, set_timeout, watch_ranks
 from ltplugins.training.progress import RunProgress
 from ltplugins.training.seeds import EpochSeed
+from ltplugins.training.stopping import note_sigterm
 
 log = logging.getLogger(__name__)
 
 
-def build_trainer(cfg: RunConfig, progress: RunProgress, logger: MetricsLogger) -> pl.Trainer:
+def build_trainer(
+    cfg: RunConfig,
+    progress: RunProgress,
+    logger: MetricsLogger,
+    callbacks: Sequence[pl.Callback] = (),
+) -> pl.Trainer:
     """The Trainer of a stage: Lightning's arguments from the config, our loggers and seeds.
+
+    Args:
+        callbacks: of every training, beside the seeds and the watch over the ranks.
 
     Raises:
         UserError: Lightning does not take its arguments.
     """
     loggers = [logger, *_wandb_logger(cfg)]
     kwargs = trainer_arguments(cfg)
-    callbacks = [EndTogether(), EpochSeed(cfg.seed), LearningRateMonitor("epoch")]
+    kwargs.pop("max_time", None)  # a callback of ours
+    callbacks = [EndTogether(), EpochSeed(cfg.seed), LearningRateMonitor("epoch"), *callbacks]
     if kwargs.get("enable_progress_bar", True):  # without ours Lightning would show its own
         callbacks.append(progress)
     # Our samplers shard themselves; our own callback saves.
@@ -38,6 +49,7 @@ def build_trainer(cfg: RunConfig, progress: RunProgress, logger: MetricsLogger) 
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"Lightning's Trainer does not take its arguments: {error}") from error
     watch_ranks(trainer)
+    note_sigterm(trainer)
     set_timeout(trainer, cfg.rank_timeout)
     return trainer
 
