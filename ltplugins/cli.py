@@ -3,8 +3,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from ltplugins import __version__
 
@@ -17,7 +18,18 @@ _EPILOG = """examples:
   ltplugins balance runs/iccl/fashion                   re-train a learned classifier by class
   ltplugins methods gh                                  a method, its options and their ranges
   ltplugins report runs/a runs/b --out runs/report      compare evaluated runs
+
+exit codes: 0 done, 1 a defect (a traceback) or a failed member of a sweep, 2 wrong input (one
+line), 130 Ctrl-C, 143 SIGTERM; after the last two the same command continues a training
 """
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, as every stage does."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}. {self.prog} --help shows what it takes.", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -71,8 +83,21 @@ def _run(options: argparse.Namespace) -> None:
         methods(options.name)
 
 
+def _whole(least: int) -> Callable[[str], int]:
+    """A type of argparse: whole numbers of ``least`` or more."""
+
+    def read(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number of {least} or more, got {text!r}"
+            )
+        return int(text)
+
+    return read
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ltplugins",
         description="Long-tailed representation learning as a plugin for solo-learn.",
         epilog=_EPILOG,
@@ -84,10 +109,12 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="SimCLR against GH-SimCLR on the embedded images")
     demo.add_argument("--out", default="runs/demo", help="folder of the runs and the report")
     demo.add_argument(
-        "--class-order", type=int, default=2, help="seed: which class is head or tail"
+        "--class-order", type=_whole(0), default=2, help="seed: which class is head or tail"
     )
-    demo.add_argument("--seed", type=int, default=0, help="seed of the runs")
-    demo.add_argument("--epochs", type=int, default=None, help="instead of the demo's own length")
+    demo.add_argument("--seed", type=_whole(0), default=0, help="seed of the runs")
+    demo.add_argument(
+        "--epochs", type=_whole(1), default=None, help="instead of the demo's own length"
+    )
 
     commands.add_parser("pretrain", help="train a method (Hydra: key=value overrides)")
     commands.add_parser("evaluate", help="kNN and linear probe of a run folder or checkpoint")

@@ -32,7 +32,9 @@ class RunConfig:
         method, max_epochs, name, seed, output_dir, resume_from_checkpoint, debug_augmentations,
             rank_timeout, overwrite: see ``RunKeys``.
         backbone to augmentations: the sections; those that a file does not have hold defaults.
-        trainer: the arguments of Lightning's Trainer that were given, as they were given.
+        loggers: beside metrics.csv, names or blocks with a ``_target_``.
+        callbacks: blocks with a ``_target_``.
+        trainer: the other arguments of Lightning's Trainer that were given, as they were given.
         eval: the ``eval`` block, if there is one; the evaluation knows its type.
         remarks: sentences about what was asked for and has no effect here.
         host: the whole config as a host's classes take it and as a run folder keeps it.
@@ -62,6 +64,8 @@ class RunConfig:
     auto_umap: AutoUmapSection
     augmentations: list[AugmentationBlock]
 
+    loggers: tuple[str | Mapping[str, Any], ...]
+    callbacks: tuple[Mapping[str, Any], ...]
     trainer: Mapping[str, Any]
     eval: Mapping[str, Any] | None
     remarks: tuple[str, ...]

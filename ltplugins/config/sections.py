@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from ltplugins.core.ranges import AtLeast, Note, Seed, UpTo, Within
+from ltplugins.core.ranges import AtLeast, FolderName, Note, Seed, UpTo, Within
 from ltplugins.core.schema import Section
 
 # Lightning's: a number of processes (-1: all there are), their numbers, or text such as "auto".
@@ -27,7 +27,7 @@ class RunKeys(Section):
 
     method: str
     max_epochs: Annotated[int, AtLeast(1)]
-    name: str = ""  # absent: the method's
+    name: Annotated[str, FolderName()] | None = None  # absent: the method's
     seed: Seed = 5
     accumulate_grad_batches: Annotated[int, AtLeast(1)] | None = None
     output_dir: str | None = None
@@ -51,8 +51,6 @@ class TrainerKeys(Section):
     min_steps: Annotated[int, AtLeast(0)] | None = None
     limit_train_batches: TrainBatches = None
     limit_val_batches: Batches = None
-    limit_test_batches: Batches = None
-    limit_predict_batches: Batches = None
     overfit_batches: Annotated[int, AtLeast(0)] | Annotated[float, Within(0, 1)] = 0.0
     fast_dev_run: bool | Annotated[int, AtLeast(0)] = False
     val_check_interval: (

@@ -14,14 +14,17 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.config.run import RunConfig
+from ltplugins.core.errors import UserError
 from ltplugins.core.records import to_plain
 from ltplugins.runs.facts import Origin, now
 from ltplugins.runs.folder import Found, RunFolder
 from ltplugins.runs.metrics import MetricsLogger
 from ltplugins.training.checkpoint import RunCheckpoint, own_checkpoint
+from ltplugins.training.listeners import build_callbacks, build_loggers
 from ltplugins.training.progress import RunProgress
 from ltplugins.training.resume import NewSchedule, Start, misfit, require_fit
 from ltplugins.training.stopping import CTRL_C, Signals, WallClock, why_stopped
@@ -70,7 +73,7 @@ class Training:
         name: of what is trained, for the progress line.
 
     Raises:
-        UserError: Lightning does not take its arguments.
+        UserError: Lightning does not take its arguments, or a logger or callback cannot be made.
     """
 
     def __init__(self, cfg: RunConfig, folder: str | Path, name: str) -> None:
@@ -80,7 +83,10 @@ class Training:
         self.signals = Signals()
         self.clock = WallClock(cfg.trainer["max_time"]) if cfg.trainer.get("max_time") else None
         own = [self.signals, *([self.clock] if self.clock else [])]
-        self.trainer = build_trainer(cfg, self.progress, self.logger, own)
+        callbacks = [*own, *build_callbacks(cfg, self.run)]
+        loggers = [self.logger, *build_loggers(cfg, self.run)]
+        self.trainer = build_trainer(cfg, self.progress, loggers, callbacks)
+        self.logger.current_epoch = lambda: self.trainer.current_epoch
 
     @property
     def world_size(self) -> int:
@@ -147,6 +153,10 @@ class Training:
             if job.start is not None and own is None and "loading state_dict" in str(error):
                 problem = str(error).splitlines()[-1].strip().rstrip(".")
                 raise misfit(job.start, problem) from None
+            _refuse_metric(error)
+            raise
+        except MisconfigurationException as error:
+            _refuse_metric(error)
             raise
         return self.signals.code
 
@@ -172,6 +182,13 @@ class Training:
             rate = round(self.progress.images_per_second, 1)
             facts.update(job.conclude(), seconds=seconds, images_per_second=rate)
         self.run.update(**facts)
+
+
+def _refuse_metric(error: Exception) -> None:
+    """Lightning's errors of a callback that monitors a metric which there is not, as ours."""
+    text = " ".join(str(error).split())
+    if "conditioned on metric" in text or "could not find the monitored key" in text:
+        raise UserError(f"callbacks: {text}") from None
 
 
 def _say_it_is_over(run: RunFolder) -> None:

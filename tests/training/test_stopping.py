@@ -11,8 +11,8 @@ from ltplugins.runs.checkpoint import open_run
 from ltplugins.runs.facts import Progress
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.pretrain import pretrain
-from ltplugins.training.stopping import WallClock
 from ltplugins.training.shots import ShotGroups
+from ltplugins.training.stopping import WallClock
 from tests.kit.runs import assert_same_run, load
 from tests.kit.tiny import tiny_config
 
