@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
+# PYTHON_ARGCOMPLETE_OK
 """``ltplugins``: thin; each command imports its stage only when it is called."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ltplugins import __version__
 
@@ -24,6 +26,9 @@ line), 130 Ctrl-C, 143 SIGTERM; after the last two the same command continues a 
 """
 
 
+_HYDRA_STAGES = ("pretrain", "evaluate", "balance")
+
+
 class _Parser(argparse.ArgumentParser):
     """Refuses in one line, as every stage does."""
 
@@ -34,9 +39,11 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command's name and hand the rest to its stage."""
+    if "_ARGCOMPLETE" in os.environ:
+        _complete()
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Hydra has its own command line, so these are handed on untouched.
-    if arguments and arguments[0] in ("pretrain", "evaluate", "balance"):
+    if arguments and arguments[0] in _HYDRA_STAGES:
         _hydra_stage(arguments[0], arguments[1:])
         return
     options = _parser().parse_args(arguments)
@@ -47,6 +54,41 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     set_up_logging()
     guarded(lambda: _run(options))
+
+
+def _complete() -> None:
+    """Answer a shell that asks what a word can become; see "completion" in docs/launch.md."""
+    import argcomplete
+
+    argcomplete.autocomplete(completing(), always_complete_options=False)
+
+
+def completing() -> argparse.ArgumentParser:
+    """The parser with the words of Hydra's stages, for completion alone."""
+    from argcomplete.completers import DirectoriesCompleter
+
+    from ltplugins.stages.complete import words
+
+    parser = _parser()
+    for name, stage in _commands(parser).items():
+        if name not in _HYDRA_STAGES:
+            continue
+        if name != "pretrain":
+            run: Any = stage.add_argument("run")
+            run.completer = DirectoriesCompleter()
+
+        def offer(prefix: str, stage: str = name, **_: Any) -> list[str]:
+            return words(stage, prefix)
+
+        word: Any = stage.add_argument("words", nargs="*")
+        word.completer = offer
+    return parser
+
+
+def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of the commands, by their names."""
+    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return dict(commands.choices)
 
 
 def _hydra_stage(name: str, rest: list[str]) -> None:
