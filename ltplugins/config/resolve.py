@@ -267,9 +267,3 @@ def _count_crops(blocks: list[AugmentationBlock]) -> dict[str, int]:
     large = sum(b.num_crops for b in blocks if b.crop_size == blocks[0].crop_size)
     total = sum(b.num_crops for b in blocks)
     return {"num_large_crops": large, "num_small_crops": total - large}
-
-
-def check_method(method: str, methods: Mapping[str, Any]) -> None:
-    """Raise a UserError when the method's name is not in the host's ``METHODS``."""
-    if method not in methods:
-        raise unknown("method", method, [m for m in methods if m not in ("base", "linear")])

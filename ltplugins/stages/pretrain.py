@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from ltplugins.config.data import training_set
 from ltplugins.config.identity import data_hashes, identity
-from ltplugins.config.resolve import check_method, resolve
+from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.data.datamodule import build_datamodule
@@ -21,7 +21,7 @@ from ltplugins.data.sources.build import has_test_part
 from ltplugins.eval.features import state_hash
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host import prepare
-from ltplugins.host.build import build_model
+from ltplugins.host.build import build_model, check_method
 from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.blocks import config_blocks, run_keys

@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ltplugins.cli import main
+from tests.kit.hosts import on_the_stand_in
 from tests.kit.tiny import tiny_config
 
 
@@ -111,3 +112,34 @@ def test_hydras_own_options_stay_hydras(tmp_path):
     assert text.returncode == 0, text.stderr
     assert "Configuration groups" in text.stdout
     assert "method: " in text.stdout
+
+
+@on_the_stand_in
+def test_a_base_that_only_solo_learn_has_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(("pretrain", "method=gh_nnclr"))
+    assert end.value.code == 2
+    assert "gh_nnclr needs solo-learn as host, which has nnclr" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_written_and_what_comes_next_is_said(tmp_path, monkeypatch, caplog):
+    OmegaConf.save(tiny_config(tmp_path, "simclr", max_epochs=1), tmp_path / "tiny.yaml")
+    monkeypatch.setattr("ltplugins.stages.launch.set_up_logging", lambda: None)
+    with caplog.at_level(logging.INFO, "ltplugins"):
+        main(("pretrain", "--config-path", str(tmp_path), "--config-name", "tiny"))
+    last = [record.getMessage() for record in caplog.records][-2:]
+    assert last[0].startswith(f"written: {tmp_path}/run (config.yaml, run.json, metrics.csv, check")
+    assert last[1] == f"next: ltplugins evaluate {tmp_path}/run"
+
+
+def test_ctrl_c_before_a_training_ends_with_130(monkeypatch, capsys):
+    def stopped(cfg):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ltplugins.stages.evaluate.evaluate", stopped)
+    with pytest.raises(SystemExit) as end:
+        main(("evaluate", "anything"))
+    assert end.value.code == 130
+    assert "stopped by Ctrl-C" in capsys.readouterr().err
