@@ -3,8 +3,8 @@
 
 Paper: Zhou et al., "Contrastive Learning with Boosted Memorization", ICML 2022,
 https://arxiv.org/abs/2205.12693
-Official code: https://github.com/MediaBrain-SJTU/BCL at a2342f8, CIFAR-100 alone; for ImageNet-LT and
-Places-LT https://github.com/MediaBrain-SJTU/Geometric-Harmonization at 9f7057c
+Official code: https://github.com/MediaBrain-SJTU/BCL at a2342f8 (CIFAR-100 alone); ImageNet-LT and
+Places-LT: https://github.com/MediaBrain-SJTU/Geometric-Harmonization at 9f7057c
 
 Per step: views -> base loss and z (host) -> NT-Xent of every image of the global batch -> moving
 average per image. Per epoch: the averages become strengths, and RandAugment of image i is applied

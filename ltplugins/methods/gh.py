@@ -48,8 +48,8 @@ from ltplugins.methods.parts.population_memory import PopulationMemory
 class GHConfig(Section):
     """The block ``method_kwargs.gh``. Durations: epochs, or a share of the run ("50%").
 
-    The defaults are the official CIFAR settings, whose 500 + 10 of 1000 epochs are the shares; its
-    learning rate in two stages is not, since it would replace the base's schedule: ``two_stage_lr``.
+    The defaults are the official CIFAR settings, whose 500 + 10 of 1000 epochs are the shares; but
+    for ``two_stage_lr``, which replaces the base's schedule.
     """
 
     num_directions: Annotated[int, AtLeast(2)] = 100  # K, whatever the number of classes
@@ -74,7 +74,7 @@ class GHConfig(Section):
     approximate_etf: bool = False  # allow K > D + 1, where no exact simplex exists
     etf_seed: Seed = 0  # draws the directions' rotation
     two_stage_lr: bool = False  # the official schedule: cosine to the boundary, then restart
-    # Share of the peak at the end of warm-up; officially 0.6 for CIFAR (0.3 of 0.5), 0.2 for ImageNet.
+    # Share of the peak at the end of warm-up; officially 0.6 (0.3 of 0.5) on CIFAR, else 0.2.
     stage_1_end_lr: Annotated[float, AtLeast(0)] = 0.6
     # Share of the peak from which the second stage falls; officially as at the end of the first.
     stage_2_start_lr: Annotated[float, AtLeast(0)] = 0.6
