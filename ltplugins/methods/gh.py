@@ -49,7 +49,7 @@ class GHConfig(Section):
     """The block ``method_kwargs.gh``. Durations: epochs, or a share of the run ("50%").
 
     The defaults are the official CIFAR settings, whose 500 + 10 of 1000 epochs are the shares; but
-    for ``two_stage_lr``, which replaces the base's schedule.
+    for ``two_stage_lr`` and ``prior_refresh: step``, which its file under scripts sets.
     """
 
     num_directions: Annotated[int, AtLeast(2)] = 100  # K, whatever the number of classes
@@ -197,7 +197,8 @@ class GHMixin(PopulationMemory):
             done = (epoch - lr_warmup) / (self.gh_warmup - lr_warmup)
             return _cosine(1.0, self.gh.stage_1_end_lr, done)
         done = (epoch - self.gh_warmup) / max(self.max_epochs - self.gh_warmup, 1e-9)
-        return _cosine(self.gh.stage_2_start_lr, self.min_lr / self.lr, min(done, 1.0))
+        end = self.min_lr / self.lr if self.lr else 1.0  # of a rate of 0, any share
+        return _cosine(self.gh.stage_2_start_lr, end, min(done, 1.0))
 
     def _memory_momentum(self) -> float:
         in_warmup = self.current_epoch + 1 <= self.gh_warmup
