@@ -4,8 +4,9 @@
 Paper and official code: see ``gh.py``.
 Log-domain stabilised (Schmitzer 2019, https://arxiv.org/abs/1610.06519): the dual potentials live
 in log space; between two updates of them the scalings are plain matrix-vector products on a kernel
-that has absorbed the potentials. Only so many of these are taken that no entry which has underflowed
-in the kernel could come back to weight; where that is not even one, the pair is worked in log space.
+that has absorbed the potentials. Only so many of these are taken that no entry which has
+underflowed in the kernel could come back to weight; where that is not even one, the pair is worked
+in log space.
 
 Legend: B global batch, K directions.
 """
