@@ -93,6 +93,24 @@ def test_a_step_refreshes_the_prior_after_its_own_loss(tmp_path, monkeypatch):
     assert not torch.equal(left[0], left[1])
 
 
+@pytest.mark.parametrize(
+    ("early", "due"),
+    [(0, [400, 420, 440, 460, 480, 500]), (1, [399, 419, 439, 459, 479, 499])],
+    ids=["cifar", "imagenet"],
+)
+def test_the_official_epochs_of_recomputation(early, due, tmp_path):
+    """The official ImageNet script counts one epoch ahead, from the first recomputation on."""
+    kwargs = {"warmup": "80%", "prior_interval": "4%", "prior_early": early}
+    changes = {f"method_kwargs__gh__{key}": value for key, value in kwargs.items()}
+    model, _ = build(tiny_config(tmp_path, max_epochs=500, **changes))
+    found = []
+    for epoch in range(1, 501):
+        if model._is_prior_epoch(epoch):
+            found.append(epoch)
+            model.gh_prior_is_set.fill_(True)
+    assert found == due
+
+
 def test_final_prior_is_the_memory_histogram(tmp_path):
     model, data = build(tiny_config(tmp_path, max_epochs=2))
     fit(model, data, max_epochs=2)
