@@ -12,6 +12,7 @@ classmethod ``from_scalar`` may also be given as text: ``sampler: shuffle`` for
 """
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -54,6 +55,7 @@ class Section:
         return iter(())
 
 
+@functools.cache  # sections are built while training, too
 def _hints(cls: type) -> dict[str, Any]:
     """The fields' types, with their ranges."""
     return typing.get_type_hints(cls, include_extras=True)

@@ -131,17 +131,23 @@ class GHMixin(PopulationMemory):
         # Logits are of the weights before this step, as in the official code. Images of an OOD pool
         # (index N and more, under COLT) have no row, and the prior is not theirs: no part of GH.
         self.remember(indexes, logits_1.detach(), self._memory_momentum())
-        if self.gh.prior_refresh == "step" and self._is_prior_epoch(self.current_epoch + 1):
-            self.recompute_prior()
-
-        weight = self.gh.weight * ramp_weight(self.current_epoch + 1, self.gh_warmup, self.gh_ramp)
-        if weight == 0:  # nothing is added, so the base's loss is reproduced bit for bit
-            return base_loss
         if self.gh_with_ood:
             is_id = indexes < self.allocated_rows
             logits_1, logits_2 = logits_1[is_id], logits_2[is_id]
-            if not len(logits_1):
-                return base_loss
+        loss = self._add_term(base_loss, logits_1, logits_2, len(batch[0]))
+        # The step's own labels are of the prior before it, as in the official code.
+        if self.gh.prior_refresh == "step" and self._is_prior_epoch(self.current_epoch + 1):
+            self.recompute_prior()
+        return loss
+
+    def _add_term(
+        self, loss: Tensor, logits_1: Tensor, logits_2: Tensor, batch_size: int
+    ) -> Tensor:
+        """The base's loss with the weighted term of these geometric logits, Float[B K] each."""
+        weight = self.gh.weight * ramp_weight(self.current_epoch + 1, self.gh_warmup, self.gh_ramp)
+        # Where nothing is added, the base's loss is reproduced bit for bit.
+        if weight == 0 or not len(logits_1):
+            return loss
         term = gh_loss(
             logits_1,
             logits_2,
@@ -151,8 +157,8 @@ class GHMixin(PopulationMemory):
             num_iters=self.gh.num_iters,
             tolerance=self.gh.tolerance,
         )
-        self._log_term(term, weight, len(batch[0]))
-        return base_loss + weight * term
+        self._log_term(term, weight, batch_size)
+        return loss + weight * term
 
     def on_train_epoch_start(self) -> None:
         """Make up for a refresh that a resumed checkpoint has not seen.

@@ -12,7 +12,7 @@ import ltplugins
 from ltplugins.config.resolve import resolve
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import check
-from ltplugins.losses.gh import direction_counts, prior_from_counts
+from ltplugins.losses.gh import direction_counts, gh_loss, prior_from_counts
 from ltplugins.methods.parts.durations import Duration, to_epochs
 from tests.kit.runs import assert_resumes, build, fit
 from tests.kit.tiny import tiny_config
@@ -69,6 +69,30 @@ def test_prior_is_recomputed_on_schedule(tmp_path):
     # Due after epochs 2 (end of warm-up) and 4; epoch 3 leaves it alone.
     assert torch.equal(priors[2][0], priors[3][0])
     assert torch.equal(model.gh_prior, priors[4][0])
+
+
+def test_a_step_refreshes_the_prior_after_its_own_loss(tmp_path, monkeypatch):
+    """As officially: the loss of a step is of the prior that the steps before it left."""
+    given, left = [], []
+
+    def loss(logits_1, logits_2, prior, **options):
+        given.append(prior.clone())
+        return gh_loss(logits_1, logits_2, prior, **options)
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            left.append(module.gh_prior.clone())
+            counts = direction_counts(module.gh_memory, module.gh_memory_filled)
+            assert torch.equal(left[-1], prior_from_counts(counts))
+
+    monkeypatch.setattr("ltplugins.methods.gh.gh_loss", loss)
+    changes = {"warmup": 0, "ramp": 0, "prior_refresh": "step", "prior_interval": 1}
+    changes = {f"method_kwargs__gh__{key}": value for key, value in changes.items()}
+    model, data = build(tiny_config(tmp_path, max_epochs=1, **changes))
+    fit(model, data, max_epochs=1, callbacks=[Watch()])
+    assert len(given) == len(left) == 5
+    torch.testing.assert_close(given, [torch.full((5,), 0.2), *left[:-1]], atol=0, rtol=0)
+    assert not torch.equal(left[0], left[1])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,10 @@ from ltplugins.host import HOST
 from tests.kit.official import PAGE, names, script, tables
 from tests.kit.official.page import page
 
-pytestmark = pytest.mark.skipif(HOST.name != "builtin", reason="of the stand-in's base classes")
+pytestmark = [
+    pytest.mark.skipif(HOST.name != "builtin", reason="of the stand-in's base classes"),
+    pytest.mark.xdist_group("official"),  # each file is built once
+]
 
 SETTINGS, ENTRIES, _ = tables()
 NO_SETTING = "No official setting"

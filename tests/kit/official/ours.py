@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The numbers that a file under scripts/pretrain trains with, off what is really built from it.
 
-The backbone alone is replaced, by a linear layer of the same width. The trainer says two steps an
-epoch, four once OOD images have joined (officially on CIFAR-100-LT it is 20 and 39); optimizer and
+The backbone alone is replaced, by a linear layer of the same width. The trainer says one step an
+epoch, two once OOD images have joined (officially on CIFAR-100-LT it is 20 and 39); optimizer and
 schedule are the method's own and are stepped to the end of the run.
 """
 
@@ -28,7 +28,7 @@ from ltplugins.stages.blocks import config_blocks
 from tests.kit.paths import ROOT
 
 WIDTHS = {"resnet18": 512, "resnet50": 2048}
-IMAGES, PLAIN, GROWN = 10_847, 2, 4
+IMAGES, PLAIN, GROWN = 10_847, 1, 2
 SETS = {
     "imagenet_lt": ("ImageNet-LT", 1000),
     "places_lt": ("Places-LT", 365),
