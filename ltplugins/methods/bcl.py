@@ -17,6 +17,7 @@ Known differences from the official code, beside those in ``losses/bcl.py`` and
   base's z, which is our generalisation and not in the paper.
 - Variant D is the paper's setting over SDCLR; here it is an option over any base.
 - Strengths and memory are in the checkpoint; officially both are lost on resume.
+- The projector is the base's own; ``method_kwargs.proj_head: official`` takes the official one.
 - The images come in batches of one size (``drop_last``); officially the last one is smaller.
 
 Legend: B global batch, N training images.
@@ -71,6 +72,7 @@ class BCLMixin(Wrapper):
     wrapper_name = "bcl"
     wrapper_config = BCLConfig
     needs = Needs(indexes=True, more_views=True, small_views=True)
+    official_head_layers = 2  # over SDCLR too
     bcl_memory: Tensor  # Float[N], M
     bcl_memory_filled: Tensor  # Bool[N]
     bcl_memory_strength: Tensor  # Float[N], h

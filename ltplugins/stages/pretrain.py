@@ -16,6 +16,8 @@ from ltplugins.data.datamodule import build_datamodule
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host import prepare
 from ltplugins.host.build import build_model
+from ltplugins.host.head import check_head
+from ltplugins.methods.registry import split_name
 from ltplugins.runs.facts import Origin, SplitFacts
 from ltplugins.stages.blocks import config_blocks, run_keys
 from ltplugins.stages.launch import launch
@@ -42,6 +44,7 @@ def pretrain(cfg: DictConfig) -> Path:
     watch_parent()
     config = resolve(cfg, config_blocks)
     check_method(config.method, METHODS)
+    check_head(config.host, split_name(config.method)[1])
     pl.seed_everything(config.seed, workers=False, verbose=False)
     data = training_set(config)
     module = build_datamodule(data, config.seed)
