@@ -86,7 +86,7 @@ def open_run(path: str | Path) -> TrainedRun:
         folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     else:
         raise UserError(f"{path} does not exist. Give a run folder or a .ckpt file.")
-    content = _read_checkpoint(file)
+    content = read_checkpoint(file)
     meta = content.get("ltplugins", {})
     cfg = _config_of(file, meta)
     origin = _origin_of(file, meta)
@@ -97,7 +97,12 @@ def open_run(path: str | Path) -> TrainedRun:
     return TrainedRun(folder, file, cfg, origin, content["state_dict"], epoch, progress)
 
 
-def _read_checkpoint(file: Path) -> dict[str, Any]:
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """The content of a checkpoint file, on the CPU.
+
+    Raises:
+        UserError: a file that cannot be opened, or has no ``state_dict``.
+    """
     try:
         # Tensors and plain values only: a checkpoint from elsewhere must not run code.
         content = torch.load(file, map_location="cpu", weights_only=True)

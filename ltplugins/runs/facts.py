@@ -19,6 +19,8 @@ from ltplugins.core.records import read_record, to_plain
 from ltplugins.data.imbalance import Split
 
 VERSION = 1
+# RunFacts.stopped of a trial, whose folder any other run may take.
+TRIAL = "fast_dev_run"
 _PACKAGES = (
     "torch",
     "torchvision",

@@ -32,8 +32,9 @@ from tests.kit.tiny import KWARGS
 
 # Key of a number that may be any, and why. There is none.
 UNBOUNDED: dict[str, str] = {}
-# Arguments of Lightning's Trainer whose numbers are names (16, 32) or parts of a text (hours).
-NOT_NUMBERS = {"precision", "max_time"}
+# Arguments of Lightning's Trainer whose numbers are names (16, 32) or parts of a text (hours), or
+# that are refused whatever they hold.
+NOT_NUMBERS = {"precision", "max_time", "limit_test_batches", "limit_predict_batches"}
 
 GOOD: dict[str, Any] = {
     "method": "simclr",
