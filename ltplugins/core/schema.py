@@ -12,7 +12,6 @@ classmethod ``from_scalar`` may also be given as text: ``sampler: shuffle`` for
 """
 
 import dataclasses
-import functools
 import math
 import types
 import typing
@@ -24,6 +23,7 @@ from ltplugins.core.ranges import Constraint
 
 T = TypeVar("T")
 MISSING = dataclasses.MISSING
+_KNOWN_HINTS: dict[type, dict[str, Any]] = {}
 
 
 class WrongType(UserError):
@@ -55,10 +55,12 @@ class Section:
         return iter(())
 
 
-@functools.cache  # sections are built while training, too
 def _hints(cls: type) -> dict[str, Any]:
-    """The fields' types, with their ranges."""
-    return typing.get_type_hints(cls, include_extras=True)
+    """The fields' types, with their ranges; remembered, as sections are built while training too."""
+    known = _KNOWN_HINTS.get(cls)
+    if known is None:
+        known = _KNOWN_HINTS[cls] = typing.get_type_hints(cls, include_extras=True)
+    return known
 
 
 def _check_field(section: Any, name: str, value: Any, hint: Any, path: str) -> Any:

@@ -49,9 +49,18 @@ def test_the_official_forms():
 
 @pytest.mark.parametrize(
     ("method", "layers"),
-    [("simclr", 2), ("supcon", 2), ("focal", 2), ("gh_simclr", 2), ("colt_simclr", 2)]
-    + [("bcl_simclr", 2), ("ts_simclr", 2), ("sdclr_simclr", 3), ("gh_sdclr_simclr", 2)]
-    + [("bcl_sdclr_simclr", 2)],
+    [
+        ("simclr", 2),
+        ("supcon", 2),
+        ("focal", 2),
+        ("gh_simclr", 2),
+        ("colt_simclr", 2),
+        ("bcl_simclr", 2),
+        ("ts_simclr", 2),
+        ("sdclr_simclr", 3),
+        ("gh_sdclr_simclr", 2),
+        ("bcl_sdclr_simclr", 2),
+    ],
 )
 def test_a_method_has_it_where_it_is_asked_for(method, layers, tmp_path):
     model = built(tiny_config(tmp_path, method, **OFFICIAL))
