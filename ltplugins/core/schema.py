@@ -56,7 +56,7 @@ class Section:
 
 
 def _hints(cls: type) -> dict[str, Any]:
-    """The fields' types, with their ranges; remembered, as sections are built while training too."""
+    """The fields' types, with their ranges; remembered, as sections are built in training too."""
     known = _KNOWN_HINTS.get(cls)
     if known is None:
         known = _KNOWN_HINTS[cls] = typing.get_type_hints(cls, include_extras=True)
