@@ -41,6 +41,7 @@ def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> An
         UserError: the host refuses the config.
     """
     from ltplugins.host import METHODS
+    from ltplugins.host.head import apply_head
     from ltplugins.host.stem import apply_stem, has_stem
 
     try:
@@ -52,6 +53,8 @@ def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> An
             f"{cfg.method}: solo-learn refuses the config, it expects: {line}. Look at "
             f"method_kwargs, backbone and optimizer."
         ) from error
+    # Of solo-learn's own methods; a wrapper and the stand-in have done it.
+    apply_head(model, cfg, cfg.method)
     # solo-learn chooses the stem by the data set's name; here the switch or the record does.
     small = OmegaConf.select(cfg, "backbone.small_stem")
     if small or has_stem(model.backbone):

@@ -24,6 +24,7 @@ class Base:
         width_key: the key of ``method_kwargs`` that holds the width of z.
         temperature: its loss has a single temperature, in an attribute of that name.
         fixed_length: it keeps a row per draw of an epoch, as many as the first epoch has.
+        plain_head: its projector is a plain one, which ``method_kwargs.proj_head`` can exchange.
         one_branch: why a second branch, or its norms, would have no part in the loss; empty if it
             has.
     """
@@ -37,6 +38,7 @@ class Base:
     width_key: str = "proj_output_dim"
     temperature: bool = False
     fixed_length: bool = False
+    plain_head: bool = False
     one_branch: str = ""
 
 
@@ -66,6 +68,7 @@ BASES: dict[str, Base] = {
         "contrasts two views of an image with all other images of the batch",
         packaged=True,
         temperature=True,
+        plain_head=True,
     ),
     "simsiam": Base(
         "SimSiam",
@@ -80,6 +83,7 @@ BASES: dict[str, Base] = {
         packaged=True,
         labels=True,
         temperature=True,
+        plain_head=True,
     ),
     "vicreg": Base(
         "VICReg",

@@ -20,6 +20,7 @@ Known differences from the official code, beside those in ``losses/colt.py``,
 - Learning rate and momentum schedules know the true number of steps; officially it is estimated as
   one more batch an epoch than ``drop_last`` gives.
 - DeepClusterV2 as base is refused: its memory has the size of the first epoch.
+- The projector is the base's own; ``method_kwargs.proj_head: official`` takes the official one.
 - Scores and term are of the global batch without the official padding, whose removal shifts pairs.
 
 Legend: B global batch, D embedding dim, N training images, M OOD images, K budget.

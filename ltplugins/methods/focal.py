@@ -8,7 +8,7 @@ Official code: https://github.com/MediaBrain-SJTU/Geometric-Harmonization at 9f7
 
 Known differences from the official code, beside those in ``losses/focal.py``:
 - The projector is SimCLR's of the host (two linear layers, no BatchNorm), so that the method and
-  its baseline ``simclr`` differ in the loss alone.
+  its baseline ``simclr`` differ in the loss alone; ``proj_head: official`` is the official one.
 
 Legend: N batch, D embedding dim.
 """
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ltplugins.core.distributed import gather_no_grad, gather_with_offset, rank_share
 from ltplugins.core.ranges import Above, AtLeast
 from ltplugins.core.schema import Section
+from ltplugins.host.head import Head, apply_head
 from ltplugins.losses.focal import focal_nt_xent
 from ltplugins.methods.method import Method
 
@@ -35,6 +36,8 @@ class FocalConfig(Section):
     proj_output_dim: Annotated[int, AtLeast(1)] = 128
     temperature: Annotated[float, Above(0)] = 0.2
     gamma: Annotated[float, AtLeast(0)] = 2.0  # 0: SimCLR
+    # official: the projector of GH's code; see host/head.py.
+    proj_head: Head = "solo"
     detach_weight: bool = False  # true: the weight is a constant to the gradient; ours
 
 
@@ -56,6 +59,7 @@ class FocalMixin(Method):
             nn.ReLU(),
             nn.Linear(options.proj_hidden_dim, options.proj_output_dim),
         )
+        apply_head(self, self.cfg, "focal")
 
     @property
     def learnable_params(self) -> list[dict[str, Any]]:

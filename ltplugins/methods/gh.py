@@ -16,6 +16,7 @@ Known differences from the official code, beside those in ``losses/gh.py``:
 - Before the first recomputation (``warmup: 0``) the prior is uniform; officially it is undefined.
 - Stage learning rates are shares of the peak, so that they follow the host's batch-size scaling.
 - SDCLR's second backward pass is no part of this wrapper.
+- The projector is the base's own; ``method_kwargs.proj_head: official`` takes the official one.
 
 Legend: B global batch, K directions, D embedding dim, N training images.
 """
@@ -48,7 +49,8 @@ from ltplugins.methods.parts.population_memory import PopulationMemory
 class GHConfig(Section):
     """The block ``method_kwargs.gh``. Durations: epochs, or a share of the run ("50%").
 
-    The defaults are the official CIFAR settings; its 500 + 10 of 1000 epochs are the shares.
+    The defaults are the official CIFAR settings, whose 500 + 10 of 1000 epochs are the shares; but
+    for ``two_stage_lr`` and ``prior_refresh: step``, which its file under scripts sets.
     """
 
     num_directions: Annotated[int, AtLeast(2)] = 100  # K, whatever the number of classes
@@ -66,14 +68,16 @@ class GHConfig(Section):
     memory_sharded: bool = False  # each rank keeps N / W rows; see parts/population_memory.py
     prior_interval: Duration = "2%"  # recompute the prior in every n-th epoch after warm-up
     prior_refresh: Literal["epoch", "step"] = "epoch"  # step: after each of such an epoch
+    # Every recomputation comes so many epochs earlier; 1 in the official ImageNet script.
+    prior_early: Annotated[int, AtLeast(0)] = 0
     # Added to every count; 100 in the official ImageNet script.
     prior_floor: Annotated[float, AtLeast(0)] = 0.0
     approximate_etf: bool = False  # allow K > D + 1, where no exact simplex exists
     etf_seed: Seed = 0  # draws the directions' rotation
     two_stage_lr: bool = False  # the official schedule: cosine to the boundary, then restart
-    # Share of the peak at the end of warm-up; 0.3 in the CIFAR script.
+    # Share of the peak at the end of warm-up; officially 0.6 (0.3 of 0.5) on CIFAR, else 0.2.
     stage_1_end_lr: Annotated[float, AtLeast(0)] = 0.6
-    # Share of the peak from which the second stage falls; 0.5 in the CIFAR script.
+    # Share of the peak from which the second stage falls; officially as at the end of the first.
     stage_2_start_lr: Annotated[float, AtLeast(0)] = 0.6
 
 
@@ -88,6 +92,7 @@ class GHMixin(PopulationMemory):
     wrapper_name = "gh"
     wrapper_config = GHConfig
     needs = Needs(indexes=True, more_views=True, small_views=True)
+    official_head_layers = 2  # over SDCLR too
     gh_etf: Tensor  # Float[K D]
 
     def setup_wrapper(self, options: GHConfig) -> None:
@@ -128,17 +133,23 @@ class GHMixin(PopulationMemory):
         # Logits are of the weights before this step, as in the official code. Images of an OOD pool
         # (index N and more, under COLT) have no row, and the prior is not theirs: no part of GH.
         self.remember(indexes, logits_1.detach(), self._memory_momentum())
-        if self.gh.prior_refresh == "step" and self._is_prior_epoch(self.current_epoch + 1):
-            self.recompute_prior()
-
-        weight = self.gh.weight * ramp_weight(self.current_epoch + 1, self.gh_warmup, self.gh_ramp)
-        if weight == 0:  # nothing is added, so the base's loss is reproduced bit for bit
-            return base_loss
         if self.gh_with_ood:
             is_id = indexes < self.allocated_rows
             logits_1, logits_2 = logits_1[is_id], logits_2[is_id]
-            if not len(logits_1):
-                return base_loss
+        loss = self._add_term(base_loss, logits_1, logits_2, len(batch[0]))
+        # The step's own labels are of the prior before it, as in the official code.
+        if self.gh.prior_refresh == "step" and self._is_prior_epoch(self.current_epoch + 1):
+            self.recompute_prior()
+        return loss
+
+    def _add_term(
+        self, loss: Tensor, logits_1: Tensor, logits_2: Tensor, batch_size: int
+    ) -> Tensor:
+        """The base's loss with the weighted term of these geometric logits, Float[B K] each."""
+        weight = self.gh.weight * ramp_weight(self.current_epoch + 1, self.gh_warmup, self.gh_ramp)
+        # Where nothing is added, the base's loss is reproduced bit for bit.
+        if weight == 0 or not len(logits_1):
+            return loss
         term = gh_loss(
             logits_1,
             logits_2,
@@ -148,8 +159,8 @@ class GHMixin(PopulationMemory):
             num_iters=self.gh.num_iters,
             tolerance=self.gh.tolerance,
         )
-        self._log_term(term, weight, len(batch[0]))
-        return base_loss + weight * term
+        self._log_term(term, weight, batch_size)
+        return loss + weight * term
 
     def on_train_epoch_start(self) -> None:
         """Make up for a refresh that a resumed checkpoint has not seen.
@@ -194,7 +205,8 @@ class GHMixin(PopulationMemory):
             done = (epoch - lr_warmup) / (self.gh_warmup - lr_warmup)
             return _cosine(1.0, self.gh.stage_1_end_lr, done)
         done = (epoch - self.gh_warmup) / max(self.max_epochs - self.gh_warmup, 1e-9)
-        return _cosine(self.gh.stage_2_start_lr, self.min_lr / self.lr, min(done, 1.0))
+        end = self.min_lr / self.lr if self.lr else 1.0  # of a rate of 0, any share
+        return _cosine(self.gh.stage_2_start_lr, end, min(done, 1.0))
 
     def _memory_momentum(self) -> float:
         in_warmup = self.current_epoch + 1 <= self.gh_warmup
@@ -202,6 +214,7 @@ class GHMixin(PopulationMemory):
 
     def _is_prior_epoch(self, epoch: int) -> bool:
         """True if the prior is due at the end of ``epoch``, 1-based."""
+        epoch += self.gh.prior_early
         if epoch < self.gh_warmup:
             return False
         due = epoch == self.gh_warmup or epoch % self.gh_prior_interval == 0

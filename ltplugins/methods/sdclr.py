@@ -17,6 +17,7 @@ Known differences from the official code, beside those in ``losses/sdclr.py``:
 - One backward pass through both branches; it is the sum of the two official ones.
 - The pruned branch forwards once a step; officially twice, which moves its running statistics
   twice. They are read nowhere: validation and evaluation are of the full network, there as here.
+- The projector is the base's own; ``method_kwargs.proj_head: official`` takes the official one.
 - Officially over SimCLR only. A momentum twin follows the full network and is not pruned; small
   crops go through the full network.
 """
@@ -65,6 +66,7 @@ class SDCLRMixin(Wrapper):
         small_views=True,
         hint="Each branch has one: set num_crops of the augmentation blocks to 2 in all.",
     )
+    official_head_layers = 3
     sdclr_masks: nn.Module
     sdclr_norms: nn.Module
     sdclr_epoch: Tensor  # Int[], the epoch that the mask is of; -1 = none yet, nothing is pruned

@@ -11,6 +11,7 @@ worked out from the epoch at every step and is no state: a resumed run cannot be
 Known differences from the official code, which has SimCLR only:
 - ``t_max`` may be a share of the run; the official 200 of 2000 epochs (CIFAR) are the default 10%.
 - ``interval: step`` lets the temperature move within an epoch. It is ours.
+- The projector is the base's own; ``method_kwargs.proj_head: official`` takes the official one.
 - MoCo is in the paper and not in the code; every further base is our generalisation. MoCo v3's
   loss has its temperature as a factor too, so there the schedule also moves the gradient's scale.
 """

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
 from ltplugins.host.facts import facts_of
+from ltplugins.host.head import apply_head
 from ltplugins.methods.needs import Needs, check_needs
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Wrapper(_Host):
         for wrapper in self.wrappers():
             check_needs(cfg, str(cfg.method), wrapper.needs_under(cfg))
         super().__init__(base_cfg)
+        apply_head(self, base_cfg, self.base_name)
         num_samples = OmegaConf.select(cfg, "data.num_samples")
         self.num_samples: int | None = None if num_samples is None else int(num_samples)
         self.allocated_rows = self.num_samples or 0  # of the per-sample state, over all ranks

@@ -22,6 +22,8 @@ from ltplugins.eval.features import state_hash
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host import prepare
 from ltplugins.host.build import build_model, check_method
+from ltplugins.host.head import check_head
+from ltplugins.methods.registry import split_name
 from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.blocks import config_blocks, run_keys
@@ -50,6 +52,7 @@ def pretrain(cfg: DictConfig) -> Path:
     watch_parent()
     config = resolve(cfg, config_blocks)
     check_method(config.method, METHODS)
+    check_head(config.host, split_name(config.method)[1])
     _require_validation(config)
     start = open_start(config)
     pl.seed_everything(config.seed, workers=False, verbose=False)

@@ -47,7 +47,8 @@ def check(cfg):
 def test_script_composes(path):
     with initialize_config_dir(str(path.parent), version_base="1.2"):
         check(compose(path.stem))
-    assert len(path.read_text().splitlines()) <= 15
+    values = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    assert len(values) <= 15
 
 
 @pytest.mark.parametrize("method", METHODS)

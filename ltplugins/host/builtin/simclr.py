@@ -17,6 +17,7 @@ from ltplugins.core.distributed import gather_no_grad, gather_with_offset, over_
 from ltplugins.core.ranges import Above, AtLeast
 from ltplugins.core.schema import Section
 from ltplugins.host.builtin.heads import Projected, mlp
+from ltplugins.host.head import Head, apply_head
 from ltplugins.losses.terms.bases import nt_xent
 
 
@@ -25,6 +26,8 @@ class SimCLRKwargs(Section):
     proj_hidden_dim: Annotated[int, AtLeast(1)]
     proj_output_dim: Annotated[int, AtLeast(1)]
     temperature: Annotated[float, Above(0)]
+    # official: the long-tail papers' projector, as wide as the backbone; see host/head.py.
+    proj_head: Head = "solo"
 
 
 class SimCLR(Projected):
@@ -37,6 +40,7 @@ class SimCLR(Projected):
         kwargs = read(SimCLRKwargs, self.cfg, "method_kwargs")
         self.temperature = kwargs.temperature
         self.projector = mlp(self.features_dim, kwargs.proj_hidden_dim, kwargs.proj_output_dim)
+        apply_head(self, self.cfg, "simclr")
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
         """NT-Xent over all crops plus the class loss, which only reaches the classifier."""

@@ -19,6 +19,7 @@ from ltplugins.core.ranges import Above, AtLeast
 from ltplugins.core.schema import Section
 from ltplugins.host.builtin.heads import Projected, mlp
 from ltplugins.host.builtin.simclr import global_nt_xent
+from ltplugins.host.head import Head, apply_head
 
 
 @dataclass
@@ -26,6 +27,8 @@ class SupConKwargs(Section):
     proj_hidden_dim: Annotated[int, AtLeast(1)]
     proj_output_dim: Annotated[int, AtLeast(1)]
     temperature: Annotated[float, Above(0)]
+    # official: the long-tail papers' projector, as wide as the backbone; see host/head.py.
+    proj_head: Head = "solo"
 
 
 class SupCon(Projected):
@@ -38,6 +41,7 @@ class SupCon(Projected):
         kwargs = read(SupConKwargs, self.cfg, "method_kwargs")
         self.temperature = kwargs.temperature
         self.projector = mlp(self.features_dim, kwargs.proj_hidden_dim, kwargs.proj_output_dim)
+        apply_head(self, self.cfg, "supcon")
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
         """Supervised contrastive loss plus the class loss, which only reaches the classifier."""
