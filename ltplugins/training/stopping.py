@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 
 from ltplugins.core.errors import UserError
 from ltplugins.runs.facts import TRIAL
+from ltplugins.training.faults.ranks import launcher_kill
 
 # As a shell counts them: 128 and the number of the signal.
 CTRL_C, TERMINATED = 130, 143
@@ -59,11 +60,13 @@ class Signals(Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Note it."""
+        """Note it; the ranks that this process has started end without a word of their own."""
         if isinstance(exception, KeyboardInterrupt):
             self.code = CTRL_C
         elif isinstance(exception, SIGTERMException):
             self.code = TERMINATED
+        if self.code is not None:
+            launcher_kill(trainer.strategy.launcher)
 
 
 def note_sigterm(trainer: pl.Trainer) -> None:
