@@ -30,6 +30,7 @@ from ltplugins.core.files import write_text
 from ltplugins.eval.results import Results
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.command import quote
+from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.launch import QUIET, guarded, run_hydra, set_up_logging
 from ltplugins.stages.sweep import Member, Sweep, plan
 from ltplugins.training.faults.ranks import PARENT
@@ -52,6 +53,7 @@ def multirun(arguments: Sequence[str], config_name: str) -> None:
             "devices=N for members of N processes."
         )
     sweep = plan(arguments, config_name)
+    compose_packaged("multirun", sweep.launcher)  # a launcher that there is not, before any folder
     console = make_console(stderr=True)
     console.print(f"sweep of {len(sweep.members)} runs in {sweep.folder}", highlight=False)
     (sweep.folder / "logs").mkdir(parents=True, exist_ok=True)

@@ -48,6 +48,10 @@ def loggers_as_they_were():
         (("evaluate", "x.ckpt", "+anything=1"), "unknown key 'anything'"),
         (("pretrain", "hydra.run.dir=/nowhere"), "Set output_dir, the folder of all"),
         (("pretrain", "hydra/launcher=nope"), "Could not find 'hydra/launcher/nope'"),
+        (
+            ("pretrain", "--multirun", "seed=1,2", "hydra/launcher=nope"),
+            "unknown hydra/launcher 'nope'",
+        ),
         (("pretrain", "--config-dir", "nothere"), "--config-dir: nothere is no folder"),
         (("pretrain", "name=../x"), "name: expected text that names a folder"),
         (("pretrain", "name=' '"), "name: expected text that names a folder"),
