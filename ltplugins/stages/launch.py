@@ -134,15 +134,18 @@ def _with_words(arguments: Sequence[str], command: Command, words: Sequence[str]
     return result
 
 
-def guarded(work: Callable[[], Any]) -> Any:
+def guarded(
+    work: Callable[[], Any], stopped: str = "stopped by Ctrl-C; the same command starts anew."
+) -> Any:
     """Run ``work``; a UserError ends the process with its text, one line, and exit code 2.
 
-    Ctrl-C ends it with 130; SIGTERM, in a training, with 143; a defect, with its traceback, with 1.
+    Ctrl-C ends it with 130 and the line ``stopped``; SIGTERM, in a training, with 143; a defect,
+    with its traceback, with 1.
     """
     try:
         return work()
     except KeyboardInterrupt:
-        make_console(stderr=True).print("\nstopped by Ctrl-C; the same command starts anew.")
+        make_console(stderr=True).print(f"\n{stopped}")
         raise SystemExit(130) from None
     except UserError as error:
         make_console(stderr=True).print(
