@@ -8,6 +8,22 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.core.errors import UserError
+from ltplugins.host.facts import facts_of
+
+
+def check_batches(drop_last: bool, base: str) -> None:
+    """Refuse short batches for a base whose code in solo-learn asserts batches of one size.
+
+    Raises:
+        UserError: with the key and the way out.
+    """
+    from ltplugins.host import HOST
+
+    if HOST.name == "solo" and not drop_last and facts_of(base).whole_batches:
+        raise UserError(
+            f"data.drop_last: expected true for solo-learn's {base}, which takes batches of one "
+            f"size alone; got false. Set it to true."
+        )
 
 
 def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> Any:

@@ -15,7 +15,7 @@ from ltplugins.config.resolve import check_method, resolve
 from ltplugins.data.datamodule import build_datamodule
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host import prepare
-from ltplugins.host.build import build_model
+from ltplugins.host.build import build_model, check_batches
 from ltplugins.host.head import check_head
 from ltplugins.methods.registry import split_name
 from ltplugins.runs.facts import Origin, SplitFacts
@@ -44,7 +44,9 @@ def pretrain(cfg: DictConfig) -> Path:
     watch_parent()
     config = resolve(cfg, config_blocks)
     check_method(config.method, METHODS)
-    check_head(config.host, split_name(config.method)[1])
+    _, base = split_name(config.method)
+    check_head(config.host, base)
+    check_batches(config.data.drop_last, base)
     pl.seed_everything(config.seed, workers=False, verbose=False)
     data = training_set(config)
     module = build_datamodule(data, config.seed)
