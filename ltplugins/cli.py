@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
+# PYTHON_ARGCOMPLETE_OK
 """``ltplugins``: thin; each command imports its stage only when it is called."""
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from ltplugins import __version__
 
@@ -17,14 +20,30 @@ _EPILOG = """examples:
   ltplugins balance runs/iccl/fashion                   re-train a learned classifier by class
   ltplugins methods gh                                  a method, its options and their ranges
   ltplugins report runs/a runs/b --out runs/report      compare evaluated runs
+
+exit codes: 0 done, 1 a defect (a traceback) or a failed member of a sweep, 2 wrong input (one
+line), 130 Ctrl-C, 143 SIGTERM; after the last two the same command continues a training
 """
+
+
+_HYDRA_STAGES = ("pretrain", "evaluate", "balance")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, as every stage does."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}. {self.prog} --help shows what it takes.", file=sys.stderr)
+        raise SystemExit(2)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command's name and hand the rest to its stage."""
+    if "_ARGCOMPLETE" in os.environ:
+        _complete()
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Hydra has its own command line, so these are handed on untouched.
-    if arguments and arguments[0] in ("pretrain", "evaluate", "balance"):
+    if arguments and arguments[0] in _HYDRA_STAGES:
         _hydra_stage(arguments[0], arguments[1:])
         return
     options = _parser().parse_args(arguments)
@@ -35,6 +54,41 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     set_up_logging()
     guarded(lambda: _run(options))
+
+
+def _complete() -> None:
+    """Answer a shell that asks what a word can become; see "completion" in docs/launch.md."""
+    import argcomplete
+
+    argcomplete.autocomplete(completing(), always_complete_options=False)
+
+
+def completing() -> argparse.ArgumentParser:
+    """The parser with the words of Hydra's stages, for completion alone."""
+    from argcomplete.completers import DirectoriesCompleter
+
+    from ltplugins.stages.complete import words
+
+    parser = _parser()
+    for name, stage in _commands(parser).items():
+        if name not in _HYDRA_STAGES:
+            continue
+        if name != "pretrain":
+            run: Any = stage.add_argument("run")
+            run.completer = DirectoriesCompleter()
+
+        def offer(prefix: str, stage: str = name, **_: Any) -> list[str]:
+            return words(stage, prefix)
+
+        word: Any = stage.add_argument("words", nargs="*")
+        word.completer = offer
+    return parser
+
+
+def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of the commands, by their names."""
+    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return dict(commands.choices)
 
 
 def _hydra_stage(name: str, rest: list[str]) -> None:
@@ -71,8 +125,21 @@ def _run(options: argparse.Namespace) -> None:
         methods(options.name)
 
 
+def _whole(least: int) -> Callable[[str], int]:
+    """A type of argparse: whole numbers of ``least`` or more."""
+
+    def read(text: str) -> int:
+        if not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number of {least} or more, got {text!r}"
+            )
+        return int(text)
+
+    return read
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ltplugins",
         description="Long-tailed representation learning as a plugin for solo-learn.",
         epilog=_EPILOG,
@@ -84,10 +151,12 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="SimCLR against GH-SimCLR on the embedded images")
     demo.add_argument("--out", default="runs/demo", help="folder of the runs and the report")
     demo.add_argument(
-        "--class-order", type=int, default=2, help="seed: which class is head or tail"
+        "--class-order", type=_whole(0), default=2, help="seed: which class is head or tail"
     )
-    demo.add_argument("--seed", type=int, default=0, help="seed of the runs")
-    demo.add_argument("--epochs", type=int, default=None, help="instead of the demo's own length")
+    demo.add_argument("--seed", type=_whole(0), default=0, help="seed of the runs")
+    demo.add_argument(
+        "--epochs", type=_whole(1), default=None, help="instead of the demo's own length"
+    )
 
     commands.add_parser("pretrain", help="train a method (Hydra: key=value overrides)")
     commands.add_parser("evaluate", help="kNN and linear probe of a run folder or checkpoint")

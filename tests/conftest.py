@@ -1,8 +1,35 @@
 # SPDX-License-Identifier: MIT
-"""Shared set-up: quiet Lightning."""
+"""Shared set-up: quiet Lightning, and which tests one worker runs, and when."""
 
 import logging
 import warnings
 
+import pytest
+
 warnings.filterwarnings("ignore", module="lightning")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+def group_of(item: pytest.Item) -> str | None:
+    """The group that a test names, or its file where the tests of it share what is slow to make."""
+    mark = item.get_closest_marker("xdist_group")
+    if mark is not None:
+        return mark.args[0]
+    info = getattr(item, "_fixtureinfo", None)
+    shared = info and any(defs[-1].scope == "module" for defs in info.name2fixturedefs.values())
+    return item.nodeid.split("::")[0] if shared else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups first, the longest of them before all: no worker ends with one while others rest."""
+    for item in items:
+        group = group_of(item)
+        if group is not None and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(group))
+    longest = ("rank_runs", "ranks", "dali_ranks")
+
+    def place(item: pytest.Item) -> int:
+        group = group_of(item)
+        return longest.index(group) if group in longest else 3 + (group is None)
+
+    items.sort(key=place)

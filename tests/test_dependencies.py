@@ -18,15 +18,15 @@ MODULES = {
     "nvidia": "nvidia-dali",
     "solo": "solo-learn",
     "umap": "umap-learn",
-    "wandb": "wandb",
     "huggingface_hub": "huggingface-hub",
 }
 # Imported without being declared: with the reason.
-UNDECLARED = {
-    "wandb": "a user's own choice; where it is missing, a run says so and writes metrics.csv only",
-}
+UNDECLARED: dict[str, str] = {}
 # Declared without being imported: with the reason.
 NOT_IMPORTED = {
+    "tensorboard": "Lightning's logger imports it",
+    "wandb": "Lightning's logger imports it",
+    "mlflow": "Lightning's logger imports it",
     "hydra-joblib-launcher": "a plugin that Hydra finds by itself",
     "hydra-submitit-launcher": "a plugin that Hydra finds by itself",
     "huggingface-hub": "timm and the zoo's users fetch through it",

@@ -20,6 +20,7 @@ _NOT_IDENTITY = (
     "debug_augmentations",
     "eval",
     "rank_timeout",
+    "max_time",
 )
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.aliases import take_aliases
+from ltplugins.config.listeners import parse_callbacks, parse_loggers
 from ltplugins.config.run import RunConfig
 from ltplugins.config.sections import (
     AutoResumeSection,
@@ -56,8 +58,9 @@ _NO_EFFECT = ("augmentations_cfg", "wandb_cfg")
 
 # Arguments of Lightning's Trainer that the stages give it themselves, and what to set instead.
 _NOT_FOR_CONFIGS = {
-    "callbacks": "they are the stage's own",
-    "logger": "metrics.csv is always written, and wandb.enabled adds Weights & Biases",
+    "default_root_dir": "output_dir is the folder of all that a run writes",
+    "limit_test_batches": "a pretraining tests nothing, ltplugins evaluate does",
+    "limit_predict_batches": "a pretraining predicts nothing",
     "enable_checkpointing": "checkpoint.enabled says whether there are checkpoints",
     "use_distributed_sampler": "the samplers of data.sampler share the images out themselves",
 }
@@ -85,6 +88,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -
         for key in _NO_EFFECT
         if plain.pop(key, None) is not None
     ]
+    take_aliases(plain)
     _check_top_level(plain)
     if isinstance(plain["optimizer"], dict):
         # solo-learn scales the first but never defaults it; 0.1 is what all its files say.
@@ -125,7 +129,9 @@ def _typed(
     checkpoint = sections["checkpoint"]
     plain.setdefault("seed", RunKeys.seed)
     plain.setdefault("method_kwargs", {})
-    plain.setdefault("name", plain["method"])
+    plain["name"] = plain.get("name") or plain["method"]
+    # Not for the folder's config.yaml: who runs that again does not mean to lose what is there.
+    overwrite = plain.pop("overwrite", RunKeys.overwrite)
     plain.setdefault("checkpoint", dataclasses.asdict(checkpoint))
     plain.setdefault("auto_resume", dataclasses.asdict(sections["auto_resume"]))
     if not plain.get("output_dir"):
@@ -142,9 +148,12 @@ def _typed(
         resume_from_checkpoint=plain.get("resume_from_checkpoint"),
         debug_augmentations=plain.get("debug_augmentations", RunKeys.debug_augmentations),
         rank_timeout=plain.get("rank_timeout"),
+        overwrite=overwrite,
         **sections,
         augmentations=augmentations,
-        trainer={k: v for k, v in plain.items() if k in trainer_keys()},
+        loggers=parse_loggers(plain.get("logger")),
+        callbacks=parse_callbacks(plain.get("callbacks")),
+        trainer={k: v for k, v in plain.items() if k in trainer_keys() - {"logger", "callbacks"}},
         eval=plain.get("eval"),
         remarks=(*remarks, *_remarks(sections["auto_umap"], sections["auto_resume"])),
         host=OmegaConf.create(plain),  # not in struct mode, as solo-learn's classes expect
@@ -258,9 +267,3 @@ def _count_crops(blocks: list[AugmentationBlock]) -> dict[str, int]:
     large = sum(b.num_crops for b in blocks if b.crop_size == blocks[0].crop_size)
     total = sum(b.num_crops for b in blocks)
     return {"num_large_crops": large, "num_small_crops": total - large}
-
-
-def check_method(method: str, methods: Mapping[str, Any]) -> None:
-    """Raise a UserError when the method's name is not in the host's ``METHODS``."""
-    if method not in methods:
-        raise unknown("method", method, [m for m in methods if m not in ("base", "linear")])

@@ -30,9 +30,11 @@ class RunConfig:
 
     Attributes:
         method, max_epochs, name, seed, output_dir, resume_from_checkpoint, debug_augmentations,
-            rank_timeout: see ``RunKeys``.
+            rank_timeout, overwrite: see ``RunKeys``.
         backbone to augmentations: the sections; those that a file does not have hold defaults.
-        trainer: the arguments of Lightning's Trainer that were given, as they were given.
+        loggers: beside metrics.csv, names or blocks with a ``_target_``.
+        callbacks: blocks with a ``_target_``.
+        trainer: the other arguments of Lightning's Trainer that were given, as they were given.
         eval: the ``eval`` block, if there is one; the evaluation knows its type.
         remarks: sentences about what was asked for and has no effect here.
         host: the whole config as a host's classes take it and as a run folder keeps it.
@@ -46,6 +48,7 @@ class RunConfig:
     resume_from_checkpoint: str | None
     debug_augmentations: bool
     rank_timeout: int | None
+    overwrite: bool
 
     backbone: BackboneConfig
     data: DataConfig
@@ -61,6 +64,8 @@ class RunConfig:
     auto_umap: AutoUmapSection
     augmentations: list[AugmentationBlock]
 
+    loggers: tuple[str | Mapping[str, Any], ...]
+    callbacks: tuple[Mapping[str, Any], ...]
     trainer: Mapping[str, Any]
     eval: Mapping[str, Any] | None
     remarks: tuple[str, ...]

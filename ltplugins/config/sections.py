@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from ltplugins.core.ranges import AtLeast, Seed, UpTo, Within
+from ltplugins.core.ranges import AtLeast, FolderName, Note, Seed, UpTo, Within
 from ltplugins.core.schema import Section
 
 # Lightning's: a number of processes (-1: all there are), their numbers, or text such as "auto".
@@ -21,17 +21,20 @@ class RunKeys(Section):
     """The keys at the top of a config that are ours or solo-learn's, and no section.
 
     ``rank_timeout`` is the seconds that a rank waits for the others; null: 30 minutes.
+    ``overwrite`` replaces another run in the folder; ``resume_from_checkpoint`` is a checkpoint or
+    the folder of a run, to go on from by this config.
     """
 
     method: str
     max_epochs: Annotated[int, AtLeast(1)]
-    name: str = ""  # absent: the method's
+    name: Annotated[str, FolderName()] | None = None  # absent: the method's
     seed: Seed = 5
     accumulate_grad_batches: Annotated[int, AtLeast(1)] | None = None
     output_dir: str | None = None
     resume_from_checkpoint: str | None = None
     debug_augmentations: bool = False
     rank_timeout: Annotated[int, AtLeast(1)] | None = None
+    overwrite: bool = False
 
 
 @dataclass
@@ -42,11 +45,12 @@ class TrainerKeys(Section):
     num_nodes: Annotated[int, AtLeast(1)] = 1
     min_epochs: Annotated[int, AtLeast(0)] | None = None
     max_steps: Annotated[int, AtLeast(1, also=-1)] = -1
+    max_time: (
+        Annotated[str, Note('"days:hours:minutes:seconds", in quotes')] | dict[str, int] | None
+    ) = None
     min_steps: Annotated[int, AtLeast(0)] | None = None
     limit_train_batches: TrainBatches = None
     limit_val_batches: Batches = None
-    limit_test_batches: Batches = None
-    limit_predict_batches: Batches = None
     overfit_batches: Annotated[int, AtLeast(0)] | Annotated[float, Within(0, 1)] = 0.0
     fast_dev_run: bool | Annotated[int, AtLeast(0)] = False
     val_check_interval: (

@@ -107,6 +107,20 @@ class Length:
 
 
 @dataclasses.dataclass(frozen=True)
+class FolderName:
+    """Texts that name a folder within another one."""
+
+    def holds(self, value: Any) -> bool:
+        """Whether no part is empty, blank at an end, or leads out of the folder."""
+        parts = str(value).split("/")
+        return all(part == part.strip() and part not in ("", ".", "..") for part in parts)
+
+    def expected(self, what: str) -> str:
+        """Such as "text that names a folder (not blank, without '..')"."""
+        return f"{what} that names a folder (not blank, without '..' and a '/' in front)"
+
+
+@dataclasses.dataclass(frozen=True)
 class Note:
     """Words after the range for values that are often mistaken; it refuses nothing."""
 

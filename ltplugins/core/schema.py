@@ -23,6 +23,7 @@ from ltplugins.core.ranges import Constraint
 
 T = TypeVar("T")
 MISSING = dataclasses.MISSING
+_KNOWN_HINTS: dict[type, dict[str, Any]] = {}
 
 
 class WrongType(UserError):
@@ -55,8 +56,11 @@ class Section:
 
 
 def _hints(cls: type) -> dict[str, Any]:
-    """The fields' types, with their ranges."""
-    return typing.get_type_hints(cls, include_extras=True)
+    """The fields' types, with their ranges; remembered, as sections are built in training too."""
+    known = _KNOWN_HINTS.get(cls)
+    if known is None:
+        known = _KNOWN_HINTS[cls] = typing.get_type_hints(cls, include_extras=True)
+    return known
 
 
 def _check_field(section: Any, name: str, value: Any, hint: Any, path: str) -> Any:

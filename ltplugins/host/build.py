@@ -2,13 +2,36 @@
 """From a resolved config to the host's method, with scaled learning rates and the right stem."""
 
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.core.errors import UserError
-from ltplugins.host.facts import facts_of
+from ltplugins.core.errors import UserError, unknown
+from ltplugins.host.facts import configured_bases, facts_of
+
+
+def check_method(method: str, methods: Mapping[str, Any]) -> None:
+    """Refuse a method that the host does not have.
+
+    Args:
+        method: its name.
+        methods: the host's ``METHODS``.
+
+    Raises:
+        UserError: an unknown name, or one over a base that only solo-learn has.
+    """
+    if method in methods:
+        return
+    ends = [base for base in configured_bases() if f"_{method}".endswith(f"_{base}")]
+    base = max(ends, key=len, default="")
+    if base and base not in methods:
+        raise UserError(
+            f"method: {method} needs solo-learn as host, which has {base}; the host here is the "
+            f"stand-in. Install solo-learn (README, 'The solo-learn way'), or take another base."
+        )
+    raise unknown("method", method, [m for m in methods if m not in ("base", "linear")])
 
 
 def check_batches(drop_last: bool, base: str) -> None:

@@ -18,7 +18,7 @@ class Base:
         title: what its authors call it.
         paper: where it is described.
         summary: what it does, in a line.
-        packaged: the stand-in has it too, and ``conf/method`` a file of its values.
+        packaged: the stand-in has it too.
         labels: it learns from labels.
         yields_z: it returns an embedding that a wrapper can work on.
         width_key: the key of ``method_kwargs`` that holds the width of z.
@@ -136,3 +136,8 @@ def facts_of(base: str) -> Base:
 def packaged_bases() -> list[str]:
     """The bases that every host has, in the order of the alphabet."""
     return sorted(name for name, base in BASES.items() if base.packaged)
+
+
+def configured_bases() -> list[str]:
+    """The bases whose values stand in a file of ``conf/method``: those that yield z."""
+    return sorted(name for name, base in BASES.items() if base.yields_z)

@@ -10,7 +10,7 @@ gives the paper's score with a minus sign; the budget is the same either way.
 
 Known differences from the official code:
 - ``topk`` may also be a share of the negatives, as a secondary source says of the paper; the code
-  takes 10 whatever the batch. More than there are is all of them; officially it crashes.
+  takes 10 whatever the batch. More than there are is all of them, there as here.
 - What concerns budgets and the choice of images: see ``terms/ood_selection.py``.
 - ``distribution_supcon_loss`` is 0 for a batch of one domain, also where that is OOD alone.
 - Its denominator is the code's, all other views. What the secondary source writes, the pair and

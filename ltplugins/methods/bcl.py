@@ -3,7 +3,8 @@
 
 Paper: Zhou et al., "Contrastive Learning with Boosted Memorization", ICML 2022,
 https://arxiv.org/abs/2205.12693
-Official code: https://github.com/MediaBrain-SJTU/BCL at a2342f8
+Official code: https://github.com/MediaBrain-SJTU/BCL at a2342f8 (CIFAR-100 alone); ImageNet-LT and
+Places-LT: https://github.com/MediaBrain-SJTU/Geometric-Harmonization at 9f7057c
 
 Per step: views -> base loss and z (host) -> NT-Xent of every image of the global batch -> moving
 average per image. Per epoch: the averages become strengths, and RandAugment of image i is applied
@@ -42,9 +43,11 @@ from ltplugins.methods.needs import Needs
 from ltplugins.methods.wrapper import Wrapper
 
 # I: one operation, magnitudes 10 + 20 h. D: two, 5 + 25 h u with u from [0, 1] per image.
+# imagenet: two, 30 h u, as the GH authors' code has it for ImageNet-LT and Places-LT.
 VARIANTS = {
     "I": {"num_ops": 1, "min_magnitude": 10.0, "random_factor": False},
     "D": {"num_ops": 2, "min_magnitude": 5.0, "random_factor": True},
+    "imagenet": {"num_ops": 2, "min_magnitude": 0.0, "random_factor": True},
 }
 
 
@@ -52,7 +55,7 @@ VARIANTS = {
 class BCLConfig(Section):
     """The block ``method_kwargs.bcl``; the defaults are the official CIFAR-100 settings."""
 
-    variant: Literal["I", "D"] = "I"
+    variant: Literal["I", "D", "imagenet"] = "I"
     momentum: Annotated[float, Below(0, 1)] = 0.97  # beta, the share of an image's old loss
     # tau of L_i; the packaged YAML takes the base's, where it has one.
     temperature: Annotated[float, Above(0)] = 0.2

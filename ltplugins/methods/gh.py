@@ -50,7 +50,8 @@ from ltplugins.methods.parts.population_memory import PopulationMemory
 class GHConfig(Section):
     """The block ``method_kwargs.gh``. Durations: epochs, or a share of the run ("50%").
 
-    The defaults are the official CIFAR settings; its 500 + 10 of 1000 epochs are the shares.
+    The defaults are the official CIFAR settings, whose 500 + 10 of 1000 epochs are the shares; but
+    for ``two_stage_lr`` and ``prior_refresh: step``, which its file under scripts sets.
     """
 
     num_directions: Annotated[int, AtLeast(2)] = 100  # K, whatever the number of classes
@@ -68,14 +69,16 @@ class GHConfig(Section):
     memory_sharded: bool = False  # each rank keeps N / W rows; see parts/population_memory.py
     prior_interval: Duration = "2%"  # recompute the prior in every n-th epoch after warm-up
     prior_refresh: Literal["epoch", "step"] = "epoch"  # step: after each of such an epoch
+    # Every recomputation comes so many epochs earlier; 1 in the official ImageNet script.
+    prior_early: Annotated[int, AtLeast(0)] = 0
     # Added to every count; 100 in the official ImageNet script.
     prior_floor: Annotated[float, AtLeast(0)] = 0.0
     approximate_etf: bool = False  # allow K > D + 1, where no exact simplex exists
     etf_seed: Seed = 0  # draws the directions' rotation
     two_stage_lr: bool = False  # the official schedule: cosine to the boundary, then restart
-    # Share of the peak at the end of warm-up; 0.3 in the CIFAR script.
+    # Share of the peak at the end of warm-up; officially 0.6 (0.3 of 0.5) on CIFAR, else 0.2.
     stage_1_end_lr: Annotated[float, AtLeast(0)] = 0.6
-    # Share of the peak from which the second stage falls; 0.5 in the CIFAR script.
+    # Share of the peak from which the second stage falls; officially as at the end of the first.
     stage_2_start_lr: Annotated[float, AtLeast(0)] = 0.6
 
 
@@ -203,7 +206,8 @@ class GHMixin(PopulationMemory):
             done = (epoch - lr_warmup) / (self.gh_warmup - lr_warmup)
             return _cosine(1.0, self.gh.stage_1_end_lr, done)
         done = (epoch - self.gh_warmup) / max(self.max_epochs - self.gh_warmup, 1e-9)
-        return _cosine(self.gh.stage_2_start_lr, self.min_lr / self.lr, min(done, 1.0))
+        end = self.min_lr / self.lr if self.lr else 1.0  # of a rate of 0, any share
+        return _cosine(self.gh.stage_2_start_lr, end, min(done, 1.0))
 
     def _memory_momentum(self) -> float:
         in_warmup = self.current_epoch + 1 <= self.gh_warmup
@@ -211,6 +215,7 @@ class GHMixin(PopulationMemory):
 
     def _is_prior_epoch(self, epoch: int) -> bool:
         """True if the prior is due at the end of ``epoch``, 1-based."""
+        epoch += self.gh.prior_early
         if epoch < self.gh_warmup:
             return False
         due = epoch == self.gh_warmup or epoch % self.gh_prior_interval == 0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ltplugins.host.facts import Base, facts_of, packaged_bases
+from ltplugins.host.facts import Base, configured_bases, facts_of
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def compositions() -> dict[str, dict[str, Any]]:
     nodes = {}
     for chain in chains:
         wrappers = [name for name in (chain.outer, chain.inner) if name]
-        for base in packaged_bases():
+        for base in configured_bases():
             if all(WRAPPERS[name].takes(facts_of(base)) for name in wrappers):
                 name = "_".join([*wrappers, base])
                 parts = [base, *reversed(wrappers), "_self_"]

@@ -14,7 +14,7 @@ from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.core.records import from_plain
-from ltplugins.runs.facts import VERSION, Origin, RunFacts
+from ltplugins.runs.facts import VERSION, Origin, Progress, RunFacts
 
 RUN_FILE = "run.json"  # a folder that has it holds a run
 
@@ -33,6 +33,7 @@ class TrainedRun:
         origin: host, split and method, as the checkpoint has them; None for solo-learn's own.
         state: its whole ``state_dict``.
         epoch: completed epochs.
+        progress: how far its training had come, and what was planned; None for solo-learn's own.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class TrainedRun:
     origin: Origin | None
     state: dict[str, Tensor]
     epoch: int
+    progress: Progress | None = None
 
     @property
     def label(self) -> str:
@@ -72,7 +74,7 @@ def open_run(path: str | Path) -> TrainedRun:
         require_run(path)
         folder, file = path, path / LAST_CHECKPOINT
         if not file.exists():
-            if RunFacts.read(path / RUN_FILE).finished:
+            if RunFacts.read(path / RUN_FILE).is_over:
                 raise UserError(
                     f"{path} holds no weights: it was trained with checkpoint.enabled=false, or "
                     f"{LAST_CHECKPOINT} was removed. Train again with checkpoint.enabled=true, "
@@ -84,17 +86,23 @@ def open_run(path: str | Path) -> TrainedRun:
         folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     else:
         raise UserError(f"{path} does not exist. Give a run folder or a .ckpt file.")
-    content = _read_checkpoint(file)
+    content = read_checkpoint(file)
     meta = content.get("ltplugins", {})
     cfg = _config_of(file, meta)
     origin = _origin_of(file, meta)
     epoch = int(content["epoch"]) + 1
     if origin is not None and origin.stage_1 is not None:
         epoch += origin.stage_1.epochs
-    return TrainedRun(folder, file, cfg, origin, content["state_dict"], epoch)
+    progress = _progress_of(file, meta)
+    return TrainedRun(folder, file, cfg, origin, content["state_dict"], epoch, progress)
 
 
-def _read_checkpoint(file: Path) -> dict[str, Any]:
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """The content of a checkpoint file, on the CPU.
+
+    Raises:
+        UserError: a file that cannot be opened, or has no ``state_dict``.
+    """
     try:
         # Tensors and plain values only: a checkpoint from elsewhere must not run code.
         content = torch.load(file, map_location="cpu", weights_only=True)
@@ -112,6 +120,11 @@ def _origin_of(file: Path, meta: dict[str, Any]) -> Origin | None:
     names = {field.name for field in dataclasses.fields(Origin)}
     own = {key: value for key, value in meta.items() if key in names}
     return from_plain(Origin, own, file, VERSION) if own else None
+
+
+def _progress_of(file: Path, meta: dict[str, Any]) -> Progress | None:
+    found = meta.get("progress")
+    return None if found is None else from_plain(Progress, found, file, VERSION)
 
 
 def _config_of(file: Path, meta: dict[str, Any]) -> RunConfig:

@@ -19,6 +19,8 @@ from ltplugins.core.records import read_record, to_plain
 from ltplugins.data.imbalance import Split
 
 VERSION = 1
+# RunFacts.stopped of a trial, whose folder any other run may take.
+TRIAL = "fast_dev_run"
 _PACKAGES = (
     "torch",
     "torchvision",
@@ -54,11 +56,33 @@ class SplitFacts:
 
 @dataclass(frozen=True)
 class FirstStage:
-    """The run that a second stage started from: its folder, its epochs, a hash of its weights."""
+    """The run that another one started from: its folder, its epochs, a hash of its weights."""
 
     run: str
     epochs: int
     weights: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training has come, and what its config planned.
+
+    Attributes:
+        epochs: whole epochs, over all images, that are behind it.
+        planned_epochs: ``max_epochs``.
+        steps: optimiser steps.
+        planned_steps: of all planned epochs.
+    """
+
+    epochs: int
+    planned_epochs: int
+    steps: int
+    planned_steps: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was planned is trained."""
+        return self.epochs >= self.planned_epochs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +95,7 @@ class Origin:
         split: the training images.
         label: what results are called by, where that is not the method.
         stage_1: of a second stage.
+        resumed_from: of a run that went on from another one's checkpoint.
     """
 
     method: str
@@ -78,6 +103,7 @@ class Origin:
     split: SplitFacts
     label: str | None = None
     stage_1: FirstStage | None = None
+    resumed_from: FirstStage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +112,10 @@ class RunFacts(Origin):
 
     Attributes:
         identity: what the numbers depend on, and ``identity_hash`` its hash.
-        finished: when the last epoch was complete; None before.
+        finished: when the last planned epoch was complete; None before.
+        stopped: what ended the training for good before that (``max_steps=100``, a callback); None
+            where the same command goes on.
+        progress: how far it came, as of its last checkpoint.
         classifier: accuracies before and after a balancing, by group rule.
     """
 
@@ -101,9 +130,16 @@ class RunFacts(Origin):
     packages: dict[str, Any]
     version: int = VERSION
     finished: str | None = None
+    stopped: str | None = None
+    progress: Progress | None = None
     seconds: float | None = None
     images_per_second: float | None = None
     classifier: dict[str, Any] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the same command has nothing more to train."""
+        return self.finished is not None or self.stopped is not None
 
     @classmethod
     def begin(cls, origin: Origin, identity: Mapping[str, Any]) -> "RunFacts":

@@ -7,8 +7,11 @@ results.json  the evaluation               .lock        held while a process wri
 """
 
 import dataclasses
+import enum
 import fcntl
 import json
+import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +22,21 @@ from ltplugins.config.identity import differences, identity_hash
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_text
 from ltplugins.runs.checkpoint import LAST_CHECKPOINT, RUN_FILE, require_run
-from ltplugins.runs.facts import Origin, RunFacts
+from ltplugins.runs.facts import TRIAL, Origin, RunFacts
+
+log = logging.getLogger(__name__)
+
+# What a run and its evaluation write, beside run.json.
+_FILES = ("results.json", "metrics.csv", "config.yaml")
+_FOLDERS = ("checkpoints", "features", "tensorboard", "mlruns")
+
+
+class Found(enum.Enum):
+    """What a run's folder holds: nothing to go on from, an interrupted run, one that is over."""
+
+    NEW = "new"
+    UNFINISHED = "unfinished"
+    OVER = "over"
 
 
 class RunFolder:
@@ -75,16 +92,21 @@ class RunFolder:
         assert isinstance(cfg, DictConfig)
         return cfg
 
-    def open(self, cfg: DictConfig, identity: Mapping[str, Any], origin: Origin) -> bool:
+    def open(
+        self,
+        cfg: DictConfig,
+        identity: Mapping[str, Any],
+        origin: Origin,
+        overwrite: bool = False,
+        resume: bool = True,
+    ) -> Found:
         """Claim the folder for this config; write config.yaml and run.json if it is new.
-
-        Returns:
-            Whether its run is finished.
 
         Args:
             cfg: the resolved config.
             identity: what the numbers depend on; must equal that of a run that is there already.
             origin: method, host and split, stored in run.json.
+            overwrite, resume: see :meth:`look`.
 
         Raises:
             UserError: the folder holds another config's run (with the keys that differ), files
@@ -99,32 +121,47 @@ class RunFolder:
             ) from None
         self._acquire_lock()
         if (self.path / RUN_FILE).exists():
-            return self.look(identity)
-        # A process killed in this very function leaves the first two; they are written again.
-        ours = {".lock", "config.yaml", "checkpoints"}
-        foreign = [p.name for p in self.path.iterdir() if p.name not in ours]
-        foreign += [p.name for p in self.checkpoints.glob("*")]
-        if foreign:
-            raise UserError(
-                f"{self.path} is not empty and holds no run (found {', '.join(foreign[:3])}). "
-                f"Set output_dir to a new folder."
-            )
+            found = self.look(identity, overwrite, resume)
+            if found is not Found.NEW:
+                return found
+            self._clear()
+        else:
+            self._refuse_foreign()
         write_text(self.path / "config.yaml", OmegaConf.to_yaml(cfg))
         self.checkpoints.mkdir(exist_ok=True)
         # Last, so that a folder with run.json has everything else.
         RunFacts.begin(origin, identity).write(self.path / RUN_FILE)
-        return False
+        return Found.NEW
 
-    def look(self, identity: Mapping[str, Any]) -> bool:
-        """What every rank can decide by itself, without the lock: is this run finished?
+    def look(
+        self, identity: Mapping[str, Any], overwrite: bool = False, resume: bool = True
+    ) -> Found:
+        """What every rank can decide by itself, without the lock: what is there?
+
+        A run that has no checkpoint owns nothing: it is replaced.
+
+        Args:
+            identity: what the numbers depend on.
+            overwrite: replace another config's run, and train a finished one anew. An interrupted
+                run of this very config goes on all the same,
+            resume: unless this is false.
 
         Raises:
             UserError: the folder holds another config's run.
         """
         if not (self.path / RUN_FILE).exists():
-            return False
-        self._refuse_other(identity)
-        return self.read().finished is not None
+            return Found.NEW
+        there = self._facts(overwrite)
+        if there is None or there.stopped == TRIAL:
+            return Found.NEW
+        is_same = there.identity_hash == identity_hash(identity)
+        if overwrite and (there.is_over or not is_same or not resume):
+            return Found.NEW
+        if is_same:
+            return Found.OVER if there.is_over else Found.UNFINISHED
+        if there.is_over or any(self.checkpoints.glob("*.ckpt")):
+            raise self._other(there, identity)
+        return Found.NEW
 
     def update(self, **facts: Any) -> None:
         """Add facts to run.json (the time of completion, images per second)."""
@@ -136,16 +173,50 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
-    def _refuse_other(self, identity: Mapping[str, Any]) -> None:
-        there = self.read()
-        if there.identity_hash == identity_hash(identity):
-            return
+    def _facts(self, overwrite: bool) -> RunFacts | None:
+        """Those of the run that is there; None where they are damaged and may be overwritten."""
+        try:
+            return self.read()
+        except UserError:
+            if overwrite:
+                return None
+            raise
+
+    def _refuse_foreign(self) -> None:
+        # A process killed while it opens a folder leaves the first two; they are written again.
+        ours = {".lock", "config.yaml", "checkpoints"}
+        foreign = [p.name for p in self.path.iterdir() if p.name not in ours]
+        foreign += [p.name for p in self.checkpoints.glob("*")]
+        if foreign:
+            raise UserError(
+                f"{self.path} is not empty and holds no run (found {', '.join(foreign[:3])}). "
+                f"Set output_dir to a new folder."
+            )
+
+    def _clear(self) -> None:
+        """Remove what the run that was here has written; other files are left alone."""
+        log.info("%s: the run that was here is replaced.", self.path)
+        # The first one first: another rank that looks now finds no run, and never a checkpoint of
+        # the old one beside the facts of the new.
+        for name in (RUN_FILE, *_FILES):
+            (self.path / name).unlink(missing_ok=True)
+        for name in _FOLDERS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def _other(self, there: RunFacts, identity: Mapping[str, Any]) -> UserError:
         rows = differences(there.identity, json.loads(json.dumps(identity, default=str)))
         shown = "; ".join(rows[:5]) + (f"; and {len(rows) - 5} more" if len(rows) > 5 else "")
-        raise UserError(
+        text = (
             f"{self.path} holds another config's run ({shown}). Set output_dir (or name) to a new "
-            f"folder, or give the same config to continue that run."
+            f"folder, give the same config to continue that run, or overwrite=true to replace it."
         )
+        before, after = there.identity.get("max_epochs"), identity.get("max_epochs")
+        if len(rows) == 1 and isinstance(before, int) and (after or 0) > before:
+            text += (
+                f" To train that run on to {after} epochs: a new output_dir and "
+                f"resume_from_checkpoint={self.path / LAST_CHECKPOINT}."
+            )
+        return UserError(text)
 
     def _acquire_lock(self) -> None:
         self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until close()

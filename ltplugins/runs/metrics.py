@@ -4,7 +4,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,12 +17,18 @@ from ltplugins.core.files import write_text
 class MetricsLogger(Logger):
     """One row per (step, metric): ``epoch,step,metric,value``; written at every epoch's end.
 
-    The long form needs no rewriting when a metric appears late (GH's terms after the warm-up).
+    The long form needs no rewriting when a metric appears late (GH's terms after the warm-up);
+    ``pandas.read_csv(path).pivot_table(index=["epoch", "step"], columns="metric", values="value")``
+    is the wide one.
+
+    Attributes:
+        current_epoch: says the epoch of rows that come without one.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+        self.current_epoch: Callable[[], int] = lambda: 0
         self._rows: list[tuple[str, int, str, str]] = []
 
     @property
@@ -42,8 +48,8 @@ class MetricsLogger(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Keep the values until :meth:`save`."""
-        epoch = metrics.pop("epoch", "")
-        epoch_text = str(int(epoch)) if epoch != "" else ""
+        epoch = metrics.pop("epoch", None)
+        epoch_text = str(self.current_epoch() if epoch is None else int(epoch))
         rows = [(epoch_text, int(step or 0), k, f"{v:.9g}") for k, v in metrics.items()]
         self._rows.extend(rows)
         if any(name.endswith("_epoch") for name in metrics):

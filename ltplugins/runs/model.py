@@ -11,11 +11,10 @@ import torch
 from omegaconf import open_dict
 from torch import Tensor, nn
 
-from ltplugins.config.resolve import check_method
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.records import DataRecord
 from ltplugins.host import prepare
-from ltplugins.host.build import build_model
+from ltplugins.host.build import build_model, check_method
 from ltplugins.runs.checkpoint import TrainedRun
 
 log = logging.getLogger(__name__)

@@ -44,7 +44,7 @@ from ltplugins.training.fit import Job, Training
 log = logging.getLogger(__name__)
 
 # Where things lie and on what they run: not what the numbers depend on.
-_NOT_IDENTITY = ("run", "output_dir", "accelerator", "devices")
+_NOT_IDENTITY = ("run", "output_dir", "accelerator", "devices", "overwrite")
 
 
 def balance(cfg: DictConfig) -> Path:
@@ -114,7 +114,7 @@ def _open_first(path: str) -> TrainedRun:
 
     facts = RunFolder.existing(path).read()
     run = open_run(path)
-    if facts.finished is None:
+    if not facts.is_over:
         raise UserError(
             f"{path} is not finished: it has {run.epoch} epochs. Give its config to ltplugins "
             f"pretrain again, which continues it, then balance."
@@ -138,6 +138,9 @@ def _training_config(first: RunConfig, options: BalanceConfig) -> RunConfig:
     cfg.optimizer.batch_size = options.batch_size
     cfg.update(max_epochs=options.epochs, seed=options.seed, limit_val_batches=0)
     cfg.update(accumulate_grad_batches=1, resume_from_checkpoint=None, name=f"{cfg.name}-balanced")
+    # Limits of the first run, and what it was watched by.
+    cfg.update(max_steps=-1, max_time=None, fast_dev_run=False, callbacks=None)
+    cfg.update(overwrite=options.overwrite)
     cfg.auto_resume = {"enabled": True}
     cfg.checkpoint.update(frequency=1, keep_prev=False)
     if options.accelerator is not None:
@@ -151,7 +154,7 @@ def _stored_config(first: DictConfig, options: BalanceConfig, out: Path) -> Dict
     """What evaluation and report read: the first run's config, and how it was balanced."""
     cfg = first.copy()
     cfg.update(name=f"{cfg.name}-balanced", output_dir=str(out))
-    cfg.balance = dataclasses.asdict(options)
+    cfg.balance = {k: v for k, v in dataclasses.asdict(options).items() if k != "overwrite"}
     return cfg
 
 

@@ -22,6 +22,7 @@ class Command:
         config_name: of the file, or several with commas between them.
         words: the overrides, ``key=value``.
         multirun: whether ``--multirun`` is among them.
+        config_dir: a further folder of configs, as it was given.
         flags: Hydra's other options (``--help``, ``--cfg``), whose answers are Hydra's own.
     """
 
@@ -30,6 +31,7 @@ class Command:
     words: tuple[str, ...]
     multirun: bool
     flags: tuple[str, ...]
+    config_dir: str | None = None
 
 
 def read_command(arguments: Sequence[str], config_name: str) -> Command:
@@ -52,7 +54,7 @@ def read_command(arguments: Sequence[str], config_name: str) -> Command:
     if given.get("resolve") and not (given.get("cfg") or given.get("help")):
         raise UserError("--resolve goes with --cfg job alone. Leave it out, or add --cfg job.")
     flags = tuple(f"--{key.replace('_', '-')}" for key, value in given.items() if value)
-    return Command(absolute(path), name, tuple(words), multirun, flags)
+    return Command(absolute(path), name, tuple(words), multirun, flags, given.get("config_dir"))
 
 
 def absolute(path: str) -> str:

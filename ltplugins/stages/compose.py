@@ -23,7 +23,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ltplugins.core.errors import UserError, nearest, unknown
-from ltplugins.methods.registry import WRAPPERS
+from ltplugins.host.facts import configured_bases
+from ltplugins.methods.registry import METHODS, WRAPPERS
 from ltplugins.stages.blocks import Hints, is_typed
 from ltplugins.stages.command import PACKAGED, quote
 
@@ -206,8 +207,10 @@ class Composer:
     def _missing(self, error: MissingConfigException) -> UserError:
         """No such file, or no such choice of a group."""
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        if error.options and group == "method":
+            return _no_such_method(name, error.options)
         if error.options:
-            return unknown(group, name, [o for o in error.options if o not in WRAPPERS])
+            return unknown(group, name, error.options)
         if error.missing_cfg_file not in (self.name, f"{self.name}.yaml"):
             return UserError(f"{self.name}: {_one_line(error)}")
         loader: Any = GlobalHydra.instance().config_loader()
@@ -216,6 +219,16 @@ class Composer:
             f"--config-name: there is no {name.removesuffix('.yaml')}.yaml in {self.path}."
             f"{nearest(name, files)} Files there: {', '.join(files) or 'none of YAML'}."
         )
+
+
+def _no_such_method(name: str, known: Sequence[str]) -> UserError:
+    """There are two hundred: their parts are named."""
+    names = [one for one in known if one not in WRAPPERS]
+    return UserError(
+        f"unknown method '{name}'.{nearest(name, names)} Valid: {', '.join(configured_bases())}; "
+        f"{', '.join(f'{wrapper}_' for wrapper in WRAPPERS)} before each; {', '.join(METHODS)}. "
+        f"`ltplugins methods` says more."
+    )
 
 
 def _require_choice(group: str, value: Any, word: str) -> None:

@@ -2,13 +2,17 @@
 """From the command line to a stage: composed, and errors of the user's come out as one line."""
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from rich.logging import RichHandler
 
 from ltplugins.core.console import make_console
@@ -17,6 +21,7 @@ from ltplugins.stages.blocks import Hints
 from ltplugins.stages.command import PACKAGED, Command, absolute, read_command
 from ltplugins.stages.compose import Composer
 
+_FULL = "HYDRA_FULL_ERROR"
 # A run has its own folder with config and metrics; Hydra must not make a second one.
 QUIET = (
     "hydra.run.dir=.",
@@ -45,6 +50,7 @@ def launch(
     """
     set_up_logging()
     command = guarded(lambda: read_command(arguments, config_name))
+    guarded(lambda: _refuse_folders(command))
     composer = guarded(lambda: Composer(command.config_path, command.config_name, hints))
     if command.flags or any(word.startswith("hydra") for word in command.words):
         words = guarded(lambda: composer.mend(command.words)) if command.words else []
@@ -64,9 +70,55 @@ def by_hydra(stage: Callable[[DictConfig], Any], config_name: str, arguments: li
         guarded(lambda: stage(cfg))
 
     try:
-        hydra.main(version_base="1.2", config_path=PACKAGED, config_name=config_name)(task)()
+        run_hydra(task, config_name)
     finally:
         sys.argv = real
+
+
+def run_hydra(task: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Let Hydra run ``task`` by the command line; what it refuses itself comes out as one line."""
+    has_begun = []
+
+    def begin(cfg: DictConfig) -> Any:
+        has_begun.append(True)
+        restore()
+        return task(cfg)
+
+    before = os.environ.get(_FULL)
+
+    def restore() -> None:
+        os.environ.pop(_FULL, None)
+        if before is not None:
+            os.environ[_FULL] = before
+
+    os.environ[_FULL] = "1"  # Hydra then hands its errors on instead of printing a page
+    try:
+        hydra.main(version_base="1.2", config_path=PACKAGED, config_name=config_name)(begin)()
+    except (HydraException, OmegaConfBaseException, OSError) as error:
+        if has_begun:
+            raise
+        reason = " ".join(str(error).partition("Config search path")[0].split())
+        guarded(lambda: _refuse(f"Hydra refuses the command line: {reason}"))
+    finally:
+        restore()
+
+
+def _refuse(text: str) -> None:
+    raise UserError(text)
+
+
+def _refuse_folders(command: Command) -> None:
+    """What Hydra would make or look for before a stage begins."""
+    if command.config_dir is not None and not Path(command.config_dir).is_dir():
+        raise UserError(
+            f"--config-dir: {command.config_dir} is no folder. Give one, or leave it out."
+        )
+    for word in command.words:
+        if word.lstrip("+").startswith("hydra.run.dir"):
+            raise UserError(
+                f"{word}: nothing is written there. Set output_dir, the folder of all that a run "
+                f"writes."
+            )
 
 
 def _with_words(arguments: Sequence[str], command: Command, words: Sequence[str]) -> list[str]:
@@ -83,9 +135,15 @@ def _with_words(arguments: Sequence[str], command: Command, words: Sequence[str]
 
 
 def guarded(work: Callable[[], Any]) -> Any:
-    """Run ``work``; a UserError ends the process with its text, one line, and exit code 2."""
+    """Run ``work``; a UserError ends the process with its text, one line, and exit code 2.
+
+    Ctrl-C ends it with 130; SIGTERM, in a training, with 143; a defect, with its traceback, with 1.
+    """
     try:
         return work()
+    except KeyboardInterrupt:
+        make_console(stderr=True).print("\nstopped by Ctrl-C; the same command starts anew.")
+        raise SystemExit(130) from None
     except UserError as error:
         make_console(stderr=True).print(
             f"[bold red]error:[/] {_escape(' '.join(str(error).split()))}",

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.config.identity import differences, identity
@@ -30,8 +29,8 @@ from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_text
 from ltplugins.eval.results import Results
 from ltplugins.runs.folder import RunFolder
-from ltplugins.stages.command import PACKAGED, quote
-from ltplugins.stages.launch import QUIET, guarded, set_up_logging
+from ltplugins.stages.command import quote
+from ltplugins.stages.launch import QUIET, guarded, run_hydra, set_up_logging
 from ltplugins.stages.sweep import Member, Sweep, plan
 from ltplugins.training.faults.ranks import PARENT
 
@@ -76,7 +75,7 @@ def _launch(sweep: Sweep) -> None:
     command = sys.argv
     sys.argv = ["ltplugins", "--multirun", f"member={numbers}", *words, *sweep.launcher]
     try:
-        hydra.main(version_base="1.2", config_path=PACKAGED, config_name="multirun")(task)()
+        run_hydra(task, "multirun")
     finally:
         sys.argv = command
     set_up_logging()
@@ -112,7 +111,7 @@ def is_finished(sweep: Sweep, member: Member) -> bool:
     there = facts.identity
     here = json.loads(json.dumps(identity(member.cfg, there["world_size"]), default=str))
     rows = differences(there, here)
-    return facts.finished is not None and all(row.partition(":")[0] in _OF_THE_DATA for row in rows)
+    return facts.is_over and all(row.partition(":")[0] in _OF_THE_DATA for row in rows)
 
 
 def _train(sweep: Sweep, member: Member) -> None:

@@ -2,6 +2,8 @@
 """Pretraining: a composed config in, a run folder with checkpoints and metrics out."""
 
 import logging
+import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,20 +13,26 @@ from omegaconf import DictConfig
 
 from ltplugins.config.data import training_set
 from ltplugins.config.identity import data_hashes, identity
-from ltplugins.config.resolve import check_method, resolve
+from ltplugins.config.resolve import resolve
+from ltplugins.config.run import RunConfig
+from ltplugins.core.errors import UserError
 from ltplugins.data.datamodule import build_datamodule
+from ltplugins.data.sources.build import has_test_part
+from ltplugins.eval.features import state_hash
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host import prepare
-from ltplugins.host.build import build_model, check_batches
+from ltplugins.host.build import build_model, check_batches, check_method
 from ltplugins.host.head import check_head
 from ltplugins.methods.registry import split_name
-from ltplugins.runs.facts import Origin, SplitFacts
+from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
+from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.blocks import config_blocks, run_keys
 from ltplugins.stages.launch import launch
 from ltplugins.stages.sweep import is_multirun
 from ltplugins.training.announce import announce
-from ltplugins.training.faults.ranks import watch_parent
+from ltplugins.training.faults.ranks import PARENT, watch_parent
 from ltplugins.training.fit import Job, Training
+from ltplugins.training.resume import open_start
 from ltplugins.training.shots import ShotGroups
 
 log = logging.getLogger(__name__)
@@ -47,6 +55,8 @@ def pretrain(cfg: DictConfig) -> Path:
     _, base = split_name(config.method)
     check_head(config.host, base)
     check_batches(config.data.drop_last, base)
+    _require_validation(config)
+    start = open_start(config)
     pl.seed_everything(config.seed, workers=False, verbose=False)
     data = training_set(config)
     module = build_datamodule(data, config.seed)
@@ -55,16 +65,48 @@ def pretrain(cfg: DictConfig) -> Path:
     model = build_model(config.host, training.world_size, data.record.small_stem)
     split = SplitFacts.of(data.split, data.class_names)
     rules = (config.eval or {}).get("groups") or EvalConfig().groups
+    resumed = None
+    if start is not None:
+        resumed = FirstStage(str(start.path), start.epochs, state_hash(start.state))
+    known = {"resumed_from": resumed.weights} if resumed else {}
     job = Job(
         model=model,
         data=module,
         config=config.host,
-        identity=identity(config, training.world_size) | data_hashes(data),
-        origin=Origin(method=config.method, host=host.label, split=split),
+        identity=identity(config, training.world_size) | data_hashes(data) | known,
+        origin=Origin(method=config.method, host=host.label, split=split, resumed_from=resumed),
         announce=lambda: announce(config, data, model, host),
         callbacks=[ShotGroups(data.class_counts.tolist(), rules[0])],  # the rule that reports show
+        start=start,
     )
     return training.start(job)
+
+
+def _require_validation(config: RunConfig) -> None:
+    """Refuse an online kNN without images to vote on."""
+    is_off = config.trainer.get("limit_val_batches") == 0
+    if not config.knn_eval.enabled or (has_test_part(config.data) and not is_off):
+        return
+    missing = "limit_val_batches is 0" if is_off else "data.val_path names none"
+    way_out = "limit_val_batches" if is_off else "data.val_path"
+    raise UserError(
+        f"knn_eval.enabled: expected false where no image is validated ({missing}), got true. Set "
+        f"{way_out}, or knn_eval.enabled=false and ltplugins evaluate afterwards."
+    )
+
+
+def _show(cfg: DictConfig) -> None:
+    path = pretrain(cfg)
+    config = resolve(RunFolder(path).config())
+    written = [p for p in ("config.yaml", "run.json", "metrics.csv") if (path / p).exists()]
+    if (
+        not config.checkpoint.enabled or PARENT in os.environ
+    ):  # nothing to evaluate; or a sweep will
+        log.info("written: %s (%s)", path, ", ".join(written))
+        return
+    log.info("written: %s (%s, checkpoints/last.ckpt)", path, ", ".join(written))
+    test = "" if has_test_part(config.data) else " data.val_path=PATH"
+    log.info("next: ltplugins evaluate %s%s", shlex.quote(str(path)), test)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,4 +117,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         multirun.main(arguments, "pretrain")
         return
-    launch(pretrain, "pretrain", run_keys, arguments)
+    launch(_show, "pretrain", run_keys, arguments)

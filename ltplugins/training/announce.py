@@ -33,6 +33,9 @@ def announce(run: RunConfig, data: TrainingSet, model: Any, host: HostInfo) -> N
         data.split.hash[:12],
     )
     log.info("%s, %.1f M parameters; run folder %s", run.backbone.name, params, run.output_dir)
+    names = [b if isinstance(b, str) else b["_target_"] for b in (*run.loggers, *run.callbacks)]
+    if names:
+        log.info("loggers and callbacks beside our own: %s", ", ".join(names))
     for line in run.remarks:
         log.warning(line)
     if run.debug_augmentations:

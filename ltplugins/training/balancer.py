@@ -47,6 +47,7 @@ class BalanceConfig(Section):
     seed: Seed = 0
     accelerator: str | None = None  # null: the run's own
     devices: Devices = None  # null: the run's own
+    overwrite: bool = False  # replace what is in output_dir
 
 
 class ClassifierBalancer(pl.LightningModule):

@@ -2,6 +2,7 @@
 """Checkpoints that a run resumes from exactly."""
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from ltplugins.config.run import RunConfig
 from ltplugins.config.sections import CheckpointSection
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import atomic_path
+from ltplugins.core.records import to_plain
+from ltplugins.runs.facts import Progress
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import MetricsLogger
+from ltplugins.training.stopping import WallClock, is_trial
 
 log = logging.getLogger(__name__)
 
@@ -29,17 +33,41 @@ class RunCheckpoint(Checkpoint):
         folder: of the checkpoints.
         meta: what the run is: config, host, split.
         section: how often; with ``enabled: false`` never, metrics are written all the same.
+        planned_epochs: of the config.
+        clock: ``max_time``; an epoch that it cuts short is not saved, so that the run that goes on
+            equals the unbroken one.
     """
 
-    def __init__(self, folder: Path, meta: dict[str, Any], section: CheckpointSection) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        meta: dict[str, Any],
+        section: CheckpointSection,
+        planned_epochs: int = 0,
+        clock: WallClock | None = None,
+    ) -> None:
         self.folder, self.meta, self.section = folder, meta, section
+        self.planned_epochs, self.clock = planned_epochs, clock
+        self.progress: Progress | None = None
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what the run is (config, host, split) and the means of the epoch that ends."""
+        """Add what the run is, how far it is, and the means of the epoch that ends."""
         means = {k: float(v) for k, v in trainer.callback_metrics.items() if k.endswith("_epoch")}
-        checkpoint["ltplugins"] = {**self.meta, "last_epoch": means}
+        progress = to_plain(self.count(trainer))
+        checkpoint["ltplugins"] = {**self.meta, "progress": progress, "last_epoch": means}
+
+    def count(self, trainer: Trainer) -> Progress:
+        """How far the training is, at the end of an epoch."""
+        batches = trainer.num_training_batches
+        if is_trial(trainer):
+            loader: Any = trainer.train_dataloader
+            batches = len(loader)
+        steps = math.ceil(batches / trainer.accumulate_grad_batches)
+        epochs = trainer.current_epoch + is_whole_epoch(trainer)
+        planned = self.planned_epochs or trainer.max_epochs or 0
+        return Progress(epochs, planned, trainer.global_step, steps * planned)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save every ``frequency`` epochs and at the end.
@@ -49,9 +77,12 @@ class RunCheckpoint(Checkpoint):
         """
         epoch = trainer.current_epoch
         _refuse_diverged(trainer)
+        is_cut = self.clock is not None and self.clock.is_up and not is_whole_epoch(trainer)
         is_last = epoch + 1 == trainer.max_epochs or trainer.should_stop
         is_due = is_last or (epoch + 1) % self.section.frequency == 0
-        if self.section.enabled and is_due:
+        if not is_cut:
+            self.progress = self.count(trainer)
+        if self.section.enabled and is_due and not is_cut:
             self._save(trainer, "last.ckpt")
             if self.section.keep_prev:
                 self._save(trainer, f"epoch={epoch}.ckpt")
@@ -90,37 +121,26 @@ def continue_metrics(logger: MetricsLogger, checkpoint: Path) -> None:
     logger.continue_from(content["global_step"], content["epoch"], last_epoch)
 
 
-def require_checkpoint(cfg: RunConfig) -> None:
-    """Refuse a ``resume_from_checkpoint`` that is not there, before any folder is made.
-
-    Raises:
-        UserError: the file does not exist.
-    """
-    given = cfg.resume_from_checkpoint
-    if given is not None and not Path(given).exists():
-        raise UserError(
-            f"resume_from_checkpoint: expected a checkpoint file, got {given}, which does not "
-            f"exist. Leave it out: a run's own folder is gone on with anyway."
-        )
-
-
-def checkpoint_to_resume(cfg: RunConfig, run: RunFolder, logger: MetricsLogger) -> str | None:
-    """Where to go on from: the config's file or the folder's last checkpoint, None to start.
+def own_checkpoint(cfg: RunConfig, run: RunFolder, logger: MetricsLogger) -> str | None:
+    """The folder's last checkpoint, from which the run goes on; None without one.
 
     Raises:
         UserError: resuming is turned off and the folder has one.
     """
-    given = cfg.resume_from_checkpoint
-    if given is not None:
-        return given
     last = run.last_checkpoint
     if last is None:
         return None
     if not cfg.auto_resume.enabled:
         raise UserError(
             f"{run.path} holds an interrupted run and auto_resume.enabled is false. Enable it to "
-            f"go on, or set output_dir to a new folder."
+            f"go on, add overwrite=true to start anew, or set output_dir to a new folder."
         )
     continue_metrics(logger, last)
     log.info("going on from %s", last)
     return str(last)
+
+
+def is_whole_epoch(trainer: Trainer) -> bool:
+    """At the end of an epoch: whether it took all batches."""
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return not is_trial(trainer) and batches.processed >= trainer.num_training_batches

@@ -14,15 +14,20 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.config.run import RunConfig
+from ltplugins.core.errors import UserError
 from ltplugins.core.records import to_plain
 from ltplugins.runs.facts import Origin, now
-from ltplugins.runs.folder import RunFolder
+from ltplugins.runs.folder import Found, RunFolder
 from ltplugins.runs.metrics import MetricsLogger
-from ltplugins.training.checkpoint import RunCheckpoint, checkpoint_to_resume, require_checkpoint
+from ltplugins.training.checkpoint import RunCheckpoint, own_checkpoint
+from ltplugins.training.listeners import build_callbacks, build_loggers
 from ltplugins.training.progress import RunProgress
+from ltplugins.training.resume import NewSchedule, Start, misfit, require_fit
+from ltplugins.training.stopping import CTRL_C, Signals, WallClock, why_stopped
 from ltplugins.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -45,6 +50,7 @@ class Job:
         announce: says on the first rank what starts; not called where nothing is left to train.
         conclude: the facts that are known only at the end, by their names in ``RunFacts``.
         callbacks: of this stage, beside those that every training has.
+        start: another run's checkpoint to go on from.
     """
 
     model: pl.LightningModule
@@ -55,6 +61,7 @@ class Job:
     announce: Callable[[], Any]
     conclude: Callable[[], Mapping[str, Any]] = _nothing
     callbacks: Sequence[pl.Callback] = ()
+    start: Start | None = None
 
 
 class Training:
@@ -66,14 +73,20 @@ class Training:
         name: of what is trained, for the progress line.
 
     Raises:
-        UserError: Lightning does not take its arguments.
+        UserError: Lightning does not take its arguments, or a logger or callback cannot be made.
     """
 
     def __init__(self, cfg: RunConfig, folder: str | Path, name: str) -> None:
         self.cfg, self.run = cfg, RunFolder(folder)
         self.progress = RunProgress(name, cfg.optimizer.batch_size)
         self.logger = MetricsLogger(self.run.metrics)
-        self.trainer = build_trainer(cfg, self.progress, self.logger)
+        self.signals = Signals()
+        self.clock = WallClock(cfg.trainer["max_time"]) if cfg.trainer.get("max_time") else None
+        own = [self.signals, *([self.clock] if self.clock else [])]
+        callbacks = [*own, *build_callbacks(cfg, self.run)]
+        loggers = [self.logger, *build_loggers(cfg, self.run)]
+        self.trainer = build_trainer(cfg, self.progress, loggers, callbacks)
+        self.logger.current_epoch = lambda: self.trainer.current_epoch
 
     @property
     def world_size(self) -> int:
@@ -86,8 +99,10 @@ class Training:
         Raises:
             UserError: the folder holds something else, another process writes there, the
                 checkpoint does not fit, or training diverges.
+            SystemExit: a signal has ended the training; its code is that of the signal.
         """
-        require_checkpoint(self.cfg)
+        if job.start is not None:
+            require_fit(job.start, self.cfg, job.model)
         try:
             self._train(job)
         finally:
@@ -96,30 +111,99 @@ class Training:
 
     def _train(self, job: Job) -> None:
         is_first = getattr(rank_zero_only, "rank", 0) == 0
+        overwrite, resume = self.cfg.overwrite, self.cfg.auto_resume.enabled
         # A rank that another launcher has started decides as the first one does, or it would wait.
-        is_finished = (
-            self.run.open(job.config, job.identity, job.origin)
+        found = (
+            self.run.open(job.config, job.identity, job.origin, overwrite, resume)
             if is_first
-            else self.run.look(job.identity)
+            else self.run.look(job.identity, overwrite, resume)
         )
-        if is_finished:
-            log.info("%s is complete: nothing to train.", self.run.path)
+        if found is Found.OVER:
+            _say_it_is_over(self.run)
             return
         if is_first:
             job.announce()
-        saver = RunCheckpoint(self.run.checkpoints, _meta(job), self.cfg.checkpoint)
-        checkpoint = checkpoint_to_resume(self.cfg, self.run, self.logger)
-        self.trainer.callbacks += [*job.callbacks, saver]  # type: ignore[attr-defined]
+        own = own_checkpoint(self.cfg, self.run, self.logger) if found is Found.UNFINISHED else None
+        planned, clock = self.cfg.max_epochs, self.clock
+        saver = RunCheckpoint(self.run.checkpoints, _meta(job), self.cfg.checkpoint, planned, clock)
+        callbacks = [*job.callbacks, saver]
+        if job.start is not None and own is None:
+            callbacks.insert(0, NewSchedule(job.start))
+        self.trainer.callbacks += callbacks  # type: ignore[attr-defined]
         started = time.perf_counter()
-        self.trainer.fit(job.model, datamodule=job.data, ckpt_path=checkpoint)
-        if self.trainer.is_global_zero and not self.trainer.interrupted:
-            seconds = round(time.perf_counter() - started, 1)
-            self.run.update(
-                **job.conclude(),
-                finished=now(),
-                seconds=seconds,
-                images_per_second=round(self.progress.images_per_second, 1),
+        code = self._fit(job, own)
+        if self.trainer.is_global_zero:
+            self._write_down(job, saver, round(time.perf_counter() - started, 1), code)
+        if code is not None:
+            raise SystemExit(code)
+
+    def _fit(self, job: Job, own: str | None) -> int | None:
+        """Train from the run's own checkpoint, another run's, or from nothing.
+
+        Returns:
+            The exit code of a signal that has ended it.
+        """
+        given = str(job.start.path) if job.start is not None else None
+        try:
+            self.trainer.fit(job.model, datamodule=job.data, ckpt_path=own or given)
+        except SystemExit:  # what Lightning makes of a signal
+            if self.signals.code is None:
+                raise
+        except RuntimeError as error:
+            if job.start is not None and own is None and "loading state_dict" in str(error):
+                problem = str(error).splitlines()[-1].strip().rstrip(".")
+                raise misfit(job.start, problem) from None
+            _refuse_metric(error)
+            raise
+        except MisconfigurationException as error:
+            _refuse_metric(error)
+            raise
+        return self.signals.code
+
+    def _write_down(self, job: Job, saver: RunCheckpoint, seconds: float, code: int | None) -> None:
+        """How it ended, in run.json and in a line."""
+        done = saver.progress
+        facts: dict[str, Any] = {} if done is None else {"progress": done}
+        far = f"after {done.epochs if done else 0} of {self.cfg.max_epochs} epochs"
+        goes_on = "the same command continues" if done else "the same command starts anew"
+        if code is not None:
+            name = "Ctrl-C" if code == CTRL_C else "SIGTERM"
+            log.warning("stopped by %s %s; %s.", name, far, goes_on)
+        elif done is not None and done.is_complete:
+            facts["finished"] = now()
+        elif self.clock is not None and self.clock.is_up:
+            log.warning(
+                "stopped by max_time=%s %s; %s.", self.cfg.trainer["max_time"], far, goes_on
             )
+        else:
+            facts["stopped"] = why_stopped(self.trainer)
+            log.warning("stopped by %s %s.", facts["stopped"], far)
+        if code is None:
+            rate = round(self.progress.images_per_second, 1)
+            facts.update(job.conclude(), seconds=seconds, images_per_second=rate)
+        self.run.update(**facts)
+
+
+def _refuse_metric(error: Exception) -> None:
+    """Lightning's errors of a callback that monitors a metric which there is not, as ours."""
+    text = " ".join(str(error).split())
+    if "conditioned on metric" in text or "could not find the monitored key" in text:
+        raise UserError(f"callbacks: {text}") from None
+
+
+def _say_it_is_over(run: RunFolder) -> None:
+    facts = run.read()
+    if facts.finished:
+        log.info("%s is complete: nothing to train.", run.path)
+        return
+    done = facts.progress
+    far = f" after {done.epochs} of {done.planned_epochs} epochs" if done else ""
+    log.info(
+        "%s was stopped by %s%s: nothing to train. To train it anew: overwrite=true.",
+        run.path,
+        facts.stopped,
+        far,
+    )
 
 
 def _meta(job: Job) -> dict[str, Any]:

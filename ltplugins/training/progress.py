@@ -8,24 +8,17 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn
 
 from ltplugins.core.console import make_console
 
 # BYOL and SimSiam call their loss train_neg_cos_sim.
 _LOSSES = ("loss_epoch", "neg_cos_sim_epoch")
+_BAR_WIDTH = 8  # at least, with a blank at each side
 
 
 class RunProgress(ProgressBar):
-    """One bar for the whole run: epoch, loss, images/s, time left. Off a terminal, a line an epoch.
+    """One bar for the whole run: epoch, loss, images/s, time. Off a terminal, a line an epoch.
 
     images/s counts source images (each is turned into all its views) over all processes.
     """
@@ -40,7 +33,7 @@ class RunProgress(ProgressBar):
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._since = 0.0
-        self._loss = float("nan")
+        self._loss: float | None = None
 
     @property
     def images_per_second(self) -> float:
@@ -58,25 +51,12 @@ class RunProgress(ProgressBar):
         """Show the bar, at the step where a resumed run goes on."""
         if not self.console.is_terminal or trainer.progress_bar_callback is None:
             return
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("epoch {task.fields[epoch]}"),
-            TextColumn("loss {task.fields[loss]:.3f}"),
-            TextColumn("{task.fields[rate]:.0f} img/s"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
+        self._progress = make_bar(self.console)
         self._task = self._progress.add_task(
             self.name,
             total=trainer.estimated_stepping_batches,
             completed=trainer.global_step,
-            epoch="",
-            loss=float("nan"),
-            rate=0.0,
+            facts=[f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"],
         )
         self._progress.start()
 
@@ -94,15 +74,14 @@ class RunProgress(ProgressBar):
             return
         outputs = args[1] if len(args) > 1 else None
         # Reading the loss waits for the device, so it is read seldom.
-        if trainer.global_step % 10 == 0 and isinstance(outputs, dict) and "loss" in outputs:
+        is_due = self._loss is None or trainer.global_step % 10 == 0
+        if is_due and isinstance(outputs, dict) and "loss" in outputs:
             self._loss = float(outputs["loss"])
-        self._progress.update(
-            self._task,
-            completed=trainer.global_step,
-            epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
-            loss=self._loss,
-            rate=self.images_per_second,
-        )
+        facts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
+        if self._loss is not None:
+            facts.append(f"loss {self._loss:.3f}")
+        facts.append(f"{self.images_per_second:.0f} img/s")
+        self._progress.update(self._task, completed=trainer.global_step, facts=facts)
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -137,3 +116,39 @@ class RunProgress(ProgressBar):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+class _Facts(TextColumn):
+    """As much as the terminal is wide: what is said last is left out first, never cut."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__("")
+        self.console = console
+
+    def render(self, task: Task) -> Any:
+        room = self.console.width - len(task.description) - _BAR_WIDTH - 2
+        facts = [*task.fields["facts"], f"{_clock(task.elapsed)} elapsed"]
+        if task.time_remaining is not None:
+            facts.insert(1, f"{_clock(task.time_remaining)} left")
+        while len(facts) > 1 and len(", ".join(facts)) > room:
+            facts.pop()
+        self.text_format = ", ".join(facts)
+        return super().render(task)
+
+
+def make_bar(console: Console) -> Progress:
+    """A bar whose task has a field ``facts``, texts in the order of their worth."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        _Facts(console),
+        console=console,
+        expand=True,
+    )
+
+
+def _clock(seconds: float | None) -> str:
+    """Hours, minutes and seconds: 1:02:03, 2:03."""
+    minutes, rest = divmod(int(seconds or 0), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

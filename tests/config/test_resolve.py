@@ -94,8 +94,9 @@ def test_resolve_fills_in_and_leaves_the_input_alone():
         ({"rank_timeout": -5}, "^rank_timeout: expected a whole number of 1 or more, got -5"),
         ({"strategy": "ddpp"}, "unknown strategy 'ddpp'. Did you mean 'ddp'"),
         ({"strategy": "fsdp"}, "unknown strategy 'fsdp'.*Valid: auto, ddp, ddp_find"),
-        ({"callbacks": ["x"]}, r"callbacks: expected nothing, got \['x'\]. Leave it out: they are"),
-        ({"logger": False}, "logger: expected nothing, got False. Leave it out: metrics.csv"),
+        ({"callbacks": ["x"]}, "callbacks: expected blocks with a _target_ such as .*got 'x'"),
+        ({"callbacks": [{"monitor": "x"}]}, "callbacks: expected a name or a block with a _target"),
+        ({"logger": False}, "logger: expected names or blocks, got False. Leave it out: metrics"),
         ({"enable_checkpointing": True}, "Leave it out: checkpoint.enabled says"),
         ({"use_distributed_sampler": True}, "Leave it out: the samplers of data.sampler"),
         ({"augmentations": []}, "augmentations: expected a list of blocks"),
@@ -112,6 +113,26 @@ def test_what_has_no_effect_is_said():
     asked = {"auto_umap": {"enabled": True}, "auto_resume": {"max_hours": 3}, "wandb_cfg": {"a": 1}}
     said = [line.split(" has no effect")[0] for line in resolve(config(**asked)).remarks]
     assert said == ["wandb_cfg", "auto_umap.enabled", "auto_resume.max_hours"]
+
+
+def test_loggers_and_callbacks_in_every_form():
+    block = {"_target_": "a.B", "patience": 3}
+    for given in (block, [block], {"early": block, "off": None}):
+        assert resolve(config(callbacks=given)).callbacks == (block,)
+        assert resolve(config(logger=given)).loggers == (block,)
+    cfg = resolve(config(logger=["csv", "tensorboard"]))
+    assert cfg.loggers == ("tensorboard",)
+    assert not {"logger", "callbacks"} & set(cfg.trainer)
+    assert resolve(config(logger=True)).loggers == resolve(config()).loggers == ()
+
+
+def test_the_block_of_lightning_hydra_goes_before_the_top():
+    block = {"_target_": "lightning.pytorch.Trainer", "max_epochs": 7, "devices": 2}
+    cfg = resolve(config(trainer=block))
+    assert (cfg.max_epochs, cfg.trainer["devices"], cfg.host.max_epochs) == (7, 2, 7)
+    assert "trainer" not in cfg.host
+    with pytest.raises(UserError, match=r"^max_epochs: expected a whole number of 1 or more"):
+        resolve(config(trainer={"max_epochs": 0}))
 
 
 def test_solo_learns_dali_format_is_an_engine():

@@ -62,14 +62,16 @@ def assert_bcl_loss_is_simclrs(trainer):
 
 
 @pytest.mark.parametrize("engine", ["workers", "batched"])
-@pytest.mark.parametrize("variant", ["I", "D"])
-def test_both_engines_train_both_variants(engine, variant, tmp_path):
+@pytest.mark.parametrize(
+    ("variant", "boost"),
+    [("I", Boost(1, 10.0, False)), ("D", Boost(2, 5.0, True)), ("imagenet", Boost(2, 0.0, True))],
+    ids=["I", "D", "imagenet"],
+)
+def test_both_engines_train_every_variant(engine, variant, boost, tmp_path):
     model, data = bcl(tmp_path, variant=variant, data__engine=engine)
     trainer = watched(model, data, Watch(), limit_train_batches=2)
     assert trainer.global_step == 6
-    boost = data.training.boost
-    expected = Boost(1, 10.0, False) if variant == "I" else Boost(2, 5.0, True)
-    assert boost == expected
+    assert data.training.boost == boost
 
 
 def test_the_first_epoch_is_the_bases_bit_for_bit(tmp_path):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """GH over every base of the host: two steps, memory, prior, schedule, and nothing when w = 0."""
 
+from functools import partial
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -12,7 +14,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.core.schema import check
 from ltplugins.losses.gh import direction_counts, gh_loss, prior_from_counts
 from ltplugins.methods.parts.durations import Duration, to_epochs
-from tests.kit.runs import build, fit
+from tests.kit.runs import assert_resumes, build, fit
 from tests.kit.tiny import tiny_config
 
 ltplugins.register()
@@ -93,6 +95,24 @@ def test_a_step_refreshes_the_prior_after_its_own_loss(tmp_path, monkeypatch):
     assert not torch.equal(left[0], left[1])
 
 
+@pytest.mark.parametrize(
+    ("early", "due"),
+    [(0, [400, 420, 440, 460, 480, 500]), (1, [399, 419, 439, 459, 479, 499])],
+    ids=["cifar", "imagenet"],
+)
+def test_the_official_epochs_of_recomputation(early, due, tmp_path):
+    """The official ImageNet script counts one epoch ahead, from the first recomputation on."""
+    kwargs = {"warmup": "80%", "prior_interval": "4%", "prior_early": early}
+    changes = {f"method_kwargs__gh__{key}": value for key, value in kwargs.items()}
+    model, _ = build(tiny_config(tmp_path, max_epochs=500, **changes))
+    found = []
+    for epoch in range(1, 501):
+        if model._is_prior_epoch(epoch):
+            found.append(epoch)
+            model.gh_prior_is_set.fill_(True)
+    assert found == due
+
+
 def test_final_prior_is_the_memory_histogram(tmp_path):
     model, data = build(tiny_config(tmp_path, max_epochs=2))
     fit(model, data, max_epochs=2)
@@ -127,6 +147,20 @@ def test_two_stage_learning_rate(tmp_path):
     assert rates[4] == pytest.approx(0.6)  # the restart
     assert rates[6] == pytest.approx(0.3)  # half way to the end
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_killed_run_in_two_stages_ends_as_the_unbroken_one(tmp_path, monkeypatch):
+    kwargs = {"two_stage_lr": True, "warmup": 1, "prior_refresh": "step", "prior_early": 1}
+    changes = {f"method_kwargs__gh__{key}": value for key, value in kwargs.items()}
+    config = partial(tiny_config, tmp_path, max_epochs=3, log_every_n_steps=1, **changes)
+    assert_resumes(config, tmp_path, monkeypatch)
+
+
+def test_two_stages_of_a_rate_of_0(tmp_path):
+    changes = {"method_kwargs__gh__two_stage_lr": True, "optimizer__lr": 0.0}
+    model, data = build(tiny_config(tmp_path, **changes))
+    trainer = fit(model, data)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -12,6 +12,8 @@ import torch
 
 from ltplugins.config.resolve import resolve
 from ltplugins.core.errors import UserError
+from ltplugins.runs.folder import RunFolder
+from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.pretrain import pretrain
 from tests.kit.cases import WRAPPERS
 from tests.kit.host_steps import BATCH, IMAGES, VIT, Views, Watch, make, two_steps
@@ -205,3 +207,11 @@ def test_gml_in_teacher_mode_and_the_classifier_alone(tmp_path: Path) -> None:
     assert state["class_counts"].tolist() == [24, 12, 6]
     assert "key_projector.0.weight" in state
     assert not any(k.startswith("momentum_") for k in state)
+
+
+def test_a_base_of_solo_learn_alone_is_a_choice_of_the_command_line(tmp_path) -> None:
+    words = ["method=gh_nnclr", "method_kwargs.queue_size=64", "optimizer.batch_size=16"]
+    words += ["max_steps=1", "max_epochs=1", "accelerator=cpu", "devices=1", "limit_val_batches=0"]
+    words += ["data.num_workers=0", "scheduler.warmup_epochs=0", f"output_dir={tmp_path / 'run'}"]
+    facts = RunFolder(pretrain(compose_packaged("pretrain", words))).read()
+    assert (facts.method, facts.progress.steps) == ("gh_nnclr", 1)

@@ -41,7 +41,7 @@ def test_what_has_results_has_its_scripts(name):
         assert path.exists(), f"{name} lacks {path}"
         text = path.read_text()
         assert f"method: {method}\n" in text
-        assert ("# CIFAR-10-LT: data=cifar10_lt" in text) == part.startswith("cifar/")
+        assert ("data=cifar10_lt" in text) == part.startswith("cifar/")
 
 
 @pytest.mark.parametrize("name", [*WRAPPERS, *OURS])

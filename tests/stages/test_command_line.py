@@ -11,13 +11,14 @@ import pytest
 from omegaconf import OmegaConf
 
 from ltplugins.cli import main
+from tests.kit.hosts import on_the_stand_in
 from tests.kit.tiny import tiny_config
 
 
 def ltplugins(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ltplugins.cli", *arguments]
     env = {**os.environ, "LTPLUGINS_HOST": "builtin", "COLUMNS": "100"}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +45,25 @@ def loggers_as_they_were():
         (("evaluate", "x.ckpt", "devise=cpu"), "unknown key 'devise'. Did you mean 'device'?"),
         (("balance", "x", "epoch=3"), "unknown key 'epoch'. Did you mean 'epochs'?"),
         (("balance", "x", "init=freshh"), "expected one of stage_1, fresh"),
+        (("evaluate", "x.ckpt", "+anything=1"), "unknown key 'anything'"),
+        (("pretrain", "hydra.run.dir=/nowhere"), "Set output_dir, the folder of all"),
+        (("pretrain", "hydra/launcher=nope"), "Could not find 'hydra/launcher/nope'"),
+        (("pretrain", "--config-dir", "nothere"), "--config-dir: nothere is no folder"),
+        (("pretrain", "name=../x"), "name: expected text that names a folder"),
+        (("pretrain", "name=' '"), "name: expected text that names a folder"),
+        (("pretrain", "name="), "name: expected text that names a folder"),
+        (
+            ("pretrain", "logger=tensorbord"),
+            "unknown logger 'tensorbord'. Did you mean 'tensorboard'",
+        ),
+        (("pretrain", "callbacks=[early]"), "callbacks: expected blocks with a _target_"),
+        (("pretrain", "default_root_dir=x"), "default_root_dir: expected nothing, got 'x'"),
+        (("pretrain", "limit_test_batches=2"), "limit_test_batches: expected nothing, got 2"),
+        (("pretrain", "trainer.max_epoch=2"), "unknown key 'trainer.max_epoch'. Did you mean"),
+        (("pretrain", "trainer=gpu"), "trainer: expected a block of arguments of Lightning's"),
+        (("report",), "the following arguments are required: runs"),
+        (("evalute",), "invalid choice: 'evalute'"),
+        (("demo", "--epochs", "0"), "argument --epochs: expected a whole number of 1 or more, got"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
 )
@@ -92,3 +112,34 @@ def test_hydras_own_options_stay_hydras(tmp_path):
     assert text.returncode == 0, text.stderr
     assert "Configuration groups" in text.stdout
     assert "method: " in text.stdout
+
+
+@on_the_stand_in
+def test_a_base_that_only_solo_learn_has_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(("pretrain", "method=gh_nnclr"))
+    assert end.value.code == 2
+    assert "gh_nnclr needs solo-learn as host, which has nnclr" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_written_and_what_comes_next_is_said(tmp_path, monkeypatch, caplog):
+    OmegaConf.save(tiny_config(tmp_path, "simclr", max_epochs=1), tmp_path / "tiny.yaml")
+    monkeypatch.setattr("ltplugins.stages.launch.set_up_logging", lambda: None)
+    with caplog.at_level(logging.INFO, "ltplugins"):
+        main(("pretrain", "--config-path", str(tmp_path), "--config-name", "tiny"))
+    last = [record.getMessage() for record in caplog.records][-2:]
+    assert last[0].startswith(f"written: {tmp_path}/run (config.yaml, run.json, metrics.csv, check")
+    assert last[1] == f"next: ltplugins evaluate {tmp_path}/run"
+
+
+def test_ctrl_c_before_a_training_ends_with_130(monkeypatch, capsys):
+    def stopped(cfg):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ltplugins.stages.evaluate.evaluate", stopped)
+    with pytest.raises(SystemExit) as end:
+        main(("evaluate", "anything"))
+    assert end.value.code == 130
+    assert "stopped by Ctrl-C" in capsys.readouterr().err

@@ -20,7 +20,7 @@ TRY_LOCK = "import fcntl,sys; fcntl.lockf(open(sys.argv[1],'w'), fcntl.LOCK_EX |
 def is_free(folder: Path) -> bool:
     """Whether another process could write there; a lock does not hold against its own process."""
     command = [sys.executable, "-c", TRY_LOCK, str(folder / ".lock")]
-    return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    return subprocess.run(command, capture_output=True, timeout=600).returncode == 0
 
 
 def job(config, announce) -> Job:

@@ -34,7 +34,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rank_runs")]
 EPOCHS = 4
 LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 TORCHRUN = [*LAUNCHER, "-m", "ltplugins.cli", "pretrain"]
-COMMANDS = pytest.mark.parametrize("command", [CLI, TORCHRUN], ids=["lightning", "torchrun"])
 # One rank goes wrong in the second epoch.
 GOES_WRONG = """
 import datetime, os, signal, time
@@ -178,21 +177,24 @@ def test_a_rank_that_hangs_is_waited_for_and_ended(rank: int, runs: Path) -> Non
     assert load(runs / name / "checkpoints/last.ckpt")["epoch"] == 0
 
 
-@COMMANDS
-def test_a_finished_run_ends_every_rank(command: list[str], runs: Path) -> None:
+def test_a_finished_run_ends_every_rank(runs: Path) -> None:
     before = (runs / "whole/checkpoints/last.ckpt").stat().st_mtime_ns
-    code, errors = finish(start(command, runs, "whole"))
+    code, errors = finish(start(TORCHRUN, runs, "whole"))
     assert code == 0, errors[-3000:]
     assert errors.count("is complete: nothing to train") == 1
     assert (runs / "whole/checkpoints/last.ckpt").stat().st_mtime_ns == before
 
 
-@COMMANDS
-def test_a_refused_folder_ends_every_rank(command: list[str], runs: Path) -> None:
-    """Every rank sees another config's run; foreign files the first, and that ends the rest."""
-    code, errors = finish(start(command, runs, "whole", "seed=9"))
+def test_every_rank_sees_another_configs_run(runs: Path) -> None:
+    code, errors = finish(start(TORCHRUN, runs, "whole", "seed=9"))
     assert code != 0
     assert "seed: 0 there, 9 here" in " ".join(errors.split())
+
+
+@pytest.mark.parametrize("command", [CLI, TORCHRUN], ids=["lightning", "torchrun"])
+def test_foreign_files_are_seen_by_the_first_rank_and_end_the_rest(
+    command: list[str], runs: Path
+) -> None:
     foreign = runs / "foreign"
     foreign.mkdir(exist_ok=True)
     (foreign / "thesis.tex").write_text("years of work")

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""Who owns a run's folder: a run with a checkpoint; what replaces it is asked for."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from ltplugins.core.errors import UserError
+from ltplugins.runs.facts import Origin, SplitFacts
+from ltplugins.runs.folder import Found, RunFolder
+
+ORIGIN = Origin(method="simclr", host="h", split=SplitFacts("all", "abc", 3, [2, 1], ["a", "b"]))
+OLD, NEW = {"lr": -1, "max_epochs": 2}, {"lr": 0.1, "max_epochs": 2}
+
+
+def opened(path, identity=OLD, **options) -> Found:
+    run = RunFolder(path)
+    try:
+        return run.open(OmegaConf.create(identity), identity, ORIGIN, **options)
+    finally:
+        run.close()
+
+
+def a_run(path, identity=OLD, **facts):
+    """A run's folder with a checkpoint."""
+    opened(path, identity)
+    (path / "checkpoints/last.ckpt").write_bytes(b"weights")
+    (path / "metrics.csv").write_text("old")
+    RunFolder(path).update(**facts)
+    return path
+
+
+def test_a_start_without_a_checkpoint_owns_nothing(tmp_path):
+    opened(tmp_path)
+    (tmp_path / "metrics.csv").write_text("of a start that failed")
+    (tmp_path / "notes.txt").write_text("mine")
+    assert opened(tmp_path, NEW) is Found.NEW
+    assert RunFolder(tmp_path).read().identity == NEW
+    assert OmegaConf.load(tmp_path / "config.yaml") == NEW
+    assert not (tmp_path / "metrics.csv").exists()
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_another_run_is_kept_and_the_refusal_names_the_ways(tmp_path):
+    a_run(tmp_path)
+    with pytest.raises(UserError, match=r"lr: -1 there, 0.1 here.*overwrite=true") as error:
+        opened(tmp_path, NEW)
+    assert "resume_from_checkpoint" not in str(error.value)
+    with pytest.raises(UserError, match=r"last\.ckpt") as error:
+        opened(tmp_path, {**OLD, "max_epochs": 5})
+    assert "to train that run on to 5 epochs" in str(error.value).lower()
+    assert f"resume_from_checkpoint={tmp_path}/checkpoints/last.ckpt" in str(error.value)
+    assert (tmp_path / "checkpoints/last.ckpt").read_bytes() == b"weights"
+
+
+def test_a_finished_run_without_checkpoints_is_kept_too(tmp_path):
+    opened(tmp_path)
+    RunFolder(tmp_path).update(finished="now")
+    with pytest.raises(UserError, match="overwrite=true"):
+        opened(tmp_path, NEW)
+
+
+def test_overwrite_replaces_another_run_and_a_finished_one(tmp_path):
+    a_run(tmp_path)
+    assert opened(tmp_path, NEW, overwrite=True) is Found.NEW
+    assert not (tmp_path / "checkpoints/last.ckpt").exists()
+    a_run(tmp_path, NEW, finished="now")
+    assert opened(tmp_path, NEW) is Found.OVER
+    assert opened(tmp_path, NEW, overwrite=True) is Found.NEW
+
+
+def test_overwrite_lets_an_interrupted_run_of_the_same_config_go_on(tmp_path):
+    a_run(tmp_path)
+    assert opened(tmp_path, overwrite=True) is Found.UNFINISHED
+    assert (tmp_path / "checkpoints/last.ckpt").exists()
+    assert opened(tmp_path, overwrite=True, resume=False) is Found.NEW
+    assert not (tmp_path / "checkpoints/last.ckpt").exists()
+
+
+def test_overwrite_replaces_damaged_facts(tmp_path):
+    a_run(tmp_path)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        opened(tmp_path, NEW)
+    assert opened(tmp_path, NEW, overwrite=True) is Found.NEW
+
+
+def test_a_trial_owns_nothing(tmp_path):
+    a_run(tmp_path, stopped="fast_dev_run")
+    assert opened(tmp_path, NEW) is Found.NEW
+
+
+def test_other_ranks_decide_alike(tmp_path):
+    """Before the first rank has opened the folder as well as after it."""
+    a_run(tmp_path)
+    assert RunFolder(tmp_path).look(NEW, overwrite=True) is Found.NEW
+    with pytest.raises(UserError):
+        RunFolder(tmp_path).look(NEW)
+    opened(tmp_path, NEW, overwrite=True)
+    assert RunFolder(tmp_path).look(NEW, overwrite=True) is not Found.OVER
+    assert RunFolder(tmp_path).last_checkpoint is None
