@@ -82,7 +82,8 @@ class DataConfig(Section):
     """Keys of the ``data`` block; the second group is ours, the first is solo-learn's.
 
     ``num_classes``, ``num_samples``, ``num_large_crops`` and ``num_small_crops`` are written into
-    the block by the stage for the host; they are accepted here and never read.
+    the block by the stage for the host; they are accepted here and never read. ``drop_last: false``
+    trains on the last, short batch of an epoch too, as the long-tail papers' code does.
     """
 
     dataset: Dataset
@@ -104,6 +105,7 @@ class DataConfig(Section):
     sampler: SamplerConfig = SamplerConfig("shuffle")
     ood: OODConfig | None = None
     on_corrupt: Literal["fail", "skip"] = "fail"
+    drop_last: bool = True
 
 
 def parse_data_config(section: Mapping[str, Any]) -> DataConfig:

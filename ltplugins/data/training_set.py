@@ -15,7 +15,7 @@ from ltplugins.data.augment.schema import AugmentationBlock
 from ltplugins.data.augment.strength import Boost, StrengthTable
 from ltplugins.data.engines.dali.check import check_dali
 from ltplugins.data.imbalance import Split, make_split
-from ltplugins.data.samplers.base import EpochSampler, Shard, require_batch
+from ltplugins.data.samplers.base import EpochSampler, Shard, count_batches, require_batch
 from ltplugins.data.samplers.build import build_sampler
 from ltplugins.data.samplers.shuffle import IdPlusOodSampler
 from ltplugins.data.schema import DaliConfig, DataConfig
@@ -46,7 +46,8 @@ class TrainingSet:
         split: another subset than the one of ``cfg.imbalance``.
         ood_source: another pool than the one of ``cfg.ood``.
         dali: the ``dali`` block.
-        drop_last: drop the last, short batch; without it the ranks' last batches may differ.
+        drop_last: other than ``cfg`` says: drop the last, short batch; without it the ranks' last
+            batches may differ in size by one image.
 
     Raises:
         UserError: whatever does not fit, before any image is decoded.
@@ -62,10 +63,11 @@ class TrainingSet:
         split: Split | None = None,
         ood_source: Source | None = None,
         dali: DaliConfig | None = None,
-        drop_last: bool = True,
+        drop_last: bool | None = None,
     ) -> None:
         self.cfg, self.blocks, self.batch_size = cfg, list(blocks), batch_size
-        self.dali, self.drop_last = dali or DaliConfig(), drop_last
+        self.dali = dali or DaliConfig()
+        self.drop_last = cfg.drop_last if drop_last is None else drop_last
         self.source = source or build_source(cfg, "train")
         self.split = split or make_split(self.source.targets, self.num_classes, cfg.imbalance)
         self.targets: np.ndarray = self.source.targets[self.split.indices]
@@ -80,9 +82,7 @@ class TrainingSet:
         self.strengths: StrengthTable | None = None
         if cfg.engine == "dali":
             check_dali(self.blocks)
-        sampler = self.sampler(Shard())
-        if drop_last:
-            require_batch(sampler, batch_size)
+        require_batch(self.sampler(Shard()), batch_size, self.drop_last)
 
     @property
     def num_samples(self) -> int:
@@ -128,7 +128,8 @@ class TrainingSet:
 
     def batches_per_epoch(self, num_ood: int, world_size: int = 1) -> int:
         """Count the batches of one rank in an epoch that draws ``num_ood`` images of the pool."""
-        return (self.num_samples + num_ood) // world_size // self.batch_size
+        total = self.num_samples + num_ood
+        return count_batches(total, world_size, self.batch_size, self.drop_last)
 
     def set_ood(self, positions: np.ndarray | Sequence[int]) -> None:
         """Replace the OOD subset; a sampler that is made from now on draws it.

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.core.errors import UserError, unknown
-from ltplugins.host.facts import configured_bases
+from ltplugins.host.facts import configured_bases, facts_of
 
 
 def check_method(method: str, methods: Mapping[str, Any]) -> None:
@@ -32,6 +32,21 @@ def check_method(method: str, methods: Mapping[str, Any]) -> None:
             f"stand-in. Install solo-learn (README, 'The solo-learn way'), or take another base."
         )
     raise unknown("method", method, [m for m in methods if m not in ("base", "linear")])
+
+
+def check_batches(drop_last: bool, base: str) -> None:
+    """Refuse short batches for a base whose code in solo-learn asserts batches of one size.
+
+    Raises:
+        UserError: with the key and the way out.
+    """
+    from ltplugins.host import HOST
+
+    if HOST.name == "solo" and not drop_last and facts_of(base).whole_batches:
+        raise UserError(
+            f"data.drop_last: expected true for solo-learn's {base}, which takes batches of one "
+            f"size alone; got false. Set it to true."
+        )
 
 
 def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> Any:

@@ -24,6 +24,7 @@ class Base:
         width_key: the key of ``method_kwargs`` that holds the width of z.
         temperature: its loss has a single temperature, in an attribute of that name.
         fixed_length: it keeps a row per draw of an epoch, as many as the first epoch has.
+        whole_batches: solo-learn's code of it takes batches of one size alone.
         plain_head: its projector is a plain one, which ``method_kwargs.proj_head`` can exchange.
         one_branch: why a second branch, or its norms, would have no part in the loss; empty if it
             has.
@@ -38,6 +39,7 @@ class Base:
     width_key: str = "proj_output_dim"
     temperature: bool = False
     fixed_length: bool = False
+    whole_batches: bool = False
     plain_head: bool = False
     one_branch: str = ""
 
@@ -61,6 +63,7 @@ BASES: dict[str, Base] = {
         "contrasts with a queue of an EMA twin's embeddings, both views as queries",
         packaged=True,
         temperature=True,
+        whole_batches=True,
     ),
     "simclr": Base(
         "SimCLR",
@@ -96,23 +99,27 @@ BASES: dict[str, Base] = {
         "All4One",
         f"{_ARXIV}2303.09417",
         temperature=True,
+        whole_batches=True,
         one_branch="applies its heads outside of a view's forward pass, where there is no branch",
     ),
-    "deepclusterv2": Base("DeepCluster v2", _SWAV, temperature=True, fixed_length=True),
+    "deepclusterv2": Base(
+        "DeepCluster v2", _SWAV, temperature=True, fixed_length=True, whole_batches=True
+    ),
     "dino": Base("DINO", f"{_ARXIV}2104.14294", width_key="num_prototypes"),
     "mae": Base("MAE", f"{_ARXIV}2111.06377", yields_z=False),
     "mocov3": Base("MoCo v3", f"{_ARXIV}2104.02057", temperature=True),
-    "nnbyol": Base("NNBYOL", _NNCLR),
-    "nnclr": Base("NNCLR", _NNCLR, temperature=True),
-    "nnsiam": Base("NNSiam", _NNCLR),
+    "nnbyol": Base("NNBYOL", _NNCLR, whole_batches=True),
+    "nnclr": Base("NNCLR", _NNCLR, temperature=True, whole_batches=True),
+    "nnsiam": Base("NNSiam", _NNCLR, whole_batches=True),
     "ressl": Base(
         "ReSSL",
         f"{_ARXIV}2107.09282",
+        whole_batches=True,
         one_branch="has only the first view go through the network that is trained",
     ),
-    "swav": Base("SwAV", _SWAV, temperature=True),
+    "swav": Base("SwAV", _SWAV, temperature=True, whole_batches=True),
     "vibcreg": Base("VIbCReg", f"{_ARXIV}2109.00783"),
-    "wmse": Base("W-MSE", f"{_ARXIV}2007.06346"),
+    "wmse": Base("W-MSE", f"{_ARXIV}2007.06346", whole_batches=True),
     # Entries of solo-learn's METHODS that are no methods.
     "base": Base(yields_z=False),
     "linear": Base(yields_z=False),

@@ -179,7 +179,8 @@ def gml_loss(
         logits: Float[N C], cosines; targets: Int[N]; prior: Float[C].
         contrastive: of :func:`contrastive_terms`; None leaves the term out.
         scale: 1/T_s of the cosines.
-        teacher_logits: Float[N C], scaled; None leaves the term out.
+        teacher_logits: Float[N C], scaled, of a frozen teacher or the EMA twin; None leaves
+            the term out.
         sup_weight, contrast_weight, distill_weight: gamma, beta, alpha.
     """
     supervised = logit_adjusted_cross_entropy(logits, targets, prior, scale=scale)

@@ -18,7 +18,9 @@ Known differences from the official code, beside those in ``losses/bcl.py`` and
 - Variant D is the paper's setting over SDCLR; here it is an option over any base.
 - Strengths and memory are in the checkpoint; officially both are lost on resume.
 - The projector is the base's own; ``method_kwargs.proj_head: official`` takes the official one.
-- The images come in batches of one size (``drop_last``); officially the last one is smaller.
+- Each view is a batch of its own to the BatchNorms, as the hosts have it; officially both are one
+  (not over SDCLR): ``joint_views``.
+- The last, short batch is dropped unless ``data.drop_last`` is false, as officially.
 
 Legend: B global batch, N training images.
 """
@@ -58,6 +60,8 @@ class BCLConfig(Section):
     # tau of L_i; the packaged YAML takes the base's, where it has one.
     temperature: Annotated[float, Above(0)] = 0.2
     ops: Literal["bcl", "torchvision"] = "bcl"  # RandAugment's list; bcl is the official one
+    # Officially true: the views are one batch to every BatchNorm; false: one each, as over SDCLR.
+    joint_views: bool = False
 
 
 class BCLMixin(Wrapper):

@@ -20,6 +20,9 @@ Known differences from the official code, beside those in ``losses/colt.py``,
 - Learning rate and momentum schedules know the true number of steps; officially it is estimated as
   one more batch an epoch than ``drop_last`` gives.
 - DeepClusterV2 as base is refused: its memory has the size of the first epoch.
+- Each view is a batch of its own to the BatchNorms, as the hosts have it; officially both are one:
+  ``joint_views``.
+- The last, short batch is dropped unless ``data.drop_last`` is false, as officially.
 - The projector is the base's own; ``method_kwargs.proj_head: official`` takes the official one.
 - Scores and term are of the global batch without the official padding, whose removal shifts pairs.
 
@@ -73,6 +76,8 @@ class COLTConfig(Section):
     minibatch_above: Annotated[int, AtLeast(0)] = 100_000
     assignment: Literal["greedy", "fair"] = "greedy"  # fair: no cluster is asked first
     denominator: Literal["all", "cross_domain"] = "all"  # of the term; see losses/colt.py
+    # Officially true: the views are one batch to every BatchNorm; false: one each.
+    joint_views: bool = False
 
 
 class COLTMixin(Wrapper):

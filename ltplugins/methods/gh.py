@@ -16,6 +16,7 @@ Known differences from the official code, beside those in ``losses/gh.py``:
 - Before the first recomputation (``warmup: 0``) the prior is uniform; officially it is undefined.
 - Stage learning rates are shares of the peak, so that they follow the host's batch-size scaling.
 - SDCLR's second backward pass is no part of this wrapper.
+- The last, short batch is dropped unless ``data.drop_last`` is false, as officially.
 - The projector is the base's own; ``method_kwargs.proj_head: official`` takes the official one.
 
 Legend: B global batch, K directions, D embedding dim, N training images.

@@ -10,14 +10,17 @@ a class-wise queue -> keys = MLP_k(queue) -> L_sup on cls, L_con and L_T of q ag
 (``losses/gml.py``). At test time: the largest cosine, no prior added.
 
 Keys come from an EMA twin (momentum mode), or from a frozen run (``teacher``), whose MLP_k is then
-trained by gradient through the queue. This is the code's method; the paper has not been read.
+trained by gradient through the queue, from MLP_q's weights where they fit. The same network's
+logits of cls are what L_kd distils: in momentum mode the twin of backbone and classifier sees
+[cls; k]. This is the code's method; the paper has not been read.
 
 Known differences from the official code, beside those in ``losses/gml.py`` and
 ``parts/class_queue.py``:
 - No ShuffleBN. Batch statistics can give away which *image* a key is of, but the task is its class;
   and the shuffle is what mixes up features and labels there.
 - The EMA moves parameters after the optimizer's step, by the host, officially just before the next
-  key forward. The twin sees k alone, officially [cls; k], whose cls half is unused.
+  key forward. Where nothing is distilled (``distill_weight: 0``) the twin sees k alone; officially
+  [cls; k] then too, where cls only takes part in the batch statistics.
 - Learned priors: the counts of the whole training set, in the checkpoint.
 - The loss is the mean over the global batch also where ranks have batches of different sizes.
 - Augmentations: officially AutoAugment and Cutout (CIFAR) or RandAugment (ImageNet-LT); the files
@@ -101,10 +104,11 @@ class GMLMixin(ClassPrior):
         self.gml_teacher = None
         if options.teacher is not None:
             self.gml_teacher = Teacher(options.teacher, "method_kwargs.teacher")
-            if options.distill_weight > 0:
+            if options.alpha > 0:
                 self.gml_teacher.require_classifier(self.num_classes)
         self.gml_contrasts = options.contrast_weight > 0
         self.gml_has_twin = self.gml_contrasts and self.gml_teacher is None
+        self.gml_twin_teaches = self.gml_has_twin and options.alpha > 0
         if not self.gml_has_twin:
             if self.momentum_classifier is not None:
                 raise UserError(
@@ -121,10 +125,14 @@ class GMLMixin(ClassPrior):
         width = self.features_dim
         self.projector = projector(width, hidden or width, out)
         if self.gml_teacher is None:
-            self.momentum_projector = copy.deepcopy(self.projector).requires_grad_(False)
+            self.momentum_projector = _twin_of(self.projector)
+            if self.gml_twin_teaches:
+                self.momentum_cosine_classifier = _twin_of(self.cosine_classifier)
         else:
             width = self.gml_teacher.features_dim
             self.key_projector = projector(width, hidden or width, out)
+            if width == self.features_dim:  # as officially: MLP_k starts as MLP_q
+                self.key_projector.load_state_dict(self.projector.state_dict())
         self.gml_log_temperature = nn.Parameter(torch.tensor(math.log(options.temperature)))
         self.gml_queue = ClassQueue(options.queue_size, width, self.num_classes, options.base_k)
 
@@ -145,7 +153,10 @@ class GMLMixin(ClassPrior):
         """(online, twin) modules that the host's updater keeps together; none with a teacher."""
         if not self.gml_has_twin:
             return []
-        return [*super().momentum_pairs, (self.projector, self.momentum_projector)]
+        pairs = [*super().momentum_pairs, (self.projector, self.momentum_projector)]
+        if self.gml_twin_teaches:
+            pairs.append((self.cosine_classifier, self.momentum_cosine_classifier))
+        return pairs
 
     @torch.no_grad()
     def momentum_forward(self, x: Tensor) -> dict[str, Any]:
@@ -172,12 +183,18 @@ class GMLMixin(ClassPrior):
         out = self.base_training_step(torch.cat(list(online)), targets.repeat(len(online)))
         feats = out["feats"].chunk(len(online))
         cosines = self.cosine_classifier(feats[0])
-        contrastive, keys = None, {}
-        if self.gml_contrasts:
+        contrastive, keys, teacher_logits = None, {}, None
+        if self.gml_twin_teaches:
+            both = torch.cat([views[0], views[2]])  # one batch to its BatchNorms, as officially
+            keys = self._shared_step_momentum(both, targets.repeat(2))
+            twin_feats, key_feats = keys["feats"].chunk(2)
+            teacher_logits = self.gml.scale * self.momentum_cosine_classifier(twin_feats)
+        elif self.gml_contrasts:
             keys = self._shared_step_momentum(views[2], targets)
-            contrastive = self._contrast(feats[1], keys["feats"], targets, indexes)
-        teacher_logits = None
-        if self.gml_teacher is not None and self.gml.distill_weight > 0:
+            key_feats = keys["feats"]
+        if self.gml_contrasts:
+            contrastive = self._contrast(feats[1], key_feats, targets, indexes)
+        if self.gml_teacher is not None and self.gml.alpha > 0:
             teacher_logits = self.gml_teacher.logits(views[0])
         terms = gml_loss(
             cosines,
@@ -189,7 +206,7 @@ class GMLMixin(ClassPrior):
             distill_temperature=self.gml.distill_temperature,
             sup_weight=self.gml.sup_weight,
             contrast_weight=self.gml.contrast_weight,
-            distill_weight=self.gml.distill_weight,
+            distill_weight=self.gml.alpha,
         )
         self._log_step(out, keys, terms, cosines, targets)
         if self.knn_eval:
@@ -241,7 +258,7 @@ class GMLMixin(ClassPrior):
             metrics["train_nce_loss"] = terms.contrastive.detach()
             metrics["train_gml_temperature_loss"] = terms.temperature.detach()
             metrics["train_gml_temperature"] = self.gml_log_temperature.detach().exp()
-        if self.gml.distill_weight > 0:
+        if self.gml.alpha > 0:
             metrics["train_gml_kd_loss"] = terms.distillation.detach()
         if "loss" in keys:
             metrics |= {f"train_momentum_{k}": keys[k] for k in ("acc1", "acc5")}
@@ -270,3 +287,8 @@ class GMLMixin(ClassPrior):
         """Refuse to go on with another teacher."""
         super().on_load_checkpoint(checkpoint)
         require_same_teacher(checkpoint.get("gml_teacher_sha256"), self.gml_teacher)
+
+
+def _twin_of(module: nn.Module) -> nn.Module:
+    """A copy that no gradient reaches; the host's updater moves it."""
+    return copy.deepcopy(module).requires_grad_(False)

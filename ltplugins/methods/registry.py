@@ -186,7 +186,7 @@ _ENTRIES = (
         code=f"{_GITHUB}bluecdm/Long-tailed-recognition at 1ff816c",
         summary="logit adjustment inside a contrastive loss",
         formula="L = CE(30 cos + log pi) + CE(log mean_{k of c} exp(q.k/T) + log pi)  "
-        "[+ KL to a frozen teacher]",
+        "[+ KL to a teacher or the EMA twin]",
     ),
 )
 

@@ -17,6 +17,7 @@ Known differences from the official code, beside those in ``losses/sdclr.py``:
 - One backward pass through both branches; it is the sum of the two official ones.
 - The pruned branch forwards once a step; officially twice, which moves its running statistics
   twice. They are read nowhere: validation and evaluation are of the full network, there as here.
+- The last, short batch is dropped unless ``data.drop_last`` is false, as officially.
 - The projector is the base's own; ``method_kwargs.proj_head: official`` takes the official one.
 - Officially over SimCLR only. A momentum twin follows the full network and is not pruned; small
   crops go through the full network.

@@ -11,6 +11,9 @@ worked out from the epoch at every step and is no state: a resumed run cannot be
 Known differences from the official code, which has SimCLR only:
 - ``t_max`` may be a share of the run; the official 200 of 2000 epochs (CIFAR) are the default 10%.
 - ``interval: step`` lets the temperature move within an epoch. It is ours.
+- Each view is a batch of its own to the BatchNorms, as the hosts have it; officially both are one:
+  ``joint_views``.
+- The last, short batch is dropped unless ``data.drop_last`` is false, as officially.
 - The projector is the base's own; ``method_kwargs.proj_head: official`` takes the official one.
 - MoCo is in the paper and not in the code; every further base is our generalisation. MoCo v3's
   loss has its temperature as a factor too, so there the schedule also moves the gradient's scale.
@@ -36,6 +39,8 @@ class TSConfig(Section):
     temperature_max: Annotated[float, Above(0)] = 1.0
     t_max: LongDuration = "10%"  # from highest to lowest: epochs, or a share of the run
     interval: Literal["epoch", "step"] = "epoch"  # step is ours
+    # Officially true: the views are one batch to every BatchNorm; false: one each.
+    joint_views: bool = False
 
     def refusals(self) -> Iterator[tuple[str, str]]:
         """The schedule has a lowest and a highest temperature."""

@@ -17,6 +17,7 @@ from ltplugins.core.schema import parse
 from ltplugins.host.facts import facts_of
 from ltplugins.host.head import apply_head
 from ltplugins.methods.needs import Needs, check_needs
+from ltplugins.methods.parts.joint_views import JointForward
 
 if TYPE_CHECKING:
     from ltplugins.host.builtin import BaseMethod as _Host
@@ -43,12 +44,15 @@ class Wrapper(_Host):
         ]
         for wrapper in self.wrappers():
             check_needs(cfg, str(cfg.method), wrapper.needs_under(cfg))
+        self._check_joint_views(options)
         super().__init__(base_cfg)
         apply_head(self, base_cfg, self.base_name)
         num_samples = OmegaConf.select(cfg, "data.num_samples")
         self.num_samples: int | None = None if num_samples is None else int(num_samples)
         self.allocated_rows = self.num_samples or 0  # of the per-sample state, over all ranks
         self._views: list[dict[str, Any]] | None = None
+        self._joint: JointForward | None = None
+        self.joint_views = any(getattr(own, "joint_views", False) for own in options)
         for wrapper, own in zip(self.wrappers(), options, strict=True):
             wrapper.setup_wrapper(self, own)
         # A host's main reads the defaults that the base put into its config; hand them on.
@@ -76,6 +80,17 @@ class Wrapper(_Host):
             blocks = [kwargs.pop(name, None) if kwargs else None for name in names]
         return base_cfg, [None if b is None else OmegaConf.to_container(b) for b in blocks]
 
+    def _check_joint_views(self, options: list[Any]) -> None:
+        """Refuse one forward pass of all views where a wrapper gives each one of its own."""
+        names = [w.wrapper_name for w in self.wrappers()]
+        own_pass = [name for name in names if name in ("sdclr", "mv")]
+        for name, own in zip(names, options, strict=True):
+            if getattr(own, "joint_views", False) and own_pass:
+                raise UserError(
+                    f"method_kwargs.{name}.joint_views: expected false over {own_pass[0]}, which "
+                    f"forwards each view by itself; got true. Set it to false."
+                )
+
     def setup_wrapper(self, options: Any) -> None:
         """Allocate what the wrapper needs; the base is built, ``self.num_samples`` may be None."""
         raise NotImplementedError
@@ -98,9 +113,19 @@ class Wrapper(_Host):
             )
         return int(dim)
 
+    def training_step(self, batch: Sequence[Any], batch_idx: int) -> Any:
+        """The base's step, its large views in one forward pass where ``joint_views`` says so."""
+        if self.joint_views:
+            self._joint = JointForward(batch[1][: self.num_large_crops])
+        try:
+            return super().training_step(batch, batch_idx)
+        finally:
+            self._joint = None
+
     def base_training_step(self, X: torch.Tensor, targets: torch.Tensor) -> dict[str, Any]:
         """Keep what the base returned for this view."""
-        out = super().base_training_step(X, targets)
+        forward = super().base_training_step
+        out = forward(X, targets) if self._joint is None else self._joint.next(forward, targets)
         if self._views is not None:
             self._views.append(out)
         return out

@@ -21,7 +21,7 @@ from ltplugins.data.sources.build import has_test_part
 from ltplugins.eval.features import state_hash
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host import prepare
-from ltplugins.host.build import build_model, check_method
+from ltplugins.host.build import build_model, check_batches, check_method
 from ltplugins.host.head import check_head
 from ltplugins.methods.registry import split_name
 from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
@@ -52,7 +52,9 @@ def pretrain(cfg: DictConfig) -> Path:
     watch_parent()
     config = resolve(cfg, config_blocks)
     check_method(config.method, METHODS)
-    check_head(config.host, split_name(config.method)[1])
+    _, base = split_name(config.method)
+    check_head(config.host, base)
+    check_batches(config.data.drop_last, base)
     _require_validation(config)
     start = open_start(config)
     pl.seed_everything(config.seed, workers=False, verbose=False)

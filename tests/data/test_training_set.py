@@ -58,6 +58,8 @@ def test_what_does_not_fit_is_refused_when_the_set_is_made(images):
 
     with pytest.raises(UserError, match="fewer images than the batch: 40 training images"):
         make(batch_size=41)
+    assert len(epoch(make(batch_size=41, drop_last=False))[0][0]) == 40
+    assert make(batch_size=3, drop_last=False).batches_per_epoch(num_ood=1, world_size=1) == 14
     with pytest.raises(UserError, match="'class_aware' needs labels"):
         make(sampler=SamplerConfig("class_aware"))
     with pytest.raises(UserError, match="id_plus_ood draws from a pool"):

@@ -8,6 +8,7 @@ from torch import nn
 
 from ltplugins.core.errors import UserError
 from ltplugins.losses.gml import contrastive_terms, logit_adjusted_cross_entropy
+from ltplugins.losses.terms.distillation import distillation_loss
 from tests.kit.linear import five_losses, linear_maps, views_batch
 from tests.kit.runs import build, fit, step
 from tests.kit.tiny import tiny_config
@@ -28,6 +29,8 @@ def unit(x):
 def test_loss_is_the_algorithm_written_out(tmp_path):
     """Two steps, so that the second meets keys of the first, embedded anew."""
     model = linear_model(tmp_path)
+    with torch.no_grad():  # a twin that has moved apart, or it would teach nothing
+        model.momentum_cosine_classifier.weight.add_(torch.randn(3, model.features_dim))
     stored = []
     for seed in (0, 1):
         batch = views_batch(seed=seed)
@@ -54,9 +57,11 @@ def test_loss_is_the_algorithm_written_out(tmp_path):
         feats = model.backbone(cls)
         cosines = unit(feats) @ unit(model.cosine_classifier.weight).T
         sup = logit_adjusted_cross_entropy(cosines, targets, prior, scale=30.0)
+        twin = unit(model.momentum_backbone(cls)) @ unit(model.momentum_cosine_classifier.weight).T
+        kd = distillation_loss(30 * cosines, 30 * twin, temperature=4.0)
         both = model.backbone(torch.cat([cls, q]))
         probe = nn.functional.cross_entropy(model.classifier(both), targets.repeat(2))
-        torch.testing.assert_close(loss, con + temperature + sup + probe, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(loss, con + temperature + sup + kd + probe, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(model.class_logits(feats), 30 * cosines)
 
 
@@ -97,6 +102,30 @@ def test_keys_follow_by_ema_and_are_embedded_anew(tmp_path):
     fit(model, data, max_steps=1, callbacks=[watch])
     torch.testing.assert_close(model.momentum_projector[0].weight, watch.expected)
     assert model.gml_queue.feats.shape == (16, model.features_dim)  # of the backbone, not keys
+
+
+def test_the_twin_teaches_and_follows_by_ema(tmp_path):
+    model, data = build(tiny_config(tmp_path, "gml"))
+    start = model.momentum_cosine_classifier.weight.clone()
+    assert torch.equal(start, model.cosine_classifier.weight)
+    sizes = []
+    model.momentum_backbone.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            self.expected = 0.9 * start + 0.1 * module.cosine_classifier.weight
+
+    watch = Watch()
+    trainer = fit(model, data, max_steps=1, callbacks=[watch])
+    torch.testing.assert_close(model.momentum_cosine_classifier.weight, watch.expected)
+    assert not torch.equal(model.momentum_cosine_classifier.weight, start)
+    assert sizes == [16]  # cls and k of 8 images, one batch to the BatchNorms
+    assert torch.isfinite(trainer.callback_metrics["train_gml_kd_loss"])
+
+    model, data = build(tiny_config(tmp_path, "gml", method_kwargs__distill_weight=0.0))
+    assert not hasattr(model, "momentum_cosine_classifier")
+    trainer = fit(model, data, max_steps=1)
+    assert "train_gml_kd_loss" not in trainer.callback_metrics
 
 
 @pytest.mark.parametrize("engine", ["batched", "workers"])
@@ -169,7 +198,8 @@ def test_momentum_classifier_and_knn(tmp_path):
 
 def test_frozen_loss(tmp_path):
     """Five steps of one start; another number is another method: say why in the changelog."""
-    losses = five_losses(linear_model(tmp_path), batch=views_batch, lr=0.01)
+    model = linear_model(tmp_path, method_kwargs__distill_weight=0.0)
+    losses = five_losses(model, batch=views_batch, lr=0.01)
     assert losses == pytest.approx(
         [7.01972998, 12.5797957, 8.88291704, 13.27992173, 4.61438315], abs=1e-5
     )
@@ -191,8 +221,8 @@ def test_ddp_leaves_the_queue_alone(tmp_path):
         ({"method_kwargs__temperature": 0.0}, "temperature: expected a number above 0, got 0.0"),
         ({"method_kwargs__sup_weight": 0.0}, "sup_weight: expected a number above 0"),
         (
-            {"method_kwargs__distill_weight": 1.0},
-            "distill_weight: expected 0 without a teacher .*, got 1.0",
+            {"method_kwargs__distill_weight": 1.0, "method_kwargs__contrast_weight": 0.0},
+            "distill_weight: expected 0 with contrast_weight 0 and no teacher .*, got 1.0",
         ),
         ({"method_kwargs__teacher": "runs/none"}, "runs/none does not exist. .*a model zoo"),
         ({"method_kwargs__class_counts": [1, 2]}, "class_counts: expected 3 numbers"),

@@ -17,7 +17,7 @@ from ltplugins.data.engines.draws import (
     identity,
     raise_if_message,
 )
-from ltplugins.data.samplers.base import EpochSampler, require_batch
+from ltplugins.data.samplers.base import EpochSampler, count_batches, require_batch
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +50,12 @@ class Loader:
         self._pending: tuple[int, int] | None = None
         self._delivered = 0
         self._length = len(self)
-        if drop_last:
-            require_batch(sampler, batch_size)
+        require_batch(sampler, batch_size, drop_last)
 
     def __len__(self) -> int:
-        """Count the batches of an epoch; with ``drop_last`` every rank has as many."""
-        if self.drop_last:
-            return self.sampler.total // self.sampler.world_size // self.batch_size
-        return -(-len(self.sampler) // self.batch_size)
+        """Count the batches of an epoch; every rank has as many."""
+        sampler = self.sampler
+        return count_batches(sampler.total, sampler.world_size, self.batch_size, self.drop_last)
 
     def __iter__(self) -> Iterator[Any]:
         start = self._take_start()

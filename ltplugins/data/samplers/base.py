@@ -5,9 +5,10 @@ A sampler draws one global order from (seed, epoch); rank r of W takes every W-t
 starting at r. The ranks' batches number b together are therefore positions b*B*W to (b+1)*B*W of
 the global order, whatever W is: two processes see the batches that one process of twice the batch
 size sees. No position is given to two ranks and none is dropped here; where N is no multiple of W,
-the first N mod W ranks get one position more. Whole batches are dropped by the loader
-(``drop_last``), in the same number on every rank. A sampler whose positions belong together in
-groups (``paired``, ``two_branch``) is sharded by whole groups.
+the first N mod W ranks get one position more. Every rank has as many batches
+(:func:`count_batches`); whether the last, short one is dropped is the loader's ``drop_last``. A
+sampler whose positions belong together in groups (``paired``, ``two_branch``) is sharded by whole
+groups.
 
 Legend: N training images, W ranks, B batch of one rank, C classes.
 """
@@ -89,13 +90,35 @@ class EpochSampler(Sampler[int]):
         return iter(self.positions().tolist())
 
 
-def require_batch(sampler: EpochSampler, batch_size: int) -> None:
-    """Refuse a batch size that no rank can fill.
+def count_batches(total: int, world_size: int, batch_size: int, drop_last: bool) -> int:
+    """Batches of an epoch, as many on every rank: a rank that has one more would wait for ever.
+
+    Without ``drop_last`` the last batch is what is left. It is left out where a rank has nothing
+    for it, or a single image, which has no statistics for a BatchNorm.
+
+    Args:
+        total: positions of an epoch over all ranks.
+        batch_size: of one rank.
+    """
+    whole, rest = divmod(total // world_size, batch_size)
+    return whole + (not drop_last and rest > 1)
+
+
+def require_batch(sampler: EpochSampler, batch_size: int, drop_last: bool = True) -> None:
+    """Refuse a batch size that no rank can fill, or an epoch without a batch.
 
     Raises:
-        UserError: a rank has fewer images an epoch than a batch.
+        UserError: a rank has fewer images an epoch than a batch, or without ``drop_last`` than two.
     """
     per_rank = sampler.total // sampler.world_size
+    if not drop_last and per_rank < min(batch_size, 2):
+        raise UserError(
+            f"too few images: {sampler.total} training images on {sampler.world_size} process(es); "
+            f"each needs 2 for a batch. Keep more images (data.imbalance, data.fraction), or take "
+            f"fewer processes (devices)."
+        )
+    if not drop_last:
+        return
     if per_rank < batch_size:
         raise UserError(
             f"fewer images than the batch: {sampler.total} training images on "

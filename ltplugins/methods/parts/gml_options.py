@@ -24,16 +24,27 @@ class GMLConfig(Section):
     sup_weight: Annotated[float, Above(0)] = 1.0  # gamma
     # beta; 0: logit-adjusted cosine classifier, as teachers train.
     contrast_weight: Annotated[float, AtLeast(0)] = 1.0
-    # alpha; above 0 it needs a teacher with a classifier of its own.
-    distill_weight: Annotated[float, AtLeast(0)] = 0.0
+    # alpha, of the logits of the teacher, or of the EMA twin; null: 1 where there is one, as in the
+    # official CIFAR script (0 in ImageNet's).
+    distill_weight: Annotated[float, AtLeast(0)] | None = None
     distill_temperature: Annotated[float, Above(0)] = 4.0
     teacher: str | None = None  # a run folder or checkpoint; null: momentum mode
     class_counts: list[Annotated[int, AtLeast(0)]] | None = None  # null: as the data say
 
     def refusals(self) -> Iterator[tuple[str, str]]:
         """Nothing is distilled from nobody."""
-        if self.distill_weight > 0 and self.teacher is None:
-            yield "distill_weight", "0 without a teacher (method_kwargs.teacher, a run folder)"
+        if (self.distill_weight or 0) > 0 and not self._has_keys:
+            yield "distill_weight", "0 with contrast_weight 0 and no teacher (a run folder)"
+
+    @property
+    def alpha(self) -> float:
+        """``distill_weight``, the default worked out."""
+        return float(self._has_keys) if self.distill_weight is None else self.distill_weight
+
+    @property
+    def _has_keys(self) -> bool:
+        """Whether there is a second network, a teacher or an EMA twin."""
+        return self.teacher is not None or self.contrast_weight > 0
 
 
 def check_against_classes(options: GMLConfig, num_classes: int) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.engines.batched import RawLoader
+from ltplugins.data.samplers.base import count_batches
 from ltplugins.data.sources.arrays import from_arrays
 from ltplugins.data.sources.files import image_folder
 from tests.kit import data as kit
@@ -227,12 +228,39 @@ def test_ranks_share_an_epoch_without_duplicates(engine, world):
     assert len({len(e) for e in epochs}) == 1  # or a rank would wait for ever
     seen = torch.cat([batch[0] for e in epochs for batch in e])
     assert len(torch.unique(seen)) == len(seen) == 23 // world // 2 * 2 * world
-    loose = [
-        loader_of(source, engine=engine, rank=r, world=world, batch_size=2, drop_last=False)
-        for r in range(world)
-    ]
-    seen = torch.cat([batch[0] for loader in loose for batch in epoch_of(loader)])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("world", "batch", "sizes"), [(2, 3, [3, 3, 3, 3]), (3, 5, [5, 3])])
+def test_without_drop_last_every_image_comes(engine, world, batch, sizes):
+    """On the ranks that have one more, in their last batch; the others' is shorter by it."""
+    source, options = array_source(), {"engine": engine, "batch_size": batch, "drop_last": False}
+    ranks = [loader_of(source, rank=r, world=world, **options) for r in range(world)]
+    epochs = [epoch_of(loader, 1) for loader in ranks]
+    assert [len(loader) for loader in ranks] == [len(e) for e in epochs] == [len(sizes)] * world
+    assert [len(b[0]) for b in epochs[0]] == sizes
+    assert [len(b[0]) for b in epochs[-1]] == [*sizes[:-1], sizes[-1] - 1]
+    seen = torch.cat([b[0] for e in epochs for b in e])
     assert sorted(seen.tolist()) == list(range(23))
+    ranks[0].load_state_dict({"epoch": 1, "batches": len(sizes) - 1})
+    assert_same(list(ranks[0]), epochs[0][-1:])
+
+
+@pytest.mark.parametrize(
+    ("total", "world", "batch", "whole", "all_of_it"),
+    [
+        (24, 2, 4, 3, 3),
+        (23, 1, 4, 5, 6),
+        (25, 1, 4, 6, 6),
+        (23, 2, 5, 2, 2),
+        (27, 2, 5, 2, 3),
+        (5, 2, 8, 0, 1),
+    ],
+)
+def test_every_rank_counts_as_many_batches(total, world, batch, whole, all_of_it):
+    """A last batch of one image is left out: a BatchNorm has nothing to go by."""
+    counts = [count_batches(total, world, batch, drop_last) for drop_last in (True, False)]
+    assert counts == [whole, all_of_it]
 
 
 @pytest.mark.parametrize("engine", ["workers", DALI])

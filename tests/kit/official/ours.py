@@ -81,7 +81,7 @@ def ours(name: str, epochs: tuple[int, ...]) -> dict[str, Any]:
         "statistics": [list(x) for x in _statistics(config)],
         "head": _head(model),
         "batchnorm": _batchnorm(config),
-        "last_batch": "dropped",
+        "last_batch": "dropped" if getattr(config.data, "drop_last", True) else "kept",
         **_options(config),
     }
 
@@ -193,7 +193,9 @@ def _head(model: Any) -> str:
 
 def _batchnorm(config: RunConfig) -> str:
     if config.method != "gml":
-        return "each view"
+        blocks = [x for x in config.host.method_kwargs.values() if isinstance(x, Mapping)]
+        joint = any(block.get("joint_views", False) for block in blocks)
+        return "both views" if joint else "each view"
     views = sum(block.num_crops for block in config.augmentations)
     return "one view" if views == 1 else "classifier's view and query together"
 

@@ -56,6 +56,7 @@ def student_config(folder, teacher, **changes):
 
 def test_the_teacher_is_frozen_and_the_key_mlp_learns(runs):
     model, _ = build(student_config(runs, runs / "gml"))
+    torch.testing.assert_close(model.key_projector.state_dict(), model.projector.state_dict())
     model.set_class_counts(torch.tensor(COUNTS))
     model.train()
     batch = views_batch()

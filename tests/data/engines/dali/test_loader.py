@@ -98,7 +98,7 @@ def test_the_seed_is_the_runs(jpegs):
     assert changed.float().mean() > 0.8
 
 
-@pytest.mark.parametrize(("batch_size", "last"), [(4, 3), (7, 1), (15, 15), (40, 15)])
+@pytest.mark.parametrize(("batch_size", "last"), [(4, 3), (6, 3), (15, 15), (40, 15)])
 def test_every_sample_once_an_epoch_and_the_last_batch_is_short(jpegs, batch_size, last):
     loader = loader_of(jpegs, batch_size=batch_size)
     for epoch in range(3):
@@ -160,7 +160,7 @@ def test_a_changing_subset_is_the_one_that_is_read(jpegs, tmp_path):
     joined = JoinedSource(jpegs, pool)
     loader = loader_of(jpegs, sampler="id_plus_ood", ood=pool)
     assert sorted(seen(epoch_of(loader, 0))) == list(range(15))
-    for epoch, subset in enumerate(([1, 4], [0, 2, 3, 5], []), start=1):
+    for epoch, subset in enumerate(([0, 1, 4], [0, 2, 3, 5], []), start=1):
         loader.sampler.set_ood(subset)
         batches = epoch_of(loader, epoch)
         assert len(batches) == len(loader)
