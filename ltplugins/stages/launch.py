@@ -122,16 +122,18 @@ def _refuse_folders(command: Command) -> None:
 
 
 def _with_words(arguments: Sequence[str], command: Command, words: Sequence[str]) -> list[str]:
-    """The same command line with other overrides, and its folder as it is from here."""
-    other = dict(zip(command.words, words, strict=False))
+    """The same options, its folder as it is from here, and then these words: Hydra's own parser
+    takes no words after an option that follows words."""
     result = []
     for before, argument in zip(("", *arguments), arguments, strict=False):
+        if argument in command.words:
+            continue
         if before in ("--config-path", "-cp"):
             argument = absolute(argument)
         elif argument.startswith("--config-path="):
             argument = f"--config-path={absolute(argument.partition('=')[2])}"
-        result.append(other.get(argument, argument))
-    return result
+        result.append(argument)
+    return [*result, *words]
 
 
 def guarded(

@@ -21,8 +21,8 @@ from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.stages.blocks import config_blocks, run_keys
-from ltplugins.stages.command import quote, read_command
-from ltplugins.stages.compose import Composer, compose_packaged, parse_words
+from ltplugins.stages.command import parse_words, quote, read_command
+from ltplugins.stages.compose import Composer, compose_packaged
 
 # Repetitions of one experiment: their runs are averaged. Any other swept key makes rows of its own.
 REPETITIONS = ("seed", "data.imbalance.class_order", "data.imbalance.split_seed")

@@ -4,7 +4,7 @@
 Legend: B batch, S crop size.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,35 +26,47 @@ def eval_resize(size: int) -> int:
     return size if size < 128 else round(size * 256 / 224)
 
 
+class EvalTransform:
+    """The deterministic transform: resize, centre crop, normalise.
+
+    Called with uint8 [H, W, 3] it gives float [3, size, size]. An image of that size keeps its
+    pixels where the size is below 128.
+
+    Args:
+        size: pixels a side.
+        mean, std: per channel, in [0, 1].
+    """
+
+    def __init__(self, size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.steps = transforms.Compose(
+            [
+                # Bilinear, as solo-learn's evaluation; only the views are bicubic.
+                transforms.Resize(eval_resize(size), interpolation=InterpolationMode.BILINEAR),
+                transforms.CenterCrop(size),
+                transforms.ToTensor(),
+                transforms.Normalize(mean, std),
+            ]
+        )
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        return self.steps(Image.fromarray(image))
+
+
 def eval_transform(
     record: DataRecord,
     crop_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-) -> Callable[[np.ndarray], Tensor]:
-    """Build the deterministic transform: resize, centre crop, normalise.
+) -> EvalTransform:
+    """Build the deterministic transform of a data set.
 
     Args:
         record: gives size and statistics where the other arguments are None.
         crop_size: pixels a side.
         mean: per channel, in [0, 1].
         std: per channel, in [0, 1].
-
-    Returns:
-        uint8 [H, W, 3] to float [3, crop_size, crop_size]. An image of ``crop_size`` keeps its
-        pixels where the crop is below 128.
     """
-    size = crop_size or record.image_size
-    steps = transforms.Compose(
-        [
-            # Bilinear, as solo-learn's evaluation; only the views are bicubic.
-            transforms.Resize(eval_resize(size), interpolation=InterpolationMode.BILINEAR),
-            transforms.CenterCrop(size),
-            transforms.ToTensor(),
-            transforms.Normalize(mean or record.mean, std or record.std),
-        ]
-    )
-    return lambda image: steps(Image.fromarray(image))
+    return EvalTransform(crop_size or record.image_size, mean or record.mean, std or record.std)
 
 
 class EvalDataset(Dataset[tuple[Tensor, int]]):

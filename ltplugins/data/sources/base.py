@@ -5,6 +5,7 @@ Legend: N images, H height, W width, C classes or channels, B batch.
 """
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,11 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from ltplugins.core.errors import UserError
+from ltplugins.data.sources.pictures import DAMAGE, decode, shown
 from ltplugins.data.sources.records import DataRecord
-
-# What PIL raises on a damaged file: OSError (truncated, unidentified), SyntaxError (broken PNG),
-# ValueError and DecompressionBombError (sizes that cannot be right).
-DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class CorruptImage(Exception):
@@ -27,7 +25,7 @@ class CorruptImage(Exception):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
-        self.path, self.reason = path, reason
+        self.path, self.reason = shown(path), reason
 
 
 class Source:
@@ -108,7 +106,7 @@ class FileSource(Source):
     def load(self, i: int) -> np.ndarray:
         try:
             with Image.open(self.paths[i]) as image:
-                return np.asarray(image.convert("RGB"))
+                return decode(image)
         except DAMAGE as error:
             raise CorruptImage(self.paths[i], f"{type(error).__name__}: {error}") from error
 
@@ -150,5 +148,5 @@ def content_hash(source: Source) -> str:
     if source.images is not None:
         digest.update(np.ascontiguousarray(source.images).data)
     for path in getattr(source, "paths", ()):
-        digest.update(f"{path}\n".encode())
+        digest.update(os.fsencode(path) + b"\n")
     return digest.hexdigest()
