@@ -164,7 +164,13 @@ def set_up_logging() -> None:
 
     logger = logging.getLogger("ltplugins")
     if not logger.handlers:
-        handler = RichHandler(console=make_console(stderr=True), show_path=False, show_time=False)
+        handler: logging.Handler
+        if sys.stderr.isatty():
+            console = make_console(stderr=True)
+            handler = RichHandler(console=console, show_path=False, show_time=False)
+        else:  # the same words, without folding lines for a width that a file does not have
+            handler = logging.StreamHandler(sys.stderr)
+            handler.setFormatter(logging.Formatter("%(levelname)-8s %(message)s"))
         logger.addHandler(handler)
         logger.propagate = False
     is_first = getattr(rank_zero_only, "rank", 0) in (0, None)

@@ -2,6 +2,7 @@
 """What a run says of itself before it trains."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ def announce(
     host: HostInfo,
     device: torch.device,
     needed_bytes: int,
+    lacking: Sequence[str] = (),
 ) -> None:
     """Say method, host, data, network, device, memory and folder; what has no effect; on request,
     the augmentations.
@@ -33,6 +35,7 @@ def announce(
         host: that was found.
         device: that is trained on.
         needed_bytes: of its memory.
+        lacking: what a later stage will need and the config does not give.
     """
     params = sum(p.numel() for p in model.backbone.parameters()) / 1e6
     counts = sorted((int(n) for n in data.class_counts), reverse=True)
@@ -62,7 +65,7 @@ def announce(
     names = [b if isinstance(b, str) else b["_target_"] for b in (*run.loggers, *run.callbacks)]
     if names:
         log.info("loggers and callbacks beside our own: %s", ", ".join(names))
-    for line in run.remarks:
+    for line in (*run.remarks, *lacking):
         log.warning(line)
     if run.debug_augmentations:
         for i, block in enumerate(run.augmentations):

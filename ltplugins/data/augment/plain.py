@@ -20,6 +20,8 @@ from ltplugins.data.augment.schema import AugmentationBlock, normalisation
 from ltplugins.data.sources.base import CorruptImage, Source, channels_first
 from ltplugins.data.sources.records import DataRecord
 
+_SKIP = ", or set data.on_corrupt: skip to go on with the others"
+
 
 def eval_resize(size: int) -> int:
     """Give the shorter side before the crop: 256/224 of it from 128 pixels on, else the crop."""
@@ -111,6 +113,7 @@ def stream_images(
     batch_size: int,
     num_workers: int = 0,
     on_corrupt: str = "fail",
+    way_out: str = _SKIP,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Give the images at ``indices``, in order, with no more than a batch at a time in memory.
 
@@ -119,6 +122,7 @@ def stream_images(
     Args:
         source: of the images; ``block`` gives size and statistics where the record's are not used.
         on_corrupt: ``fail``, or ``skip`` to give a black image that is marked.
+        way_out: what else a user may do about a corrupt image.
 
     Yields:
         Float[B 3 S S] and Bool[B], False where the image is damaged.
@@ -145,8 +149,5 @@ def stream_images(
     for batch, damage in loader:
         found = [text for text in damage if text]
         if found and on_corrupt == "fail":
-            raise UserError(
-                f"corrupt image: {found[0]}. Replace or remove the file, or set "
-                f"data.on_corrupt: skip to go on with the others."
-            )
+            raise UserError(f"corrupt image: {found[0]}. Replace or remove the file{way_out}.")
         yield batch, torch.tensor([not text for text in damage])

@@ -4,8 +4,6 @@
 Legend: N images, H height, W width, C classes or channels, B batch.
 """
 
-import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -136,17 +134,3 @@ def check_no_empty_class(targets: np.ndarray, num_classes: int, where: str | Pat
             f"{where}: {len(empty)} of {num_classes} classes have no image: {listed}. "
             f"Labels must run from 0 to {num_classes - 1} without a gap."
         )
-
-
-def content_hash(source: Source) -> str:
-    """Identify a source's images: by their bytes in memory, by the names of their files otherwise.
-
-    Returns:
-        sha256 over the targets and the images or file names, in order.
-    """
-    digest = hashlib.sha256(np.ascontiguousarray(source.targets).tobytes())
-    if source.images is not None:
-        digest.update(np.ascontiguousarray(source.images).data)
-    for path in getattr(source, "paths", ()):
-        digest.update(os.fsencode(path) + b"\n")
-    return digest.hexdigest()
