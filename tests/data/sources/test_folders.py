@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ltplugins.core.errors import UserError
-from ltplugins.data.sources.base import content_hash
+from ltplugins.data.sources.contents import content_hash
 from ltplugins.data.sources.files import flat_folder, image_folder
 from tests.kit.tiny import write_folder
 
