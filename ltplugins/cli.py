@@ -146,10 +146,13 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ltplugins {__version__}")
+    home = os.path.expanduser  # no shell writes it within a word, as in --out=~/x
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="SimCLR against GH-SimCLR on the embedded images")
-    demo.add_argument("--out", default="runs/demo", help="folder of the runs and the report")
+    demo.add_argument(
+        "--out", type=home, default="runs/demo", help="folder of the runs and the report"
+    )
     demo.add_argument(
         "--class-order", type=_whole(0), default=2, help="seed: which class is head or tail"
     )
@@ -167,8 +170,8 @@ def _parser() -> argparse.ArgumentParser:
     methods.add_argument("name", nargs="?", help="a wrapper, method, base, or a composition")
 
     report = commands.add_parser("report", help="compare evaluated runs: report.html, report.md")
-    report.add_argument("runs", nargs="+", help="run folders with results.json")
-    report.add_argument("--out", default="runs/report", help="folder of the report")
+    report.add_argument("runs", type=home, nargs="+", help="run folders with results.json")
+    report.add_argument("--out", type=home, default="runs/report", help="folder of the report")
     report.add_argument("--title", default="Comparison of runs", help="of the report")
     return parser
 

@@ -8,7 +8,9 @@ import logging
 import os
 import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ltplugins.core.errors import UserError
 from ltplugins.host.detect import ENV
@@ -36,7 +38,14 @@ def main() -> None:
         from ltplugins.host import prepare
 
         log.info("%s", prepare().describe())
-        runpy.run_path(str(script), run_name="__main__")
+        from ltplugins.host.mains import our_data
+
+        def shown(work: Callable[[], Any]) -> Any:
+            set_up_logging()  # Hydra, in the script, has disabled the loggers that were there
+            return guarded(work)
+
+        with our_data(shown, "ltplugins.run"):
+            runpy.run_path(str(script), run_name="__main__")
 
     guarded(work)
 

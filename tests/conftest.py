@@ -2,10 +2,14 @@
 """Shared set-up: quiet Lightning, and which tests one worker runs, and when."""
 
 import logging
+import os
+import tempfile
 import warnings
 
 import pytest
 
+# What is known of files between runs: nothing of a user's, and nothing left behind for one.
+os.environ.setdefault("LTPLUGINS_CACHE", f"{tempfile.gettempdir()}/ltplugins-tests-{os.getuid()}")
 warnings.filterwarnings("ignore", module="lightning")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 

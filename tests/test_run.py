@@ -61,8 +61,11 @@ def test_with_another_package_called_solo(tmp_path: Path) -> None:
     assert "Expected solo-learn 1.0.6" in text
 
 
-def main_of_solo_learn(tmp_path: Path, *changes: str) -> Path:
-    """Train gh_simclr with solo-learn's main on the CPU; return the newest checkpoint's folder."""
+GH = ("+method_kwargs.gh.num_directions=5", "+method_kwargs.gh.num_iters=5")
+
+
+def main_of_solo_learn(tmp_path: Path, *changes: str, method: str = "gh_simclr") -> Path:
+    """Train with solo-learn's main on the CPU; return the newest checkpoint's folder."""
     root = solo_root()
     if root is None:
         pytest.skip("solo-learn is imported from no source tree")
@@ -73,17 +76,17 @@ def main_of_solo_learn(tmp_path: Path, *changes: str) -> Path:
         "ltplugins.run",
         str(root / "main_pretrain.py"),
         *("--config-path", str(root / "scripts/pretrain/cifar"), "--config-name", "simclr.yaml"),
-        *("method=gh_simclr", "data.dataset=custom", "data.num_workers=1"),
+        *(f"method={method}", "data.dataset=custom", "data.num_workers=1"),
         *(f"data.{part}_path={tmp_path / part}" for part in ("train", "val")),
         *("accelerator=cpu", "precision=32", "strategy=auto", "sync_batchnorm=False"),
         "devices='1'",  # its main takes the length of this, Lightning's CPU the number in it
         *("wandb.enabled=False", "max_epochs=2", "optimizer.batch_size=4"),
-        *("+method_kwargs.gh.num_directions=5", "+method_kwargs.gh.num_iters=5"),
+        *(GH if method.startswith("gh_") else ()),
         *("+checkpoint.keep_prev=True", "auto_resume.enabled=False", *changes),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    folders = (tmp_path / "trained_models/gh_simclr").iterdir()
+    folders = (tmp_path / "trained_models" / method).iterdir()
     return max(folders, key=lambda folder: (folder / "args.json").stat().st_mtime_ns)
 
 
@@ -130,6 +133,27 @@ def test_solo_learns_main_resumes_gh(trained: Path) -> None:
 
 
 @pytest.mark.slow
+def test_solo_learns_main_trains_on_our_data(tmp_path: Path) -> None:
+    """A long tail, a pool of OOD images and their sampler, cropped by another engine."""
+    folder = main_of_solo_learn(
+        tmp_path,
+        "+data.engine=batched",
+        *("+data.imbalance.kind=exp", "+data.imbalance.factor=4", "+data.imbalance.max_count=8"),
+        *("+data.ood.dataset=emoji_pack", "+data.sampler=id_plus_ood"),
+        *("+method_kwargs.colt.warmup=1", "+method_kwargs.colt.budget=8"),
+        "+method_kwargs.colt.num_clusters=2",
+        method="colt_simclr",
+    )
+    args = json.loads((folder / "args.json").read_text())
+    assert (args["data"]["num_samples"], args["data"]["num_classes"]) == (14, 3)  # 8 + 4 + 2
+    (last,) = folder.glob("*-ep=1.ckpt")
+    content = load(last)
+    assert content["state_dict"]["colt_memory"].shape == (14,)
+    assert content["global_step"] == 14 // 4 + (14 + 8) // 4
+    assert len(content["LTDataModule"]["ood_subset"]) == 8
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["solo", "builtin"])
 def test_evaluate_a_checkpoint_of_solo_learns_main(host: str, trained: Path) -> None:
     (last,) = trained.glob("*-ep=1.ckpt")  # the "=" means something to Hydra
@@ -157,6 +181,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 for test in (
     test_solo_learns_main_trains_gh,
     test_solo_learns_main_resumes_gh,
+    test_solo_learns_main_trains_on_our_data,
     test_evaluate_a_checkpoint_of_solo_learns_main,
 ):
     test.pytestmark += needs_solo  # type: ignore[attr-defined]

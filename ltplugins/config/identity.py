@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ltplugins.config.run import RunConfig
-from ltplugins.data.sources.base import content_hash
+from ltplugins.data.sources.contents import content_hash
 from ltplugins.data.training_set import TrainingSet
 
 # What may differ between a run and its continuation without changing the numbers.
@@ -23,7 +23,30 @@ _NOT_IDENTITY = (
     "max_time",
 )
 
+# What repetitions of one experiment may differ in.
+REPETITIONS = (
+    "seed",
+    "data.imbalance.class_order",
+    "data.imbalance.split_seed",
+    "data.fold",
+)
+# Names and places, and what only follows from the repetition.
+_PLACES = (
+    "name",
+    "data.train_path",
+    "data.val_path",
+    "data.probe_path",
+    "data.root",
+    "data.num_samples",
+    "balance.run",
+    "balance.output_dir",
+    "balance.seed",
+    "balance.accelerator",
+    "balance.devices",
+)
 
+_OF_CONTENTS = "contents "
+_DATA_HASHES = ("data_hash", "ood_hash")
 _TRAINER_NOT_IDENTITY = ("enable_progress_bar", "log_every_n_steps", "logger", "profiler")
 
 
@@ -31,6 +54,10 @@ def identity(run: RunConfig, world_size: int) -> dict[str, Any]:
     """Everything that the run's numbers depend on, as plain nested values."""
     plain = OmegaConf.to_container(run.host, resolve=True)
     assert isinstance(plain, dict)
+    return {**_kept(plain), "world_size": world_size}
+
+
+def _kept(plain: Mapping[Any, Any]) -> dict[str, Any]:
     skip = {*_NOT_IDENTITY, *_TRAINER_NOT_IDENTITY, "checkpoint", "auto_resume", "auto_umap"}
     kept: dict[str, Any] = {str(k): v for k, v in plain.items() if k not in skip}
     kept["data"] = {k: v for k, v in kept["data"].items() if k != "num_workers"}
@@ -38,16 +65,49 @@ def identity(run: RunConfig, world_size: int) -> dict[str, Any]:
         kept.pop(key, None)
     if kept["data"].get("engine") != "dali":
         kept.pop("dali", None)
-    kept["world_size"] = world_size
     return kept
+
+
+def experiment(config: Mapping[Any, Any]) -> dict[str, Any]:
+    """What repetitions of one experiment share: the leaves of a run's config, by their paths.
+
+    Left out are seeds and what they choose, names and places. Which data lie at a place is for the
+    caller to compare.
+    """
+    leaves = flatten(_kept(config))
+    skip = (*REPETITIONS, *_PLACES)
+    return {k: v for k, v in leaves.items() if k not in skip and not k.startswith("balance.data.")}
+
+
+def flatten(block: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested blocks by their paths.
+
+    >>> flatten({"data": {"dataset": "cifar10", "ood": None}, "seed": 0})
+    {'data.dataset': 'cifar10', 'data.ood': None, 'seed': 0}
+    """
+    leaves: dict[str, Any] = {}
+    for key, value in block.items():
+        inner = isinstance(value, Mapping) and value
+        leaves |= flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return leaves
 
 
 def data_hashes(data: TrainingSet) -> dict[str, str]:
     """What of a run's identity is known only once its data are read."""
-    hashes = {"split_hash": data.split.hash, "data_hash": content_hash(data.source)}
+    contents = content_hash(data.source, data.split.indices)
+    hashes = {"split_hash": data.split.hash, "data_hash": f"{_OF_CONTENTS}{contents}"}
     if data.ood_source is not None:
-        hashes["ood_hash"] = content_hash(data.ood_source)
+        hashes["ood_hash"] = f"{_OF_CONTENTS}{content_hash(data.ood_source)}"
     return hashes
+
+
+def comparable(
+    old: Mapping[str, Any], new: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both identities without what cannot be compared: older runs hashed the names of files."""
+    skip = [k for k in _DATA_HASHES if not str(old.get(k, "")).startswith(_OF_CONTENTS)]
+    there, here = ({k: v for k, v in one.items() if k not in skip} for one in (old, new))
+    return there, here
 
 
 def identity_hash(value: Mapping[str, Any]) -> str:

@@ -129,7 +129,7 @@ def _typed(
     checkpoint = sections["checkpoint"]
     plain.setdefault("seed", RunKeys.seed)
     plain.setdefault("method_kwargs", {})
-    plain["name"] = plain.get("name") or plain["method"]
+    plain["name"] = plain.get("name") or sections["data"].name
     # Not for the folder's config.yaml: who runs that again does not mean to lose what is there.
     overwrite = plain.pop("overwrite", RunKeys.overwrite)
     plain.setdefault("checkpoint", dataclasses.asdict(checkpoint))
@@ -182,9 +182,11 @@ def _own_defaults(name: str, parsed: Any, given: Mapping[str, Any]) -> dict[str,
     if name in ("checkpoint", "auto_resume", "wandb", "momentum"):
         return dataclasses.asdict(parsed)
     if name == "data":
-        keys = ("num_workers", "engine", "on_corrupt", "format", "val_path")
+        keys = ("dataset", "num_workers", "engine", "on_corrupt", "format", "val_path")
         # Blocks stay as they were written: a run's identity is made of what was given.
         blocks = {k: given[k] for k in ("imbalance", "ood", "sampler") if k in given}
+        if isinstance(blocks.get("ood"), Mapping):
+            blocks["ood"] = {**blocks["ood"], "dataset": parsed.ood.dataset}
         return {"sampler": "shuffle", **blocks, **{k: getattr(parsed, k) for k in keys}}
     return {}
 

@@ -27,7 +27,8 @@ class RunKeys(Section):
 
     method: str
     max_epochs: Annotated[int, AtLeast(1)]
-    name: Annotated[str, FolderName()] | None = None  # absent: the method's
+    # Absent: of the data set, or of the folder that is trained on.
+    name: Annotated[str, FolderName()] | None = None
     seed: Seed = 5
     accumulate_grad_batches: Annotated[int, AtLeast(1)] | None = None
     output_dir: str | None = None
@@ -68,6 +69,7 @@ class BackboneConfig(Section):
     name: str
     kwargs: dict[str, Any] = field(default_factory=dict)
     small_stem: bool | None = None
+    pretrained: bool | str = False  # true: the library's weights; or a file, or a run folder
 
 
 @dataclass

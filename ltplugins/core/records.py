@@ -9,12 +9,32 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from ltplugins.core.errors import UserError
+from ltplugins.core.files import write_json
 from ltplugins.core.schema import parse
 
 T = TypeVar("T")
+
+
+class Record:
+    """Base of a file's dataclass, which has a field ``version``; ``FORM`` is the newest form."""
+
+    FORM: ClassVar[int]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read the file.
+
+        Raises:
+            UserError: it is absent, damaged, or of a newer form.
+        """
+        return read_record(cls, path, cls.FORM)
+
+    def write(self, path: str | Path) -> None:
+        """Write the file in the newest form, whole or not at all."""
+        write_json(path, {**to_plain(self), "version": self.FORM})
 
 
 def to_plain(record: Any) -> Any:
@@ -47,6 +67,8 @@ def from_plain(cls: type[T], content: Any, path: str | Path, version: int) -> T:
             f"{path} is of form {found}, and this version of ltplugins knows forms up to "
             f"{version}. Update ltplugins."
         )
+    if isinstance(content, Mapping) and "version" in getattr(cls, "__dataclass_fields__", {}):
+        content = {"version": 1, **content}
     try:
         return parse(cls, content, "")
     except UserError as error:

@@ -157,8 +157,11 @@ class LTDataModule(LightningDataModule):
 def build_datamodule(training: TrainingSet, seed: int) -> LTDataModule:
     """Put a training set under Lightning, validated on the test images that its config names.
 
+    A training without labels is not validated: its classifier knows none of the classes.
+
     Raises:
         UserError: test images that are absent or damaged.
     """
     cfg = training.cfg
-    return LTDataModule(training, seed, build_source(cfg, "test") if has_test_part(cfg) else None)
+    is_validated = has_test_part(cfg) and bool((training.targets >= 0).any())
+    return LTDataModule(training, seed, build_source(cfg, "test") if is_validated else None)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.plain import stream_images
-from ltplugins.data.augment.schema import AugmentationBlock
+from ltplugins.data.augment.schema import AugmentationBlock, refuse_grey_blocks
 from ltplugins.data.augment.strength import Boost, StrengthTable
 from ltplugins.data.engines.dali.check import check_dali
 from ltplugins.data.imbalance import Split, make_split
@@ -80,6 +80,8 @@ class TrainingSet:
             pool = len(self.source) + np.arange(self.num_ood)
             self.indices = np.concatenate([self.split.indices, pool])
         self.strengths: StrengthTable | None = None
+        if not self.record.grey:
+            refuse_grey_blocks(self.blocks)
         if cfg.engine == "dali":
             check_dali(self.blocks)
         require_batch(self.sampler(Shard()), batch_size, self.drop_last)

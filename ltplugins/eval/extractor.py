@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""Features of a run's backbone on the parts of its data set, cached in the run's folder."""
+"""Features of a run's backbone on the parts of its data set, cached in the run's folder.
+
+Legend: N images, B batch, S crop size.
+"""
 
 import logging
+from collections.abc import Iterable
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ltplugins.core.errors import UserError
-from ltplugins.data.augment.plain import EvalDataset, eval_transform
+from ltplugins.data.augment.plain import EvalDataset, eval_transform, stream_images
 from ltplugins.data.augment.schema import normalisation
-from ltplugins.data.sources.base import Source, content_hash
-from ltplugins.data.sources.build import build_source
+from ltplugins.data.sources.base import Source
+from ltplugins.data.sources.contents import content_hash
 from ltplugins.data.sources.named import Part
 from ltplugins.eval.features import cached_features, extract_features, feature_key
+from ltplugins.eval.parts import Parts
 from ltplugins.eval.protocol import Features
 from ltplugins.runs.checkpoint import TrainedRun
 from ltplugins.runs.model import load_trained
@@ -21,51 +28,95 @@ log = logging.getLogger(__name__)
 
 
 class FeatureExtractor:
-    """Features of a run's backbone on the parts of its data set, cached in the run's folder."""
+    """Features of a run's backbone on the parts of its data set, cached in the run's folder.
 
-    def __init__(self, run: TrainedRun, device: str, batch_size: int) -> None:
-        self.run, self.device, self.batch_size = run, device, batch_size
-        self.data, self.block = run.cfg.data, run.cfg.augmentations[0]
-        self.train = build_source(self.data, "train")
-        model = load_trained(run, self.train.record)
+    Attributes:
+        keys: part -> key of its cached features.
+        contents: part -> hash of its images and labels.
+    """
+
+    def __init__(self, run: TrainedRun, parts: Parts, device: str, batch_size: int) -> None:
+        self.run, self.parts, self.device, self.batch_size = run, parts, device, batch_size
+        self.data, self.block = parts.data, run.cfg.augmentations[0]
+        model = load_trained(run, parts.record)
         self.backbone = model.backbone
         # Where the method has one: a supervised method is judged by what it itself says, too.
         self.classifier = model.class_logits if getattr(model, "own_classifier", False) else None
         self.keys: dict[str, str] = {}
+        self.contents: dict[str, str] = {}
 
-    def __call__(self, part: Part, source: Source | None = None) -> Features:
-        """Extract (or read) the features of a part, or of ``source`` in its place."""
-        source = source or build_source(self.data, part)
+    def __call__(self, part: Part) -> Features:
+        """Extract (or read) the features of a part.
+
+        Raises:
+            UserError: see :meth:`Parts.source`; an image that cannot be decoded.
+        """
+        source = self.parts.source(part)
         shape = (self.block.crop_size, *normalisation(self.block, source.record))
-        data = f"{self.data.dataset}/{part} {content_hash(source)}"
+        # A number without one of its test images is another number; a bank may have gaps.
+        skips = part != "test" and self.data.on_corrupt == "skip"
+        self.contents[part] = content_hash(source)
+        data = f"{self.data.dataset}/{part} {self.contents[part]}" + (" skip" if skips else "")
         key = feature_key(self.backbone, data, f"eval_transform{shape}")
         self.keys[part] = key
 
-        def compute() -> tuple[torch.Tensor, torch.Tensor]:
-            dataset = EvalDataset(source, eval_transform(source.record, *shape))
-            loader = DataLoader(dataset, self.batch_size, num_workers=self.data.num_workers)
+        def compute() -> tuple[Tensor, Tensor]:
             log.info("%s: features of %d %s images", self.run.cfg.method, len(source), part)
-            return extract_features(self.backbone, loader, self.device)
+            return extract_features(self.backbone, self._batches(source, part, skips), self.device)
 
-        return Features(*cached_features(key, self.run.path / "features", compute))
+        features = Features(*cached_features(key, self.run.path / "features", compute))
+        if len(features.targets) < len(source):
+            missing = len(source) - len(features.targets)
+            log.warning(
+                "%d of %d %s images cannot be decoded and are left out", missing, len(source), part
+            )
+        return features
 
+    def _batches(self, source: Source, part: Part, skips: bool) -> Iterable[tuple[Tensor, Tensor]]:
+        """Images with their labels, in order; without those that cannot be decoded where allowed.
 
-def check_split(run: TrainedRun, found: str) -> None:
-    """The groups come from the training counts: they must be those of the training.
-
-    Raises:
-        UserError: the data set now gives another split.
-    """
-    expected = run.origin.split.hash if run.origin else None
-    if expected is not None and expected != found:
-        raise UserError(
-            f"{run.path}: the split now has hash {found[:12]}, the run was trained on "
-            f"{expected[:12]}. The data set has changed; evaluate where it was trained."
+        Raises:
+            UserError: an image that cannot be decoded and may not be left out.
+        """
+        if source.images is not None:
+            shape = (self.block.crop_size, *normalisation(self.block, source.record))
+            dataset = EvalDataset(source, eval_transform(source.record, *shape))
+            yield from DataLoader(dataset, self.batch_size, num_workers=self.data.num_workers)
+            return
+        stream = stream_images(
+            source,
+            np.arange(len(source)),
+            self.block,
+            batch_size=self.batch_size,
+            num_workers=self.data.num_workers,
+            on_corrupt="skip" if skips else "fail",
+            way_out="" if part == "test" else ", or leave it out of the bank: data.on_corrupt=skip",
         )
+        start = 0
+        for images, fine in stream:
+            labels = torch.from_numpy(source.targets[start : start + len(images)])
+            start += len(images)
+            if fine.any():
+                yield images[fine], labels[fine]
 
 
 def find_device(name: str) -> str:
-    """``auto`` as what is here; other names as they are."""
+    """``auto`` as what is here; other names as they are.
+
+    Raises:
+        UserError: no name of a device, or one that is not here.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if count else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
+        raise UserError(
+            f"device: expected auto, cpu, cuda or cuda:N, got '{name}'. Set device=auto."
+        )
+    if kind == "cuda" and int(index or 0) >= count:
+        raise UserError(
+            f"device: expected one that is here, got '{name}', and torch {torch.__version__} sees "
+            f"{count or 'no'} GPU{'s' if count > 1 else ''}. Set device=cpu or device=auto."
+        )
     return name

@@ -125,15 +125,18 @@ def draw_shots(
         return np.arange(len(labels))
     if shots < 1:
         raise UserError(f"shots is {shots}: expected 1 or more images per class, or 'full'.")
-    drawn = []
-    for label in range(num_classes):
-        places = np.flatnonzero(labels == label)
-        if len(places) < shots:
-            raise UserError(
-                f"a {shots}-shot probe needs {shots} labelled images per class, but class {label} "
-                f"has {len(places)}; use fewer shots, 'full', or a larger probe set."
-            )
-        drawn.append(rng.choice(places, shots, replace=False))
+    sizes = np.bincount(labels, minlength=num_classes)[:num_classes]
+    least = int(sizes.argmin())
+    if sizes[least] < shots:
+        raise UserError(
+            f"a {shots}-shot probe needs {shots} labelled images per class, but class {least} has "
+            f"{sizes[least]}. Set eval.linear.shots=[{sizes[least] or 'full'}] or [full], or give "
+            f"a larger set: data.probe_path."
+        )
+    drawn = [
+        rng.choice(np.flatnonzero(labels == label), shots, replace=False)
+        for label in range(num_classes)
+    ]
     return np.sort(np.concatenate(drawn))
 
 

@@ -4,14 +4,13 @@
 Accuracies are fractions from 0 to 1; what is not applicable is None.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from ltplugins.core.files import write_json
-from ltplugins.core.records import read_record, to_plain
+from ltplugins.core.records import Record
+from ltplugins.runs.facts import Contents, Progress
 
-VERSION = 1
+VERSION = 2  # 2: which data, how far the run came, what could not be said
 
 
 @dataclass(frozen=True)
@@ -80,8 +79,10 @@ class Scores:
     Attributes:
         protocols: by a name that says what its number is, such as ``knn_k20_T0.07``.
         groups: by rule.
-        class_counts: Int[C], training images by class id.
+        class_counts: Int[C], training images by class id; all 0 where they are not known.
         notes: why a group is n/a.
+        failed: protocol -> why there are no numbers of it.
+        test_counts: Int[C], test images by class id; None in files of form 1.
     """
 
     protocols: dict[str, ProtocolResult]
@@ -89,6 +90,8 @@ class Scores:
     class_counts: list[int]
     sizes: Sizes
     notes: list[str]
+    failed: dict[str, str] = field(default_factory=dict)
+    test_counts: list[int] | None = None
     version: int = VERSION
 
 
@@ -101,16 +104,24 @@ class SplitName:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Results(Scores):
+class Results(Scores, Record):
     """The contents of ``results.json``.
 
     Attributes:
         run: its name; method: what a row is called by; epoch: completed ones.
+        progress: epochs that were trained and that were planned.
         host: that it was trained with; None where the checkpoint does not say.
         features: part -> key of the cached features.
         options: the ``eval`` block.
         evaluated: when.
+        contents: what the training images were.
+        parts: part -> hash of the images and labels that were compared.
+        data: keys of the ``data`` block that were given for the evaluation.
+
+    What files of form 1 do not have is None or empty.
     """
+
+    FORM: ClassVar[int] = VERSION
 
     run: str
     method: str
@@ -123,16 +134,7 @@ class Results(Scores):
     features: dict[str, str]
     options: dict[str, Any]
     evaluated: str
-
-    @classmethod
-    def read(cls, path: Path) -> "Results":
-        """Read a results.json.
-
-        Raises:
-            UserError: it is absent, damaged, or of a newer form.
-        """
-        return read_record(cls, path, VERSION)
-
-    def write(self, path: Path) -> None:
-        """Write results.json, whole or not at all."""
-        write_json(path, to_plain(self))
+    progress: Progress | None = None
+    contents: Contents | None = None
+    parts: dict[str, str] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """From predictions to the numbers of ``results.json``: accuracies, averaged over repetitions.
 
-Legend: N test images.
+Legend: N test images, C classes.
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -18,14 +18,18 @@ GROUPED = ("many", "medium", "few", "group_std")
 
 
 def score_repeats(
-    preds: Sequence[Tensor], targets: Tensor, groups: dict[str, dict[str, list[int]]]
+    preds: Sequence[Tensor],
+    targets: Tensor,
+    groups: Mapping[str, Mapping[str, list[int]]],
+    num_classes: int,
 ) -> dict[str, Any]:
     """Score each repetition of a protocol under each rule, and average over the repetitions.
 
     Args:
         preds: Int[N] each, predicted classes, one entry per probe seed.
         targets: Int[N].
-        groups: rule -> "many", "medium" and "few" -> class ids.
+        groups: rule -> "many", "medium" and "few" -> class ids; all empty = not known.
+        num_classes: C.
 
     Returns:
         ``n`` repetitions, the numbers of COMMON, those of GROUPED under ``groups`` by rule, and
@@ -33,7 +37,6 @@ def score_repeats(
         beside its description.
     """
     targets = targets.cpu()
-    num_classes = sum(len(labels) for labels in next(iter(groups.values())).values())
     scores = {
         rule: [group_accuracy(p, targets, members, num_classes) for p in preds]
         for rule, members in groups.items()

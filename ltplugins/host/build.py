@@ -57,10 +57,11 @@ def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> An
     """
     from ltplugins.host import METHODS
     from ltplugins.host.head import apply_head
+    from ltplugins.host.patches import fit_to_crops
     from ltplugins.host.stem import apply_stem, has_stem
 
     try:
-        model = METHODS[cfg.method](scale_learning_rates(cfg, world_size))
+        model = METHODS[cfg.method](fit_to_crops(scale_learning_rates(cfg, world_size)))
     except AssertionError as error:
         # solo-learn checks its config by bare asserts: the source line is all there is to show.
         line = traceback.extract_tb(error.__traceback__)[-1].line

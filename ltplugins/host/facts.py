@@ -26,6 +26,7 @@ class Base:
         fixed_length: it keeps a row per draw of an epoch, as many as the first epoch has.
         whole_batches: solo-learn's code of it takes batches of one size alone.
         plain_head: its projector is a plain one, which ``method_kwargs.proj_head`` can exchange.
+        views: large views of an image that a step takes at least.
         one_branch: why a second branch, or its norms, would have no part in the loss; empty if it
             has.
     """
@@ -41,6 +42,7 @@ class Base:
     fixed_length: bool = False
     whole_batches: bool = False
     plain_head: bool = False
+    views: int = 2
     one_branch: str = ""
 
 
@@ -106,7 +108,7 @@ BASES: dict[str, Base] = {
         "DeepCluster v2", _SWAV, temperature=True, fixed_length=True, whole_batches=True
     ),
     "dino": Base("DINO", f"{_ARXIV}2104.14294", width_key="num_prototypes"),
-    "mae": Base("MAE", f"{_ARXIV}2111.06377", yields_z=False),
+    "mae": Base("MAE", f"{_ARXIV}2111.06377", yields_z=False, views=1),
     "mocov3": Base("MoCo v3", f"{_ARXIV}2104.02057", temperature=True),
     "nnbyol": Base("NNBYOL", _NNCLR, whole_batches=True),
     "nnclr": Base("NNCLR", _NNCLR, temperature=True, whole_batches=True),

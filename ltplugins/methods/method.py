@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from ltplugins.core.schema import parse
-from ltplugins.methods.needs import Needs, check_needs
+from ltplugins.methods.needs import Needs, check_method_needs
 
 if TYPE_CHECKING:
     from ltplugins.host.builtin import BaseMomentumMethod as _Host
@@ -45,7 +45,7 @@ class Method(_Host):
         block = OmegaConf.select(cfg, "method_kwargs")
         plain = OmegaConf.to_container(block, resolve=True) if block is not None else None
         options: Any = parse(self.method_config, plain, "method_kwargs")  # type: ignore[arg-type]
-        check_needs(cfg, self.method_name, self.needs_under(cfg))
+        check_method_needs(cfg, type(self))
         super().__init__(cfg)
         num_samples = OmegaConf.select(cfg, "data.num_samples")
         self.num_samples: int | None = None if num_samples is None else int(num_samples)

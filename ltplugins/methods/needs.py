@@ -2,10 +2,12 @@
 """What a wrapper or a method needs of the data: declared in its class, checked here for both."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.core.errors import UserError
+from ltplugins.host.facts import facts_of
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,44 @@ def check_needs(cfg: DictConfig, name: str, needs: Needs) -> None:
         )
     if needs.samplers:
         _require_sampler(cfg, name, needs.samplers)
+
+
+def check_method_needs(cfg: DictConfig, cls: type) -> None:
+    """Refuse a config whose data cannot serve its method, or hold a pool that it never draws from.
+
+    Args:
+        cfg: a run's config, its crops counted.
+        cls: of the host's ``METHODS``.
+
+    Raises:
+        UserError: see :func:`check_needs`.
+    """
+    needs = needs_of(cfg, cls)
+    for name, its in needs:
+        check_needs(cfg, name, its)
+    if OmegaConf.select(cfg, "data.ood") is not None and not any(its.ood for _, its in needs):
+        raise UserError(
+            f"data.ood is given, and {cfg.method} draws nothing from it. Set data.ood=null and "
+            f"data.sampler=shuffle, or take a method that does, such as colt_simclr."
+        )
+
+
+def needs_of(cfg: DictConfig, cls: Any) -> list[tuple[str, Needs]]:
+    """What a method is made of, each part's name with its needs: wrappers or itself, then the base.
+
+    Args:
+        cfg: a run's config.
+        cls: of the host's ``METHODS``.
+    """
+    name = str(cfg.method)
+    parts = getattr(cls, "wrappers", lambda: [cls] if hasattr(cls, "needs_under") else [])()
+    needs = [(name, part.needs_under(cfg)) for part in parts]
+    base = getattr(cls, "base_name", None if parts else name)
+    if base is None:
+        return needs
+    facts = facts_of(base)
+    its = Needs(labels=facts.labels, views=facts.views, more_views=True, small_views=True)
+    return [*needs, (name if not parts else base, its)]
 
 
 def _require_indexes(cfg: DictConfig, name: str) -> None:

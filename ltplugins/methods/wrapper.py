@@ -16,7 +16,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
 from ltplugins.host.facts import facts_of
 from ltplugins.host.head import apply_head
-from ltplugins.methods.needs import Needs, check_needs
+from ltplugins.methods.needs import Needs, check_method_needs
 from ltplugins.methods.parts.joint_views import JointForward
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ class Wrapper(_Host):
             parse(w.wrapper_config, block, f"method_kwargs.{w.wrapper_name}")
             for w, block in zip(self.wrappers(), blocks, strict=True)
         ]
-        for wrapper in self.wrappers():
-            check_needs(cfg, str(cfg.method), wrapper.needs_under(cfg))
+        check_method_needs(cfg, type(self))
         self._check_joint_views(options)
         super().__init__(base_cfg)
         apply_head(self, base_cfg, self.base_name)

@@ -159,14 +159,15 @@ def group_accuracy(
     Args:
         preds: Int[N], predicted class ids.
         targets: Int[N], true class ids, 0..C-1.
-        groups: class ids under "many", "medium", "few", as :func:`shot_groups` returns them.
+        groups: class ids under "many", "medium", "few", as :func:`shot_groups` returns them; with
+            no class in any of them every group is n/a.
         num_classes: C; classes without a test image are n/a.
 
     Raises:
         UserError: see :func:`class_hits`; or groups that do not hold every class exactly once.
     """
     listed = sorted(label for name in GROUPS for label in groups.get(name, ()))
-    if listed != list(range(num_classes)):
+    if listed and listed != list(range(num_classes)):
         raise UserError(
             f"the groups must hold each of the {num_classes} classes exactly once, "
             f"got {len(listed)} entries; build them with shot_groups(class_counts, protocol)."

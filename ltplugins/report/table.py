@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """From runs to rows: what is averaged over what, and which number may be called best."""
 
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +10,8 @@ from typing import Any
 from ltplugins.core.errors import UserError
 from ltplugins.eval.results import Scores, Stat
 from ltplugins.eval.scores import mean_std
+from ltplugins.metrics.groups import GROUPS
+from ltplugins.runs.facts import Progress
 
 METRICS = ("overall", "many", "medium", "few", "group_std")
 LABELS = {
@@ -18,6 +22,7 @@ LABELS = {
     "group_std": "group std",
 }
 LOWER_IS_BETTER = ("group_std",)
+_TWO_SIDED = 1.96  # standard errors that 95 % of all differences by chance stay within
 MISSING = "n/a"
 
 
@@ -37,6 +42,8 @@ class RunResult:
         class_names: one per class id; None = the ids.
         config: the configuration as text.
         info: whatever says what the numbers are: split, split hash, seed, host, commit.
+        short_name: that need not be unique.
+        progress: epochs that were trained and that were planned; None = not known.
     """
 
     name: str
@@ -50,6 +57,8 @@ class RunResult:
     class_names: list[str] | None = None
     config: str = ""
     info: dict[str, str] = field(default_factory=dict)
+    short_name: str = ""
+    progress: Progress | None = None
 
     @property
     def row_name(self) -> str:
@@ -64,11 +73,19 @@ class RunResult:
 
 @dataclass
 class Cell:
-    """One number as a fraction; ``std`` None = one repetition; ``best`` = clearly the best."""
+    """One number as a fraction.
+
+    Attributes:
+        mean: None = n/a.
+        std: over repetitions; None = there was one.
+        best: whether it is clearly the best.
+        error: the standard error that the test set's size leaves.
+    """
 
     mean: float | None
     std: float | None = None
     best: bool = False
+    error: float = 0.0
 
     def text(self, signed: bool = False) -> str:
         """Return percent with one decimal: ``63.4 ± 1.2``, ``+1.0``, or ``n/a``."""
@@ -146,12 +163,24 @@ def summarise(runs: Sequence[RunResult]) -> list[Section]:
     names = list(dict.fromkeys(name for run in runs for name in run.results.protocols))
     sections = []
     for name in names:
-        entries = [run.results.protocols.get(name) for run in runs]
-        description = next(entry.description for entry in entries if entry)
+        description = _describe(rows, name)
         table = [_row(label, members, name, rule) for label, members in rows.items()]
         mark_best(table)
         sections.append(Section(name, description, rule, table, _differences(rows, name, rule)))
     return sections
+
+
+def _describe(rows: dict[str, list[RunResult]], protocol: str) -> str:
+    """What a protocol is; where rows were scored on different banks, which row on which."""
+    found: dict[str, list[str]] = {}
+    for label, members in rows.items():
+        entries = [run.results.protocols.get(protocol) for run in members]
+        texts = [entry.description for entry in entries if entry]
+        if texts:  # repetitions of one experiment differ in the images that they drew alone
+            found.setdefault(texts[0], []).append(label)
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{', '.join(labels)}: {text}" for text, labels in found.items())
 
 
 def value(run: RunResult, protocol: str, metric: str, rule: str) -> Stat:
@@ -168,13 +197,57 @@ def _row(label: str, members: Sequence[RunResult], protocol: str, rule: str) -> 
         values = [value(run, protocol, metric, rule) for run in members]
         stat = values[0] if len(values) == 1 else mean_std([v.mean for v in values])
         cells[metric] = Cell(stat.mean, stat.std)
+    sizes = [_test_sizes(run, rule) for run in members]
+    for metric in (*GROUPS, "overall"):
+        images = sum(size[metric] for size in sizes) / len(sizes)
+        cells[metric].error = proportion_error(cells[metric].mean, images)
+    cells["group_std"].error = _spread_error([cells[name] for name in GROUPS])
     return Row(label, len(members), cells)
 
 
-def mark_best(rows: Sequence[Row]) -> None:
-    """Mark a cell as best where it leads every other row by more than either one's std.
+def _test_sizes(run: RunResult, rule: str) -> dict[str, int]:
+    """Test images overall and of each group; where they are not written, classes are alike."""
+    results = run.results
+    num_classes = max(len(results.class_counts), 1)
+    counts = results.test_counts or [results.sizes.test // num_classes] * num_classes
+    sizes = {name: sum(counts[c] for c in results.groups[rule].of(name)) for name in GROUPS}
+    return {**sizes, "overall": results.sizes.test}
 
-    A number without a std (one repetition) proves nothing, so nothing is marked beside it.
+
+def proportion_error(share: float | None, images: float) -> float:
+    """The standard error of a share of so many images, as Agresti and Coull (1998) have it.
+
+    Two hits and two misses are added, so that a share of 0 or 1 is not taken for certain.
+
+    >>> round(proportion_error(0.6, 96), 3), round(proportion_error(1.0, 96), 3)
+    (0.049, 0.014)
+    """
+    if share is None or not images:
+        return 0.0
+    share = (share * images + 2) / (images + 4)
+    return math.sqrt(share * (1 - share) / (images + 4))
+
+
+def _spread_error(groups: Sequence[Cell]) -> float:
+    """The standard error of the groups' standard deviation, from theirs to the first order."""
+    known = [cell for cell in groups if cell.mean is not None]
+    if len(known) < 2:
+        return 0.0
+    means = [cell.mean or 0.0 for cell in known]
+    spread, middle = statistics.pstdev(means), statistics.fmean(means)
+    if spread == 0:
+        return math.sqrt(statistics.fmean([cell.error**2 for cell in known]))
+    slopes = [(mean - middle) / (len(means) * spread) for mean in means]
+    return math.hypot(*(slope * cell.error for slope, cell in zip(slopes, known, strict=True)))
+
+
+def mark_best(rows: Sequence[Row]) -> None:
+    """Mark a cell as best where it leads every other row clearly.
+
+    Clearly is by more than either one's std, which is over repetitions, and by more than 1.96
+    standard errors of a difference on a test set of this size; the rows' images are taken as drawn
+    anew, which is on the safe side. A number without a std (one repetition) proves nothing, so
+    nothing is marked beside it.
     """
     for metric in METRICS:
         sign = -1 if metric in LOWER_IS_BETTER else 1
@@ -183,11 +256,15 @@ def mark_best(rows: Sequence[Row]) -> None:
             continue
         best = max(cells, key=lambda cell: sign * (cell.mean or 0.0))
         best.best = all(
-            sign * ((best.mean or 0.0) - (other.mean or 0.0))
-            > max(best.std or 0.0, other.std or 0.0)
+            sign * ((best.mean or 0.0) - (other.mean or 0.0)) > _margin(best, other)
             for other in cells
             if other is not best
         )
+
+
+def _margin(one: Cell, other: Cell) -> float:
+    """What the difference of two numbers must exceed to say something."""
+    return max(one.std or 0.0, other.std or 0.0, _TWO_SIDED * math.hypot(one.error, other.error))
 
 
 def _differences(rows: dict[str, list[RunResult]], protocol: str, rule: str) -> list[Row]:

@@ -1,32 +1,72 @@
 # SPDX-License-Identifier: MIT
-"""The report's table on a terminal."""
+"""The report's table on a terminal or in a log file; numbers are never cut."""
 
+import sys
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
-from ltplugins.report.table import LABELS, METRICS, Cell, RunResult, summarise
+from ltplugins.core.console import make_console
+from ltplugins.report.table import LABELS, METRICS, Cell, RunResult, Section, summarise
+
+# What goes into the second of two tables where one would be too wide.
+_SECOND = ("few", "group_std")
+
+
+def show_results(runs: Sequence[RunResult]) -> None:
+    """Print all rows, protocol by protocol; as wide as need be where no terminal limits it."""
+    console = make_console()
+    if not sys.stdout.isatty():
+        console.width = max(console.width, width_of(results_table(runs)))
+    for table in results_tables(runs, console.width):
+        console.print(table, soft_wrap=False)
 
 
 def results_table(runs: Sequence[RunResult], title: str = "Accuracy in %") -> Table:
-    """Return a rich table of all rows, protocol by protocol, that fits 80 columns."""
+    """Return a rich table of all rows, protocol by protocol, however wide it is."""
+    sections = summarise(runs)
+    return _table(sections, METRICS, f"{title}, {sections[0].rule} groups")
+
+
+def results_tables(
+    runs: Sequence[RunResult], width: int, title: str = "Accuracy in %"
+) -> list[Table]:
+    """Return the table, or two with some of its columns each where it is wider than ``width``."""
     sections = summarise(runs)
     title = f"{title}, {sections[0].rule} groups"
+    whole = _table(sections, METRICS, title)
+    if width_of(whole) <= width:
+        return [whole]
+    first = [metric for metric in METRICS if metric not in _SECOND]
+    return [_table(sections, first, title), _table(sections, _SECOND, f"{title}, continued")]
+
+
+def width_of(table: Table) -> int:
+    """Columns of text that a table takes where nothing of it is folded."""
+    console = Console(width=100_000)
+    return Measurement.get(console, console.options, table).maximum
+
+
+def _table(sections: Sequence[Section], metrics: Sequence[str], title: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for metric in METRICS:
+    # Only names may be folded, on a terminal that is too narrow even for half of the columns.
+    table.add_column("", overflow="fold")
+    for metric in metrics:
         table.add_column(LABELS[metric], justify="right", no_wrap=True)
     for section in sections:
         table.add_row(f"[bold]{section.protocol}[/bold]")
         lines = [(row, False) for row in section.rows]
         lines += [(row, True) for row in section.differences]
         for i, (row, signed) in enumerate(lines):
-            cells = [_marked(row.cells[metric], signed) for metric in METRICS]
+            cells = [_marked(row.cells[metric], signed) for metric in metrics]
             count = f" (n={row.num_runs})" if row.num_runs > 1 else ""
             last = i == len(lines) - 1
             style = "dim" if signed else None
-            table.add_row(f"  {row.name}{count}", *cells, style=style, end_section=last)
+            table.add_row(f"  {escape(row.name)}{count}", *cells, style=style, end_section=last)
     return table
 
 

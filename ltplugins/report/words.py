@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ltplugins import __version__
 from ltplugins.metrics.groups import RULES
 from ltplugins.report.figures import MAX_CURVES, NAMED_CLASSES, curve_names
+from ltplugins.report.rows import progress_mark
 from ltplugins.report.scatter import MAX_PANELS
 from ltplugins.report.style import CLASSES
 from ltplugins.report.table import RunResult, Section, spread_note
@@ -84,7 +85,8 @@ def reading(sections: Sequence[Section]) -> str:
     text = (
         "Top-1 accuracy in %; group std in percentage points, lower is more even. "
         f"{spread_note(sections)} A number is bold only where it leads every other row by more "
-        "than the ± of either."
+        "than the ± of either and by more than the test set's own error (1.96 standard errors of "
+        "a difference on so many images)."
     )
     if any(section.differences for section in sections):
         text += (
@@ -118,5 +120,16 @@ def small_print(runs: Sequence[RunResult], sections: Sequence[Section]) -> list[
 
 
 def notes(runs: Sequence[RunResult]) -> list[str]:
-    """Return the runs' own remarks (why a group is n/a), each once."""
-    return list(dict.fromkeys(note for run in runs for note in run.results.notes))
+    """Return the runs' own remarks, each once: what is unfinished, n/a, or left out, and why."""
+    unfinished = [
+        f"{run.name} is not trained to its end: {progress_mark(run.progress)}."
+        for run in runs
+        if progress_mark(run.progress)
+    ]
+    failed = [
+        f"{protocol} of {run.name} is left out: {reason}"
+        for run in runs
+        for protocol, reason in run.results.failed.items()
+    ]
+    own = dict.fromkeys(note for run in runs for note in run.results.notes)
+    return [*unfinished, *own, *failed]

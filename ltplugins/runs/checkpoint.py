@@ -49,6 +49,20 @@ class TrainedRun:
         """What results of it are called by."""
         return (self.origin and self.origin.label) or self.cfg.method
 
+    @property
+    def whole_progress(self) -> Progress | None:
+        """Its progress with that of the first stage; None where the checkpoint does not say it."""
+        stage_1 = self.origin.stage_1 if self.origin else None
+        if self.progress is None:
+            known = self.origin is not None and stage_1 is None
+            return Progress(self.epoch, self.cfg.max_epochs, 0, 0) if known else None
+        if stage_1 is None:
+            return self.progress
+        done, planned = (
+            n + stage_1.epochs for n in (self.progress.epochs, self.progress.planned_epochs)
+        )
+        return dataclasses.replace(self.progress, epochs=done, planned_epochs=planned)
+
 
 def require_run(path: Path) -> None:
     """Refuse a folder without a run.

@@ -6,19 +6,20 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ltplugins import __version__
 from ltplugins.config.identity import identity_hash
-from ltplugins.core.files import write_json
-from ltplugins.core.records import read_record, to_plain
+from ltplugins.core.records import Record
 from ltplugins.data.imbalance import Split
+from ltplugins.data.sources.base import Source
+from ltplugins.data.sources.contents import labels_hash, pictures_hash
 
-VERSION = 1
+VERSION = 2  # 2: what the data were, and how far a run came
 # RunFacts.stopped of a trial, whose folder any other run may take.
 TRIAL = "fast_dev_run"
 _PACKAGES = (
@@ -37,21 +38,47 @@ _PACKAGES = (
 
 
 @dataclass(frozen=True)
+class Contents:
+    """What training images are, as hashes; see ``data.sources.contents``.
+
+    Attributes:
+        source: the labels of all images of the source, whichever a split chooses.
+        labels: of the images that were chosen, in order.
+        pictures: of these images, by their contents.
+    """
+
+    source: str
+    labels: str
+    pictures: str
+
+    @classmethod
+    def of(cls, source: Source, split: Split) -> "Contents":
+        """Those of a split; this reads its files where they are not known yet."""
+        labels, pictures = (
+            labels_hash(source.targets, split.indices),
+            pictures_hash(source, split.indices),
+        )
+        return cls(labels_hash(source.targets), labels, pictures)
+
+
+@dataclass(frozen=True)
 class SplitFacts:
-    """What a number needs to say about its training images."""
+    """What a number needs to say about its training images; old files do not have all of it."""
 
     description: str
     hash: str
     num_samples: int
     class_counts: list[int]
     class_names: list[str]
+    contents: Contents | None = None
 
     @classmethod
-    def of(cls, split: Split, class_names: Sequence[str]) -> "SplitFacts":
-        """The facts of a split of a source with these classes."""
+    def of(cls, source: Source, split: Split) -> "SplitFacts":
+        """The facts of a split of a source."""
         counts = [int(n) for n in split.class_counts]
-        names = [str(n) for n in class_names]
-        return cls(split.description, split.hash, len(split.indices), counts, names)
+        names = [str(n) for n in source.class_names]
+        contents = Contents.of(source, split)
+        return cls(split.description, split.hash, len(split.indices), counts, names, contents)
 
 
 @dataclass(frozen=True)
@@ -107,7 +134,7 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFacts(Origin):
+class RunFacts(Origin, Record):
     """The contents of ``run.json``.
 
     Attributes:
@@ -119,6 +146,7 @@ class RunFacts(Origin):
         classifier: accuracies before and after a balancing, by group rule.
     """
 
+    FORM: ClassVar[int] = VERSION
     identity_hash: str
     identity: dict[str, Any]
     command: list[str]
@@ -156,19 +184,6 @@ class RunFacts(Origin):
             machine={"system": platform.platform(), "cpus": os.cpu_count()},
             packages={name: importlib.metadata.version(name) for name in _PACKAGES},
         )
-
-    @classmethod
-    def read(cls, path: Path) -> "RunFacts":
-        """Read a run.json.
-
-        Raises:
-            UserError: it is absent, damaged, or of a newer form.
-        """
-        return read_record(cls, path, VERSION)
-
-    def write(self, path: Path) -> None:
-        """Write run.json, whole or not at all."""
-        write_json(path, to_plain(self))
 
 
 def now() -> str:

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.config.identity import differences, identity_hash
+from ltplugins.config.identity import comparable, differences
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_text
 from ltplugins.runs.checkpoint import LAST_CHECKPOINT, RUN_FILE, require_run
@@ -154,7 +154,7 @@ class RunFolder:
         there = self._facts(overwrite)
         if there is None or there.stopped == TRIAL:
             return Found.NEW
-        is_same = there.identity_hash == identity_hash(identity)
+        is_same = not _differences(there, identity)
         if overwrite and (there.is_over or not is_same or not resume):
             return Found.NEW
         if is_same:
@@ -204,7 +204,7 @@ class RunFolder:
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     def _other(self, there: RunFacts, identity: Mapping[str, Any]) -> UserError:
-        rows = differences(there.identity, json.loads(json.dumps(identity, default=str)))
+        rows = _differences(there, identity)
         shown = "; ".join(rows[:5]) + (f"; and {len(rows) - 5} more" if len(rows) > 5 else "")
         text = (
             f"{self.path} holds another config's run ({shown}). Set output_dir (or name) to a new "
@@ -228,3 +228,9 @@ class RunFolder:
             raise UserError(
                 f"another process is writing to {self.path}. Wait for it, or set output_dir."
             ) from None
+
+
+def _differences(there: RunFacts, identity: Mapping[str, Any]) -> list[str]:
+    """In what the run that is there differs from one of this identity."""
+    here = json.loads(json.dumps(identity, default=str))
+    return differences(*comparable(there.identity, here))

@@ -17,18 +17,20 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.config.data import training_set
+from ltplugins.config.data import DataPaths, training_set
+from ltplugins.config.identity import data_hashes
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
 from ltplugins.data.datamodule import LTDataModule
-from ltplugins.data.sources.base import content_hash
 from ltplugins.data.sources.build import has_test_part
 from ltplugins.data.training_set import TrainingSet
-from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
+from ltplugins.eval.changes import require_same
+from ltplugins.eval.extractor import FeatureExtractor, find_device
 from ltplugins.eval.features import state_hash
+from ltplugins.eval.parts import Parts
 from ltplugins.host import prepare
 from ltplugins.metrics.groups import group_accuracy, shot_groups
 from ltplugins.runs.checkpoint import TrainedRun, open_run
@@ -44,7 +46,7 @@ from ltplugins.training.fit import Job, Training
 log = logging.getLogger(__name__)
 
 # Where things lie and on what they run: not what the numbers depend on.
-_NOT_IDENTITY = ("run", "output_dir", "accelerator", "devices", "overwrite")
+_NOT_IDENTITY = ("run", "output_dir", "data", "accelerator", "devices", "overwrite")
 
 
 def balance(cfg: DictConfig) -> Path:
@@ -62,15 +64,16 @@ def balance(cfg: DictConfig) -> Path:
         raise UserError("run is missing: ltplugins balance RUN, the folder of a finished run.")
     plain = OmegaConf.to_container(cfg, resolve=True)
     options = parse(BalanceConfig, plain, "")  # type: ignore[arg-type]
-    first = _open_first(options.run)
+    first = _moved(_open_first(options.run), options.data)
     out = Path(options.output_dir or f"{str(options.run).rstrip('/')}-balanced")
     if out.resolve() == first.path.resolve():
         raise UserError(f"output_dir is the run itself ({out}), which is never written to.")
     pl.seed_everything(options.seed, workers=False, verbose=False)
     cfg_here = _training_config(first.cfg, options)
-    data = training_set(cfg_here)
-    check_split(first, data.split.hash)
     training = Training(cfg_here, out, "balance")
+    _require_batch(first, options.batch_size, training.world_size)
+    data = training_set(cfg_here)
+    require_same(first, data.source, data.split)
     method = load_trained(first, data.record)
     scale = options.batch_size * training.world_size / 256
     weights = state_hash(first.state)
@@ -95,7 +98,7 @@ def classifier_scores(run: TrainedRun, class_counts: Any) -> dict[str, dict[str,
         run: features are cached in its ``path``.
         class_counts: Int[C] of the training.
     """
-    extract = FeatureExtractor(run, find_device("auto"), 256)
+    extract = FeatureExtractor(run, Parts(run), find_device("auto"), 256)
     feats, targets = extract("test")
     assert extract.classifier is not None
     with torch.no_grad():
@@ -130,6 +133,27 @@ def _open_first(path: str) -> TrainedRun:
     return run
 
 
+def _moved(first: TrainedRun, paths: DataPaths) -> TrainedRun:
+    """The run with its data where they lie now."""
+    if not paths.given():
+        return first
+    paths.over(first.cfg.data)
+    cfg = first.cfg.host.copy()
+    cfg.data.update(paths.given())
+    return dataclasses.replace(first, cfg=resolve(cfg))
+
+
+def _require_batch(first: TrainedRun, batch_size: int, world_size: int) -> None:
+    assert first.origin is not None, "it is a run folder's"
+    images = first.origin.split.num_samples
+    if batch_size * world_size > images:
+        raise UserError(
+            f"batch_size: fewer images than the batch: {first.path} was trained on {images} images "
+            f"and {world_size} process(es) take {batch_size} each. Set batch_size to "
+            f"{images // world_size} or less."
+        )
+
+
 def _training_config(first: RunConfig, options: BalanceConfig) -> RunConfig:
     """The first run's data and machine, this stage's sampler, length and seed; one view."""
     cfg = first.host.copy()
@@ -162,7 +186,7 @@ def _origin(first: TrainedRun, data: TrainingSet, host: str, weights: str) -> Or
     return Origin(
         method=first.cfg.method,
         host=host,
-        split=SplitFacts.of(data.split, data.class_names),
+        split=SplitFacts.of(data.source, data.split),
         label=f"{first.label}+balance",
         stage_1=FirstStage(str(first.path), first.epoch, weights),
     )
@@ -176,8 +200,7 @@ def _identity(
         "stage": "balance",
         "balance": {k: v for k, v in chosen.items() if k not in _NOT_IDENTITY},
         "stage_1_weights": weights,
-        "split_hash": data.split.hash,
-        "data_hash": content_hash(data.source),
+        **data_hashes(data),
         "world_size": world_size,
     }
 

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 from ltplugins.core.errors import UserError
 
@@ -60,6 +63,33 @@ def read_command(arguments: Sequence[str], config_name: str) -> Command:
 def absolute(path: str) -> str:
     """A folder as seen from the working folder, as solo-learn's users expect."""
     return path if path.startswith("pkg://") else str(Path(path).resolve())
+
+
+def parse_words(words: Sequence[str]) -> list[Override]:
+    """Read overrides by Hydra's grammar; a value that it cannot read is taken as text.
+
+    Its grammar stops at letters beyond ASCII, blanks with brackets, "~", "=": all are common in
+    paths. Where a list, a sweep or a quoted text may be meant, the word is refused.
+
+    Raises:
+        UserError: a word that it cannot read.
+    """
+    return [_parse_word(OverridesParser.create(), word) for word in words]
+
+
+def _parse_word(parser: OverridesParser, word: str) -> Override:
+    key, is_there, value = word.partition("=")
+    is_text = is_there and value[:1] not in "[{('\"" and "," not in value and "${" not in value
+    for attempt in [word, f"{key}={quote(value)}"] if is_text else [word]:
+        try:
+            return parser.parse_overrides([attempt])[0]
+        except HydraException:
+            continue
+    quoted = f': "{key}={quote(value)}"' if is_there else ""
+    raise UserError(
+        f"cannot read '{word}': expected key=value. A value with commas, brackets or quotes in it "
+        f"needs quotes of its own{quoted}."
+    )
 
 
 def quote(text: str) -> str:

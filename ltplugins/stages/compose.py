@@ -8,7 +8,8 @@ a typing error. An unknown choice of a group is answered with the nearest that t
 """
 
 import contextlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,19 @@ import yaml
 from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ltplugins.core.errors import UserError, nearest, unknown
+from ltplugins.data.schema import EMBEDDED
 from ltplugins.host.facts import configured_bases
 from ltplugins.methods.registry import METHODS, WRAPPERS
 from ltplugins.stages.blocks import Hints, is_typed
-from ltplugins.stages.command import PACKAGED, quote
+from ltplugins.stages.command import PACKAGED, parse_words
+
+log = logging.getLogger(__name__)
 
 
 def compose_packaged(
@@ -34,27 +37,6 @@ def compose_packaged(
 ) -> DictConfig:
     """Compose one of the configs in ``ltplugins.conf``; see :class:`Composer`."""
     return Composer(PACKAGED, name, hints).compose(overrides)
-
-
-def parse_words(words: Sequence[str]) -> list[Override]:
-    """Read overrides by Hydra's grammar.
-
-    Raises:
-        UserError: a word that it cannot read.
-    """
-    parser = OverridesParser.create()
-    parsed = []
-    for word in words:
-        try:
-            parsed += parser.parse_overrides([word])
-        except HydraException:
-            key, is_there, value = word.partition("=")
-            quoted = f': "{key}={quote(value)}"' if is_there else ""
-            raise UserError(
-                f"cannot read '{word}': expected key=value. A value with '=', commas, brackets or "
-                f"quotes in it needs quotes of its own{quoted}."
-            ) from None
-    return parsed
 
 
 class Composer:
@@ -96,6 +78,8 @@ class Composer:
             return self._mend(parse_words(words))
 
     def _mend(self, overrides: list[Override]) -> list[str]:
+        if self._has_own_images(overrides):
+            overrides = [*overrides, *parse_words(["data=custom"])]
         groups = [o for o in overrides if self._chooses(o)]
         chosen = self._mend_groups(groups)
         mended = []
@@ -115,7 +99,33 @@ class Composer:
             else:
                 word = self._mend_value(override, self._base(*chosen.values()))
             mended.append(word)
-        return mended
+        return [*mended, *self._drop_kwargs(overrides, chosen)]
+
+    def _drop_kwargs(self, overrides: list[Override], chosen: Mapping[str, str]) -> list[str]:
+        """The file's arguments of its optimizer, where the words name another: they are not its."""
+        given = {o.key_or_group: o.value() for o in overrides if not o.is_delete()}
+        if "optimizer.name" not in given:
+            return []
+        base = self._base(*chosen.values())
+        kwargs = OmegaConf.select(base, "optimizer.kwargs")
+        if not kwargs or given["optimizer.name"] == OmegaConf.select(base, "optimizer.name"):
+            return []
+        named = {o.key_or_group for o in overrides}
+        keys = [k for k in map(str, kwargs) if f"optimizer.kwargs.{k}" not in named]
+        if keys and "optimizer.kwargs" not in named:
+            log.info("optimizer.kwargs of %s left out: %s", base.optimizer.name, ", ".join(keys))
+            return [f"~optimizer.kwargs.{key}" for key in keys]
+        return []
+
+    def _has_own_images(self, overrides: list[Override]) -> bool:
+        """Whether the words name a path or its form, no set, and the file's set reads no path."""
+        given = {o.key_or_group: o.value() for o in overrides if not o.is_delete()}
+        paths = [given.get(key) for key in ("data.train_path", "data.format")]
+        if paths == [None, None] or {"data", "data.dataset"} & set(given):
+            return False
+        base = self._base()
+        chosen = base.hydra.runtime.choices.get("data")
+        return chosen is not None and OmegaConf.select(base, "data.dataset") in EMBEDDED
 
     def _chooses(self, override: Override) -> bool:
         """Whether a word names a choice of a group, by Hydra's own rule."""
@@ -178,6 +188,7 @@ class Composer:
                 with open_dict(cfg):
                     del cfg["hydra"]
                 OmegaConf.resolve(cfg)
+                _expand_home(cfg)
             finally:
                 HydraConfig.instance().cfg = None  # type: ignore[attr-defined]
         return cfg
@@ -241,6 +252,16 @@ def _require_choice(group: str, value: Any, word: str) -> None:
             f"{word}: {names[0]} goes over a base. Set method={names[0]}_simclr, or another of "
             f"{names[0]}_<base>; `ltplugins methods` lists them."
         )
+
+
+def _expand_home(cfg: Any) -> None:
+    """Write the home folder where a text begins with "~/", which no shell does within a word."""
+    for key in range(len(cfg)) if isinstance(cfg, ListConfig) else list(cfg):
+        value = cfg._get_node(key)
+        if OmegaConf.is_config(value) and not value._is_none():
+            _expand_home(value)
+        elif isinstance(text := value._value(), str) and (text == "~" or text.startswith("~/")):
+            cfg[key] = str(Path(text).expanduser())
 
 
 def _has(cfg: DictConfig, key: str) -> bool:

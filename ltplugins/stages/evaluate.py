@@ -10,19 +10,21 @@ from typing import Annotated
 
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.data import DataPaths
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import AtLeast
 from ltplugins.core.schema import Section, parse
-from ltplugins.data.imbalance import make_split
-from ltplugins.data.sources.build import has_test_part
-from ltplugins.eval.extractor import FeatureExtractor, check_split, find_device
-from ltplugins.eval.protocol import EvalConfig, evaluate_features
-from ltplugins.eval.results import Results, SplitName
+from ltplugins.eval.changes import DataChanged
+from ltplugins.eval.extractor import FeatureExtractor, find_device
+from ltplugins.eval.parts import Parts
+from ltplugins.eval.protocol import EvalConfig, Features, evaluate_features
+from ltplugins.eval.results import Results, Scores, SplitName
 from ltplugins.host import prepare
+from ltplugins.report.rows import progress_mark
 from ltplugins.report.table import RunResult
-from ltplugins.report.terminal import results_table
-from ltplugins.runs.checkpoint import open_run
+from ltplugins.report.terminal import show_results
+from ltplugins.runs.checkpoint import TrainedRun, open_run
 from ltplugins.runs.facts import now
 from ltplugins.stages.blocks import typed_keys
 from ltplugins.stages.command import quote_run
@@ -37,6 +39,7 @@ class EvaluateKeys(Section):
 
     run: str  # a run folder or a checkpoint
     eval: EvalConfig = field(default_factory=EvalConfig)
+    data: DataPaths = field(default_factory=DataPaths)  # what lies elsewhere now, or came later
     device: str = "auto"  # auto, cpu, cuda, cuda:1
     batch_size: Annotated[int, AtLeast(1)] = 256
 
@@ -44,54 +47,94 @@ class EvaluateKeys(Section):
 def evaluate(cfg: DictConfig) -> Results:
     """Evaluate ``cfg.run`` and write ``results.json`` beside it; return what was written.
 
-    Keys: see :class:`EvaluateKeys`.
+    Keys: see :class:`EvaluateKeys`. A protocol that cannot run is named in a warning and in the
+    results; it takes no other with it.
 
     Raises:
-        UserError: a wrong key or value, no such run, no test part, anything that the protocols
-            refuse.
+        UserError: a wrong key or value, no such run, no test images, training data that are not
+            those of the run, or no protocol that can run.
     """
     prepare()
     if OmegaConf.is_missing(cfg, "run"):
         raise UserError("run is missing: ltplugins evaluate RUN, a run folder or a checkpoint.")
     asked = parse(EvaluateKeys, OmegaConf.to_container(cfg, resolve=True), "")  # type: ignore[arg-type]
+    device = find_device(asked.device)
     options = asked.eval
     run = open_run(asked.run)
-    data = run.cfg.data
-    if not has_test_part(data):
-        raise UserError("the run's config names no test images. Set data.val_path in config.yaml.")
-    extract = FeatureExtractor(run, find_device(asked.device), asked.batch_size)
-    split = make_split(extract.train.targets, extract.train.num_classes, data.imbalance)
-    check_split(run, split.hash)
-    use_train = "train" in {
-        options.knn.bank if options.knn else None,
-        options.linear.fit_on if options.linear else None,
-    }
-    train = extract("train", extract.train.subset(split.indices)) if use_train else None
-    probe, test = extract("probe"), extract("test")
+    parts = Parts(run, asked.data, options.banks())
+    extract = FeatureExtractor(run, parts, device, asked.batch_size)
+    test = extract("test")
+    banks, absent = _banks(extract, options)
     scores = evaluate_features(
-        train, probe, test, split.class_counts.tolist(), options, extract.classifier
+        banks.get("train"),
+        banks.get("probe"),
+        test,
+        parts.class_counts,
+        options,
+        extract.classifier,
+        num_classes=len(parts.class_names),
+        words=parts.describe(),
+        absent=absent,
     )
-    results = Results(
-        **vars(scores),
-        run=run.cfg.name,
-        method=run.label,
-        seed=run.cfg.seed,
-        epoch=run.epoch,
-        host=run.origin.host if run.origin else None,
-        dataset=data.dataset,
-        split=SplitName(split.hash, split.description),
-        class_names=[str(n) for n in extract.train.class_names],
-        features=extract.keys,
-        options=dataclasses.asdict(options),
-        evaluated=now(),
-    )
+    for name, reason in scores.failed.items():
+        log.warning("%s is left out: %s", name, reason)
+    scores = dataclasses.replace(scores, notes=[*scores.notes, *parts.notes])
+    results = _results(run, parts, scores, extract, asked)
     results.write(run.path / "results.json")
     return results
 
 
+def _banks(
+    extract: FeatureExtractor, options: EvalConfig
+) -> tuple[dict[str, Features], dict[str, str]]:
+    """The features of the banks that are asked for, and why some are not there."""
+    found: dict[str, Features] = {}
+    absent: dict[str, str] = {}
+    for name in sorted(options.banks()):
+        try:
+            found[name] = extract(name)
+        except DataChanged:
+            raise
+        except UserError as error:
+            absent[name] = str(error)
+    return found, absent
+
+
+def _results(
+    run: TrainedRun,
+    parts: Parts,
+    scores: Scores,
+    extract: FeatureExtractor,
+    asked: EvaluateKeys,
+) -> Results:
+    split, progress = parts.split_facts, run.whole_progress
+    if parts.class_counts is None:
+        sizes = dataclasses.replace(scores.sizes, train=split.num_samples)
+        scores = dataclasses.replace(scores, sizes=sizes)
+    return Results(
+        **vars(scores),
+        run=run.cfg.name,
+        method=run.label,
+        seed=run.cfg.seed,
+        epoch=progress.epochs if progress else run.epoch,
+        progress=progress,
+        host=run.origin.host if run.origin else None,
+        dataset=run.cfg.data.dataset,
+        split=SplitName(split.hash, split.description),
+        class_names=parts.class_names,
+        features=extract.keys,
+        options=dataclasses.asdict(asked.eval),
+        evaluated=now(),
+        contents=split.contents,
+        parts=extract.contents,
+        data=asked.data.given(),
+    )
+
+
 def _show(cfg: DictConfig) -> None:
     results = evaluate(cfg)
-    make_console().print(results_table([RunResult(f"{results.method} ({results.run})", results)]))
+    told = ", ".join(filter(None, (results.run, progress_mark(results.progress))))
+    show_results([RunResult(f"{results.method} ({told})", results)])
     make_console().print(f"written: {open_run(cfg.run).path / 'results.json'}", highlight=False)
 
 

@@ -122,27 +122,32 @@ def _refuse_folders(command: Command) -> None:
 
 
 def _with_words(arguments: Sequence[str], command: Command, words: Sequence[str]) -> list[str]:
-    """The same command line with other overrides, and its folder as it is from here."""
-    other = dict(zip(command.words, words, strict=False))
+    """The same options, its folder as it is from here, and then these words: Hydra's own parser
+    takes no words after an option that follows words."""
     result = []
     for before, argument in zip(("", *arguments), arguments, strict=False):
+        if argument in command.words:
+            continue
         if before in ("--config-path", "-cp"):
             argument = absolute(argument)
         elif argument.startswith("--config-path="):
             argument = f"--config-path={absolute(argument.partition('=')[2])}"
-        result.append(other.get(argument, argument))
-    return result
+        result.append(argument)
+    return [*result, *words]
 
 
-def guarded(work: Callable[[], Any]) -> Any:
+def guarded(
+    work: Callable[[], Any], stopped: str = "stopped by Ctrl-C; the same command starts anew."
+) -> Any:
     """Run ``work``; a UserError ends the process with its text, one line, and exit code 2.
 
-    Ctrl-C ends it with 130; SIGTERM, in a training, with 143; a defect, with its traceback, with 1.
+    Ctrl-C ends it with 130 and the line ``stopped``; SIGTERM, in a training, with 143; a defect,
+    with its traceback, with 1.
     """
     try:
         return work()
     except KeyboardInterrupt:
-        make_console(stderr=True).print("\nstopped by Ctrl-C; the same command starts anew.")
+        make_console(stderr=True).print(f"\n{stopped}")
         raise SystemExit(130) from None
     except UserError as error:
         make_console(stderr=True).print(
@@ -159,7 +164,13 @@ def set_up_logging() -> None:
 
     logger = logging.getLogger("ltplugins")
     if not logger.handlers:
-        handler = RichHandler(console=make_console(stderr=True), show_path=False, show_time=False)
+        handler: logging.Handler
+        if sys.stderr.isatty():
+            console = make_console(stderr=True)
+            handler = RichHandler(console=console, show_path=False, show_time=False)
+        else:  # the same words, without folding lines for a width that a file does not have
+            handler = logging.StreamHandler(sys.stderr)
+            handler.setFormatter(logging.Formatter("%(levelname)-8s %(message)s"))
         logger.addHandler(handler)
         logger.propagate = False
     is_first = getattr(rank_zero_only, "rank", 0) in (0, None)

@@ -40,7 +40,7 @@ def _print_all(console: Console) -> None:
     for name, base in BASES.items():
         if base.packaged:
             table.add_row(name, base.summary, _yes(base.labels), "2 views", _arxiv(base.paper))
-    console.print(table)
+    console.print(table, soft_wrap=False)
     console.print(
         f"<base>: one of the last rows, or any other method of solo-learn that yields z. Names "
         f"compose: {', '.join(f'{c.outer}_{c.inner}_<base>' for c in COMPOSED)}.\n"
@@ -70,7 +70,7 @@ def _print_one(console: Console, name: str) -> None:
                 else (f"{option.packaged}, by its file")
             )
         table.add_row(option.key, option.expected, default, option.comment)
-    console.print(table, markup=False)
+    console.print(table, markup=False, soft_wrap=False)
 
 
 def _lines_of_entry(entry: Entry) -> list[str]:

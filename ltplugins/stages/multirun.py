@@ -228,8 +228,5 @@ def _failure(sweep: Sweep, member: Member) -> Path:
 def main(arguments: Sequence[str], config_name: str) -> None:
     """Entry point: the arguments hold ``--multirun``."""
     set_up_logging()
-    try:
-        guarded(lambda: multirun(arguments, config_name))
-    except KeyboardInterrupt:
-        make_console(stderr=True).print("\ninterrupted; the same command continues the sweep.")
-        raise SystemExit(130) from None
+    continues = "interrupted; the same command continues the sweep."
+    guarded(lambda: multirun(arguments, config_name), stopped=continues)

@@ -16,13 +16,17 @@ from ltplugins.config.identity import data_hashes, identity
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
+from ltplugins.core.schema import parse
 from ltplugins.data.datamodule import build_datamodule
 from ltplugins.data.sources.build import has_test_part
 from ltplugins.eval.features import state_hash
+from ltplugins.eval.foresight import lacking
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host import prepare
 from ltplugins.host.build import build_model, check_batches, check_method
 from ltplugins.host.head import check_head
+from ltplugins.host.pretrained import load_pretrained
+from ltplugins.methods.needs import check_method_needs
 from ltplugins.methods.registry import split_name
 from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
 from ltplugins.runs.folder import RunFolder
@@ -32,6 +36,7 @@ from ltplugins.stages.sweep import is_multirun
 from ltplugins.training.announce import announce
 from ltplugins.training.faults.ranks import PARENT, watch_parent
 from ltplugins.training.fit import Job, Training
+from ltplugins.training.memory import needed_bytes
 from ltplugins.training.resume import open_start
 from ltplugins.training.shots import ShotGroups
 
@@ -55,6 +60,7 @@ def pretrain(cfg: DictConfig) -> Path:
     _, base = split_name(config.method)
     check_head(config.host, base)
     check_batches(config.data.drop_last, base)
+    check_method_needs(config.host, METHODS[config.method])
     _require_validation(config)
     start = open_start(config)
     pl.seed_everything(config.seed, workers=False, verbose=False)
@@ -63,8 +69,11 @@ def pretrain(cfg: DictConfig) -> Path:
     config = config.with_counts(data.num_samples, data.num_classes)
     training = Training(config, config.output_dir, config.method)
     model = build_model(config.host, training.world_size, data.record.small_stem)
-    split = SplitFacts.of(data.split, data.class_names)
-    rules = (config.eval or {}).get("groups") or EvalConfig().groups
+    load_pretrained(model, config.host)
+    needed = needed_bytes(config, model)
+    split = SplitFacts.of(data.source, data.split)
+    options = parse(EvalConfig, config.eval, "eval")
+    rules = options.groups or EvalConfig().groups
     resumed = None
     if start is not None:
         resumed = FirstStage(str(start.path), start.epochs, state_hash(start.state))
@@ -75,7 +84,9 @@ def pretrain(cfg: DictConfig) -> Path:
         config=config.host,
         identity=identity(config, training.world_size) | data_hashes(data) | known,
         origin=Origin(method=config.method, host=host.label, split=split, resumed_from=resumed),
-        announce=lambda: announce(config, data, model, host),
+        announce=lambda: announce(
+            config, data, model, host, training.device, needed, lacking(data, options)
+        ),
         callbacks=[ShotGroups(data.class_counts.tolist(), rules[0])],  # the rule that reports show
         start=start,
     )

@@ -14,11 +14,13 @@ from ltplugins.eval.features import cached_features
 from ltplugins.eval.results import Results
 from ltplugins.report.embed import embed_2d, pick_points
 from ltplugins.report.pages.write import write_report
+from ltplugins.report.rows import Trait, name_rows, progress_mark
 from ltplugins.report.table import RunResult, group_runs
-from ltplugins.report.terminal import results_table
+from ltplugins.report.terminal import show_results
 from ltplugins.runs.facts import RunFacts
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_metrics
+from ltplugins.stages.traits import pair_key, run_traits
 
 # What a reader wants to see of the training; the rest stays in metrics.csv.
 _CURVES = (
@@ -46,8 +48,9 @@ def report(
 ) -> Path:
     """Compare evaluated runs: a table on the terminal, report.html and report.md in ``out``.
 
-    Runs of one method become one row, unless two of them share split and seed: those are no
-    repetitions, so they stand under their names. Rows are compared pair by pair.
+    Runs of one method become one row where they are repetitions of one experiment, equal in all
+    but seed, class order, split seed and fold; what else differs is named. Rows are compared pair
+    by pair.
 
     Args:
         runs: run folders, or folders of run folders.
@@ -59,28 +62,29 @@ def report(
         UserError: no run there, or one that is not evaluated yet.
     """
     results = [gather_run(path) for given in runs for path in _run_folders(Path(given))]
-    _tell_apart(results)
-    for result in results:
-        result.group_key = (rows or {}).get(result.name, result.group_key)
+    name_rows(results, _traits(results), rows or {})
     _embed_one_a_row(results)
-    make_console().print(results_table(results))
+    show_results(results)
     path = write_report(results, out, title)
     make_console().print(f"report: {path}", highlight=False)
     return path
 
 
-def _tell_apart(results: Sequence[RunResult]) -> None:
-    """Give runs of one method that differ in more than split and seed rows of their own."""
-    for key in {run.group_key for run in results}:
-        same = [run for run in results if run.group_key == key]
-        if len({run.pair_key for run in same}) == len(same):
-            continue
-        names = [f"{key} ({_results(run).run})" for run in same]
-        pairs = [(name, run.pair_key) for name, run in zip(names, same, strict=True)]
-        for name, run in zip(names, same, strict=True):
-            # Two of one name as well: the folders tell them apart.
-            twice = pairs.count((name, run.pair_key)) > 1
-            run.group_key = f"{key} ({run.name})" if twice else name
+def _traits(runs: Sequence[RunResult]) -> dict[str, dict[str, Trait]]:
+    """In what each run may differ from others of its method."""
+    found = {run.name: run_traits(Path(run.name), _results(run)) for run in runs}
+    pictures: dict[str, set[str]] = {}
+    for run in runs:
+        results = _results(run)
+        if results.contents is not None:
+            pictures.setdefault(results.split.hash, set()).add(results.contents.pictures)
+    for run in runs:
+        results = _results(run)
+        # Of one split, but other pictures: the data were exchanged between two trainings.
+        if results.contents is not None and len(pictures[results.split.hash]) > 1:
+            own = results.contents.pictures
+            found[run.name]["contents"] = Trait(own, own[:6], matters=True)
+    return found
 
 
 def _run_folders(path: Path) -> list[Path]:
@@ -107,11 +111,13 @@ def gather_run(path: str | Path) -> RunResult:
         name=str(path),
         results=results,
         group_key=results.method,
-        pair_key=f"split {results.split.hash[:12]}, seed {results.seed}",
+        pair_key=pair_key(results),
         curves=_curves(run.metrics),
         class_names=results.class_names,
         config=OmegaConf.to_yaml(run.config()),
         info=_info(results, facts),
+        short_name=results.run,
+        progress=results.progress,
     )
 
 
@@ -157,7 +163,7 @@ def _info(results: Results, facts: RunFacts) -> dict[str, str]:
         "data": f"{results.dataset}, {results.split.description}",
         "split": results.split.hash[:16],
         "seed": str(results.seed),
-        "epochs": str(results.epoch),
+        "epochs": progress_mark(results.progress) or str(results.epoch),
         "host": str(results.host),
         "commit": str(facts.git),
         "versions": ", ".join(f"{k} {v}" for k, v in list(facts.packages.items())[:4]),

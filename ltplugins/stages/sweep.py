@@ -17,15 +17,13 @@ from pathlib import Path
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.config.identity import REPETITIONS
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.stages.blocks import config_blocks, run_keys
-from ltplugins.stages.command import quote, read_command
-from ltplugins.stages.compose import Composer, compose_packaged, parse_words
-
-# Repetitions of one experiment: their runs are averaged. Any other swept key makes rows of its own.
-REPETITIONS = ("seed", "data.imbalance.class_order", "data.imbalance.split_seed")
+from ltplugins.stages.command import parse_words, quote, read_command
+from ltplugins.stages.compose import Composer, compose_packaged
 
 
 @dataclass(frozen=True)
@@ -180,6 +178,7 @@ def _draft(
     ]
     short = _short_keys([key for key, _ in swept])
     parts = [f"{short[key]}={_plain(value)}" for key, value in swept]
+    # Repetitions are averaged; any other swept key makes rows of its own.
     kept = [part for part, (key, _) in zip(parts, swept, strict=True) if key not in REPETITIONS]
     return Member(
         name=",".join([_plain(head), *parts]),

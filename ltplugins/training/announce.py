@@ -2,23 +2,40 @@
 """What a run says of itself before it trains."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
+
+import torch
 
 from ltplugins.config.run import RunConfig
 from ltplugins.data.training_set import TrainingSet
 from ltplugins.host.detect import HostInfo
+from ltplugins.host.stem import has_stem, is_small
+from ltplugins.training.memory import tell_memory
 
 log = logging.getLogger(__name__)
 
 
-def announce(run: RunConfig, data: TrainingSet, model: Any, host: HostInfo) -> None:
-    """Say method, host, data, size and folder; what has no effect; on request, the augmentations.
+def announce(
+    run: RunConfig,
+    data: TrainingSet,
+    model: Any,
+    host: HostInfo,
+    device: torch.device,
+    needed_bytes: int,
+    lacking: Sequence[str] = (),
+) -> None:
+    """Say method, host, data, network, device, memory and folder; what has no effect; on request,
+    the augmentations.
 
     Args:
         run: its config.
         data: what it trains on.
         model: the host's method, which has a backbone.
         host: that was found.
+        device: that is trained on.
+        needed_bytes: of its memory.
+        lacking: what a later stage will need and the config does not give.
     """
     params = sum(p.numel() for p in model.backbone.parameters()) / 1e6
     counts = sorted((int(n) for n in data.class_counts), reverse=True)
@@ -32,11 +49,23 @@ def announce(run: RunConfig, data: TrainingSet, model: Any, host: HostInfo) -> N
         counts[-1],
         data.split.hash[:12],
     )
+    if data.ood_source is not None:
+        pool = run.data.ood
+        name = "a pool of its own" if pool is None else pool.train_path or pool.dataset
+        log.info("OOD pool: %s, %d images", name, data.num_ood)
     log.info("%s, %.1f M parameters; run folder %s", run.backbone.name, params, run.output_dir)
+    if has_stem(model.backbone):
+        log.info(
+            "%s stem, for images of %d pixels%s",
+            "small (3x3)" if is_small(model.backbone) else "large (7x7)",
+            data.record.image_size,
+            " (the median of a sample)" if data.record.name == "custom" else "",
+        )
+    tell_memory(run, needed_bytes, device)
     names = [b if isinstance(b, str) else b["_target_"] for b in (*run.loggers, *run.callbacks)]
     if names:
         log.info("loggers and callbacks beside our own: %s", ", ".join(names))
-    for line in run.remarks:
+    for line in (*run.remarks, *lacking):
         log.warning(line)
     if run.debug_augmentations:
         for i, block in enumerate(run.augmentations):

@@ -13,13 +13,14 @@ Legend: N batch, F feature width, C classes.
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from ltplugins.config.data import DataPaths
 from ltplugins.config.sections import Devices
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast, Below, Seed
@@ -33,6 +34,7 @@ class BalanceConfig(Section):
 
     run: str  # the folder of a finished run
     output_dir: str | None = None  # null: that folder's name and "-balanced"
+    data: DataPaths = field(default_factory=DataPaths)  # of the run's data that lie elsewhere now
     epochs: Annotated[int, AtLeast(1)] = 10  # of N draws each
     batch_size: Annotated[int, AtLeast(1)] = 256  # of each process
     lr: Annotated[float, Above(0)] = 0.1

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -92,6 +93,11 @@ class Training:
     def world_size(self) -> int:
         """Processes that train together."""
         return self.trainer.world_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process trains."""
+        return self.trainer.strategy.root_device
 
     def start(self, job: Job) -> Path:
         """Train, or go on, or find that all is done; return the folder.

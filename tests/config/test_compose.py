@@ -71,6 +71,8 @@ def of_simclr():
 def filled(cfg):
     """A composed config with the defaults that its method's dataclasses add."""
     plain = OmegaConf.to_container(cfg, resolve=True)
+    for block in plain["augmentations"]:
+        block.pop("grey", None)  # a key that blocks did not have then
     for path, options in option_classes(cfg.method).items():
         name = path.rpartition(".")[2]
         block = plain["method_kwargs"][name]

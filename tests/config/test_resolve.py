@@ -76,7 +76,7 @@ def test_resolve_fills_in_and_leaves_the_input_alone():
     assert "seed" not in given
     assert cfg.seed == 5
     assert (cfg.host.data.num_large_crops, cfg.host.data.num_small_crops) == (2, 3)
-    assert cfg.output_dir == "runs/simclr/simclr"
+    assert cfg.output_dir == "runs/simclr/fashion"
     assert cfg.optimizer.weight_decay == pytest.approx(1e-4)
     assert cfg.optimizer.kwargs == cfg.host.optimizer.kwargs == {"momentum": 0.9}
     assert resolve(cfg.host) == cfg
@@ -136,7 +136,7 @@ def test_the_block_of_lightning_hydra_goes_before_the_top():
 
 
 def test_solo_learns_dali_format_is_an_engine():
-    cfg = resolve(config(data__format="dali", data__train_path="x"))
+    cfg = resolve(config(data__dataset="custom", data__format="dali", data__train_path="x"))
     for data in (cfg.data, cfg.host.data):
         assert (data.format, data.engine) == ("image_folder", "dali")
     assert resolve(cfg.host) == cfg
@@ -183,10 +183,12 @@ def test_identity_ignores_only_what_cannot_change_the_numbers():
             for device in ("cpu", "gpu")
         ]
         assert differences(*(identity(one, 1) for one in pair)) == rows
-    other = resolve(config(method_kwargs__temperature=0.5, data__imbalance={"factor": 10.0}))
+    other = resolve(
+        config(method_kwargs__temperature=0.5, data__imbalance={"kind": "exp", "factor": 10.0})
+    )
     rows = differences(identity(cfg, 1), identity(other, 2))
     assert rows == [
-        "data.imbalance: None there, {'factor': 10.0} here",
+        "data.imbalance: None there, {'kind': 'exp', 'factor': 10.0} here",
         "method_kwargs.temperature: 0.2 there, 0.5 here",
         "world_size: 1 there, 2 here",
     ]

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 import ltplugins
 from ltplugins.core.errors import UserError
 from ltplugins.host import METHODS
-from ltplugins.methods.needs import Needs, check_needs
+from ltplugins.methods.needs import Needs, check_method_needs, check_needs
 from ltplugins.methods.registry import METHODS as OURS
 from ltplugins.methods.registry import WRAPPERS, load_mixin
 from tests.kit.hosts import tiny_cfg
@@ -92,3 +92,43 @@ def test_needs_in_words() -> None:
     assert Needs(indexes=True, views=1).describe() == "true indexes, 1 view"
     needs = Needs(views=(1, 2), samplers=("two_branch",), ood=True)
     assert needs.describe() == "1 or 2 views, sampler two_branch, data.ood"
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_one_crop_is_refused_where_two_are_needed(name: str) -> None:
+    if name in ("base", "linear"):
+        return
+    takes_one = 1 in [v for _, its in all_needs(name) for v in its.numbers]
+    cfg = tiny_cfg("simclr", data__num_large_crops=1)
+    cfg.method, cfg.method_kwargs = name, {}
+    if takes_one:
+        assert name in ("iccl", "mae")
+        return
+    cfg.data.sampler = next((its.samplers[0] for _, its in all_needs(name) if its.samplers), None)
+    cfg.data.ood = {"dataset": "emoji_pack"} if "colt" in name else None
+    with pytest.raises(UserError, match=r"large views? of each image"):
+        check_method_needs(cfg, METHODS[name])
+
+
+def all_needs(name: str) -> list[tuple[str, Needs]]:
+    from ltplugins.methods.needs import needs_of as declared
+
+    cfg = tiny_cfg("simclr")
+    cfg.method, cfg.method_kwargs = name, {}
+    return declared(cfg, METHODS[name])
+
+
+@pytest.mark.parametrize("name", ["simclr", "gh_simclr", "mttv"])
+def test_a_pool_that_nothing_draws_from_is_refused(name: str) -> None:
+    cfg = tiny_cfg("simclr", data__ood={"dataset": "emoji_pack"})
+    cfg.method, cfg.data.sampler = name, "paired" if name == "mttv" else "id_plus_ood"
+    with pytest.raises(UserError, match=rf"^data.ood is given, and {name} draws nothing from it"):
+        check_method_needs(cfg, METHODS[name])
+    cfg.method, cfg.data.sampler = "gh_colt_simclr", "id_plus_ood"
+    check_method_needs(cfg, METHODS["gh_colt_simclr"])
+
+
+def test_a_base_that_learns_from_labels_needs_them() -> None:
+    cfg = tiny_cfg("supcon", data__no_labels=True)
+    with pytest.raises(UserError, match="supcon learns from labels"):
+        check_method_needs(cfg, METHODS["supcon"])

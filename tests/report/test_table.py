@@ -2,10 +2,13 @@
 """Rows, spreads, differences and what may be called best, by hand."""
 
 import io
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from ltplugins.core.errors import UserError
 from ltplugins.eval.results import GroupMembers, ProtocolResult, Scores, Sizes, Stat
@@ -14,12 +17,14 @@ from ltplugins.report.table import (
     Cell,
     Row,
     RunResult,
+    _spread_error,
     group_runs,
     mark_best,
+    proportion_error,
     spread_note,
     summarise,
 )
-from ltplugins.report.terminal import results_table
+from ltplugins.report.terminal import results_tables, show_results
 
 
 def results(few: float | None, overall: float = 0.6, std: float | None = None) -> Scores:
@@ -73,6 +78,51 @@ def test_best_needs_a_lead_beyond_either_spread() -> None:
     alone = [row("a", Cell(0.50, 0.01)), row("b", Cell(None))]
     mark_best(alone)
     assert not any(r.cells["few"].best for r in alone)
+
+
+def test_best_needs_a_lead_beyond_the_test_sets_own_error() -> None:
+    """Of 96 images a share of 60 % is known to 4.9 points, a difference to 6.9."""
+    error = proportion_error(0.6, 96)
+    assert error == pytest.approx(math.sqrt(0.6 * 0.4 / 96), abs=0.002)
+    for lead, is_best in ((0.13, False), (0.15, True)):
+        rows = [
+            row("a", Cell(0.6, 0.01, error=error)),
+            row("b", Cell(0.6 + lead, 0.01, error=error)),
+        ]
+        mark_best(rows)
+        assert rows[1].cells["few"].best == is_best
+    assert proportion_error(1.0, 96) > 0.01  # all hit is not certain
+    assert proportion_error(None, 96) == proportion_error(0.5, 0) == 0
+
+
+def test_errors_are_of_each_groups_images() -> None:
+    given = replace(results(0.3), test_counts=[60, 96, 24])
+    [section] = summarise([RunResult("a", given)])
+    cells = section.rows[0].cells
+    assert cells["few"].error == proportion_error(0.3, 24)
+    assert cells["medium"].error == proportion_error(0.5, 96)
+    assert cells["overall"].error == proportion_error(0.6, 300)  # as sizes say
+    # Of older files: 300 images, alike over three classes.
+    [section] = summarise([RunResult("a", results(0.3))])
+    assert section.rows[0].cells["few"].error == proportion_error(0.3, 100)
+
+
+def test_the_error_of_the_group_std_is_that_of_many_drawn_test_sets() -> None:
+    shares, images = np.array([0.8, 0.5, 0.3]), 100
+    drawn = np.random.default_rng(0).binomial(images, shares, (20_000, 3)) / images
+    groups = [Cell(p, error=proportion_error(p, images)) for p in shares]
+    assert _spread_error(groups) == pytest.approx(drawn.std(axis=1).std(), rel=0.05)
+    alike = [Cell(0.5, error=0.05)] * 3
+    assert _spread_error(alike) == pytest.approx(0.05)
+    assert _spread_error([Cell(0.5, error=0.05), Cell(None)]) == 0
+
+
+def test_a_row_says_on_which_bank_it_was_scored() -> None:
+    other = results(0.4)
+    [(name, entry)] = other.protocols.items()
+    other = replace(other, protocols={name: replace(entry, description="kNN on others")})
+    [section] = summarise([RunResult("a", results(0.3)), RunResult("b", other)])
+    assert section.description == "a: kNN; b: kNN on others"
 
 
 def test_lower_group_std_is_better() -> None:
@@ -157,8 +207,46 @@ def test_runs_that_cannot_be_compared() -> None:
 
 def test_terminal_table() -> None:
     runs = [RunResult("simclr", results(0.3, std=0.01)), RunResult("gh", results(None, std=0.01))]
-    console = Console(file=io.StringIO(), width=120, record=True)
-    console.print(results_table(runs))
-    text = console.export_text()
+    text = _print(results_tables(runs, 120), 120)
     assert "knn_k20_T0.07" in text and "30.0 ± 1.0" in text and "n/a" in text
     assert text.index("simclr") < text.index("gh")
+
+
+def _print(tables: list[Table], width: int) -> str:
+    console = Console(file=io.StringIO(), width=width, record=True)
+    for table in tables:
+        console.print(table)
+    return console.export_text()
+
+
+def _long_names() -> list[RunResult]:
+    return [
+        RunResult(
+            f"gh_colt_simclr (lr=0.{m}) of some sweep/{s}",
+            results(0.3 + 0.1 * s),
+            f"gh_colt_{m}_simclr, lr=0.5, temperature=0.{m}",
+            f"p{s}",
+        )
+        for m in range(13)
+        for s in range(2)
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 300])
+def test_numbers_are_never_cut(width: int) -> None:
+    tables = results_tables(_long_names(), width)
+    assert len(tables) == (1 if width == 300 else 2)
+    text = _print(tables, width)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("35.0 ± 7.1") == 13
+
+
+def test_a_log_file_gets_the_whole_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """There is no terminal: no width, nothing to fold."""
+    show_results(_long_names())
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line for line in lines if "temperature=0.12 (n=2)" in line]
+    assert len(rows) == 1
+    assert "35.0 ± 7.1" in rows[0] and "10.0 ± 0.0" in rows[0]
+    assert max(map(len, lines)) > 100

@@ -41,7 +41,7 @@ def test_it_opens_again_as_it_was(tmp_path):
     facts.write(tmp_path / "run.json")
     assert RunFacts.read(tmp_path / "run.json") == facts
     stored = json.loads((tmp_path / "run.json").read_text())
-    assert stored["version"] == 1
+    assert stored["version"] == 2
     assert stored["split"]["class_counts"] == [4, 2, 1]
     assert not {"finished", "label", "stage_1", "classifier"} & set(stored)
     assert "git" in stored  # even where there is no checkout
@@ -69,7 +69,7 @@ def test_a_file_of_before_there_were_numbers_opens(tmp_path):
         ("\x00", "run.json is damaged"),
         ("[]", "run.json is damaged, or of another program: .*expected a block of keys"),
         ("{}", "run.json is damaged, or of another program: .* is missing"),
-        (json.dumps({**OLD, "version": 2}), "is of form 2, .* up to 1. Update ltplugins."),
+        (json.dumps({**OLD, "version": 3}), "is of form 3, .* up to 2. Update ltplugins."),
         (json.dumps({**OLD, "split": 3}), "damaged, or of another program: split: expected a"),
         (json.dumps({**OLD, "seconds": "x"}), "seconds: expected a number"),
     ],

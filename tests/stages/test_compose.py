@@ -66,7 +66,7 @@ def test_a_tilde_takes_a_key_away(composer):
         (["backbone.kwargs.depth=1"], r"unknown key 'backbone.kwargs.depth'.*has: nothing"),
         (["~sed"], r"^unknown key 'sed'. Did you mean 'seed'\?"),
         (["seed"], "^cannot read 'seed': expected key=value"),
-        (["output_dir=a=b"], "quotes of its own: \"output_dir='a=b'\""),
+        (["output_dir=a b,(c"], "quotes of its own: \"output_dir='a b,\\(c'\""),
         (["seed=1,2"], "^seed=1,2: several values are for --multirun"),
         (["seed=${nothing}"], "Interpolation key 'nothing' not found"),
         (["augmentations.7.crop_size=3"], r"augmentations.7.crop_size=3"),

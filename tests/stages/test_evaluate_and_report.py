@@ -15,7 +15,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.core.records import to_plain
 from ltplugins.eval.results import Results
 from ltplugins.stages.compose import compose_packaged
-from ltplugins.stages.evaluate import evaluate
+from ltplugins.stages.evaluate import _show, evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
 from tests.kit.tiny import tiny_config, write_arrays
@@ -96,6 +96,39 @@ def test_report_of_several_runs(runs, tmp_path):
     assert "n=2" in html.replace(" ", "")
     assert "http://" not in html.replace("http://www.w3.org", "")
     assert (tmp_path / "report/report.md").exists()
+
+
+def test_runs_of_other_settings_or_data_are_rows_of_their_own(runs, tmp_path):
+    paths = [runs[0]]
+    for seed, changes in enumerate(({"optimizer__lr": 0.01}, {"max_epochs": 1}, {}), start=1):
+        out = str(tmp_path / f"run{seed}")
+        cfg = tiny_config(runs[0].parent, "simclr", max_epochs=2, seed=seed, output_dir=out)
+        for key, value in changes.items():
+            OmegaConf.update(cfg, key.replace("__", "."), value)
+        paths.append(pretrain(cfg))
+        evaluate(evaluate_config(out))
+    report(paths, tmp_path / "report")
+    text = (tmp_path / "report/report.md").read_text()
+    for row in (
+        "| simclr (lr=0.05, max_epochs=2) (n = 2) |",
+        "| simclr (lr=0.01, max_epochs=2) |",
+        "| simclr (lr=0.05, max_epochs=1) |",
+    ):
+        assert text.count(row) == 2, row  # one for each protocol
+
+
+def test_an_unfinished_run_is_marked_everywhere(tmp_path, capsys):
+    cfg = tiny_config(tmp_path, "simclr", max_epochs=4)
+    cfg.max_steps = 7  # of 5 an epoch
+    path = pretrain(cfg)
+    _show(evaluate_config(path))
+    assert "simclr (tiny, 1/4 epochs)" in capsys.readouterr().out
+    progress = Results.read(path / "results.json").progress
+    assert (progress.epochs, progress.planned_epochs) == (1, 4)
+    page = report([path], tmp_path / "report").read_text()
+    assert "simclr (1/4 epochs)" in page
+    assert "is not trained to its end: 1/4 epochs." in page
+    assert "simclr (1/4 epochs)" in capsys.readouterr().out
 
 
 def test_a_folder_of_runs_stands_for_its_runs(runs, tmp_path):

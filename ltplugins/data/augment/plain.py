@@ -4,7 +4,7 @@
 Legend: B batch, S crop size.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,38 @@ from ltplugins.data.augment.schema import AugmentationBlock, normalisation
 from ltplugins.data.sources.base import CorruptImage, Source, channels_first
 from ltplugins.data.sources.records import DataRecord
 
+_SKIP = ", or set data.on_corrupt: skip to go on with the others"
+
 
 def eval_resize(size: int) -> int:
     """Give the shorter side before the crop: 256/224 of it from 128 pixels on, else the crop."""
     return size if size < 128 else round(size * 256 / 224)
+
+
+class EvalTransform:
+    """The deterministic transform: resize, centre crop, normalise.
+
+    Called with uint8 [H, W, 3] it gives float [3, size, size]. An image of that size keeps its
+    pixels where the size is below 128.
+
+    Args:
+        size: pixels a side.
+        mean, std: per channel, in [0, 1].
+    """
+
+    def __init__(self, size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.steps = transforms.Compose(
+            [
+                # Bilinear, as solo-learn's evaluation; only the views are bicubic.
+                transforms.Resize(eval_resize(size), interpolation=InterpolationMode.BILINEAR),
+                transforms.CenterCrop(size),
+                transforms.ToTensor(),
+                transforms.Normalize(mean, std),
+            ]
+        )
+
+    def __call__(self, image: np.ndarray) -> Tensor:
+        return self.steps(Image.fromarray(image))
 
 
 def eval_transform(
@@ -31,30 +59,16 @@ def eval_transform(
     crop_size: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-) -> Callable[[np.ndarray], Tensor]:
-    """Build the deterministic transform: resize, centre crop, normalise.
+) -> EvalTransform:
+    """Build the deterministic transform of a data set.
 
     Args:
         record: gives size and statistics where the other arguments are None.
         crop_size: pixels a side.
         mean: per channel, in [0, 1].
         std: per channel, in [0, 1].
-
-    Returns:
-        uint8 [H, W, 3] to float [3, crop_size, crop_size]. An image of ``crop_size`` keeps its
-        pixels where the crop is below 128.
     """
-    size = crop_size or record.image_size
-    steps = transforms.Compose(
-        [
-            # Bilinear, as solo-learn's evaluation; only the views are bicubic.
-            transforms.Resize(eval_resize(size), interpolation=InterpolationMode.BILINEAR),
-            transforms.CenterCrop(size),
-            transforms.ToTensor(),
-            transforms.Normalize(mean or record.mean, std or record.std),
-        ]
-    )
-    return lambda image: steps(Image.fromarray(image))
+    return EvalTransform(crop_size or record.image_size, mean or record.mean, std or record.std)
 
 
 class EvalDataset(Dataset[tuple[Tensor, int]]):
@@ -99,6 +113,7 @@ def stream_images(
     batch_size: int,
     num_workers: int = 0,
     on_corrupt: str = "fail",
+    way_out: str = _SKIP,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Give the images at ``indices``, in order, with no more than a batch at a time in memory.
 
@@ -107,6 +122,7 @@ def stream_images(
     Args:
         source: of the images; ``block`` gives size and statistics where the record's are not used.
         on_corrupt: ``fail``, or ``skip`` to give a black image that is marked.
+        way_out: what else a user may do about a corrupt image.
 
     Yields:
         Float[B 3 S S] and Bool[B], False where the image is damaged.
@@ -133,8 +149,5 @@ def stream_images(
     for batch, damage in loader:
         found = [text for text in damage if text]
         if found and on_corrupt == "fail":
-            raise UserError(
-                f"corrupt image: {found[0]}. Replace or remove the file, or set "
-                f"data.on_corrupt: skip to go on with the others."
-            )
+            raise UserError(f"corrupt image: {found[0]}. Replace or remove the file{way_out}.")
         yield batch, torch.tensor([not text for text in damage])

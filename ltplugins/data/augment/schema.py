@@ -102,7 +102,8 @@ class RandAugmentConfig(Section):
 class AugmentationBlock(Section):
     """One block: ``num_crops`` views of ``crop_size`` pixels; steps in the order they are applied.
 
-    ``mean`` and ``std``, in [0, 1], replace those of the data set's record.
+    ``mean`` and ``std``, in [0, 1], replace those of the data set's record. ``grey`` says that the
+    block leaves colours alone because there are none, and is refused for images that have them.
     """
 
     crop_size: Annotated[int, AtLeast(1)]
@@ -117,6 +118,7 @@ class AugmentationBlock(Section):
     randaugment: RandAugmentConfig = field(default_factory=RandAugmentConfig)
     mean: Annotated[list[Share], Length(3)] | None = None
     std: Annotated[list[Annotated[float, UpTo(0, 1)]], Length(3)] | None = None
+    grey: bool = False
 
 
 def parse_augmentations(blocks: Sequence[Any]) -> list[AugmentationBlock]:
@@ -132,6 +134,25 @@ def parse_augmentations(blocks: Sequence[Any]) -> list[AugmentationBlock]:
         path = f"augmentations[{i}]"
         parsed.append(parse(AugmentationBlock, block, path))
     return parsed
+
+
+def refuse_grey_blocks(blocks: Sequence[AugmentationBlock]) -> None:
+    """Refuse blocks of grey images, for images in colour.
+
+    Without changes of colour two views of an image are told by their histograms alone, and nothing
+    else is learnt.
+
+    Raises:
+        UserError: a block says ``grey: true``.
+    """
+    for i, block in enumerate(blocks):
+        if block.grey:
+            raise UserError(
+                f"augmentations[{i}].grey: expected false, for the images are in colour, got true "
+                f"(a crop of {block.crop_size} pixels that leaves colours alone). Set "
+                f"augmentations=small (32 pixels) or augmentations=imagenet (224), or "
+                f"augmentations.{i}.grey=false if it is meant."
+            )
 
 
 def normalisation(

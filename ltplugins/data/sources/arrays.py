@@ -53,7 +53,7 @@ def from_arrays(
             check_no_empty_class(targets, found, where)
     count = num_classes or found
     names = tuple(class_names) if class_names is not None else number_names(count)
-    record = record or custom_record(count, max(images.shape[1:3]))
+    record = record or custom_record(count, max(images.shape[1:3]), grey=_is_grey(images))
     return ArraySource(images, targets, names, record)
 
 
@@ -95,6 +95,14 @@ def _read(path: Path, no_labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
                     f"Expected images (uint8 N,H,W[,3]) and labels (integers N)."
                 )
         return archive["images"], None if no_labels else archive["labels"]
+
+
+def _is_grey(images: np.ndarray) -> bool:
+    """Whether there is one channel, or a sample of the images has three that are equal."""
+    if images.ndim == 3:
+        return True
+    some = images[:: max(1, len(images) // 32)]
+    return bool((some == some[..., :1]).all())
 
 
 def _check_images(images: np.ndarray, where: str) -> np.ndarray:

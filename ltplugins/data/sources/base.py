@@ -4,7 +4,6 @@
 Legend: N images, H height, W width, C classes or channels, B batch.
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,11 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from ltplugins.core.errors import UserError
+from ltplugins.data.sources.pictures import DAMAGE, decode, shown
 from ltplugins.data.sources.records import DataRecord
-
-# What PIL raises on a damaged file: OSError (truncated, unidentified), SyntaxError (broken PNG),
-# ValueError and DecompressionBombError (sizes that cannot be right).
-DAMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class CorruptImage(Exception):
@@ -27,7 +23,7 @@ class CorruptImage(Exception):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
-        self.path, self.reason = path, reason
+        self.path, self.reason = shown(path), reason
 
 
 class Source:
@@ -108,7 +104,7 @@ class FileSource(Source):
     def load(self, i: int) -> np.ndarray:
         try:
             with Image.open(self.paths[i]) as image:
-                return np.asarray(image.convert("RGB"))
+                return decode(image)
         except DAMAGE as error:
             raise CorruptImage(self.paths[i], f"{type(error).__name__}: {error}") from error
 
@@ -138,17 +134,3 @@ def check_no_empty_class(targets: np.ndarray, num_classes: int, where: str | Pat
             f"{where}: {len(empty)} of {num_classes} classes have no image: {listed}. "
             f"Labels must run from 0 to {num_classes - 1} without a gap."
         )
-
-
-def content_hash(source: Source) -> str:
-    """Identify a source's images: by their bytes in memory, by the names of their files otherwise.
-
-    Returns:
-        sha256 over the targets and the images or file names, in order.
-    """
-    digest = hashlib.sha256(np.ascontiguousarray(source.targets).tobytes())
-    if source.images is not None:
-        digest.update(np.ascontiguousarray(source.images).data)
-    for path in getattr(source, "paths", ()):
-        digest.update(f"{path}\n".encode())
-    return digest.hexdigest()

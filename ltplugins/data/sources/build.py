@@ -4,6 +4,8 @@
 Parts: ``train``; ``probe``, on which linear probes and kNN are fitted; ``test``.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from sklearn.model_selection import train_test_split
 
@@ -18,17 +20,21 @@ from ltplugins.data.sources.named import Part, named_source
 _FRACTION_STATE = 42
 
 
-def build_source(cfg: DataConfig, part: Part = "train") -> Source:
+def build_source(
+    cfg: DataConfig, part: Part = "train", classes: Sequence[str] | None = None
+) -> Source:
     """Build the source that the ``data`` block names for one part.
 
     Args:
         cfg: the ``data`` block.
         part: ``probe`` of a set by path is ``probe_path``, or the train part where that is absent.
+        classes: names by class id, for a part of a set by path; None = those of its train part,
+            which must then be there, too.
 
     Raises:
         UserError: a source that is absent or damaged; nothing is decoded here but headers.
     """
-    source = _by_path(cfg, part) if cfg.dataset in BY_PATH else named_source(cfg, part)
+    source = _by_path(cfg, part, classes) if cfg.dataset in BY_PATH else named_source(cfg, part)
     if part == "train" and cfg.fraction > 0:
         return _take_fraction(source, cfg.fraction)
     return source
@@ -40,7 +46,7 @@ def has_test_part(cfg: DataConfig) -> bool:
     return named or cfg.val_path is not None
 
 
-def _by_path(cfg: DataConfig, part: Part) -> Source:
+def _by_path(cfg: DataConfig, part: Part, classes: Sequence[str] | None = None) -> Source:
     key = {"train": "train_path", "probe": "probe_path", "test": "val_path"}[part]
     path = getattr(cfg, key)
     if path is None and part == "probe":
@@ -52,10 +58,11 @@ def _by_path(cfg: DataConfig, part: Part) -> Source:
     if cfg.format == "image_folder":
         if cfg.no_labels and own_classes:
             return flat_folder(path, dataset=cfg.dataset)
-        names = None if own_classes or cfg.no_labels else _train(cfg).class_names
+        names = _classes(cfg, classes, own_classes)
         return image_folder(path, dataset=cfg.dataset, class_names=names)
     no_labels = cfg.no_labels and own_classes
-    count = None if own_classes or cfg.no_labels else _train(cfg).num_classes
+    known = _classes(cfg, classes, own_classes)
+    count = None if known is None else len(known)
     if cfg.format == "file_list":
         return file_list(
             path, cfg.root, dataset=cfg.dataset, no_labels=no_labels, num_classes=count
@@ -63,8 +70,13 @@ def _by_path(cfg: DataConfig, part: Part) -> Source:
     return arrays_from_path(path, no_labels=no_labels, num_classes=count)
 
 
-def _train(cfg: DataConfig) -> Source:
-    return _by_path(cfg, "train")
+def _classes(
+    cfg: DataConfig, classes: Sequence[str] | None, own_classes: bool
+) -> tuple[str, ...] | None:
+    """The classes that a part's labels are held to; None where it brings its own."""
+    if classes is not None:
+        return tuple(classes)
+    return None if own_classes or cfg.no_labels else _by_path(cfg, "train").class_names
 
 
 def _take_fraction(source: Source, fraction: float) -> Source:

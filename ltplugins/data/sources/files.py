@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Sources of image files: a folder per class, a flat folder, or a list of ``path label`` lines."""
 
+import dataclasses
+import logging
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,13 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.base import FileSource, check_no_empty_class, number_names
-from ltplugins.data.sources.records import RECORDS, DataRecord, custom_record
+from ltplugins.data.sources.lists import parse_list
+from ltplugins.data.sources.pictures import DAMAGE, GREY_MODES, shown
+from ltplugins.data.sources.records import RECORDS, custom_record
+
+log = logging.getLogger(__name__)
+
+_SAMPLE = 64  # headers that are read to learn what kind of images there are
 
 
 def image_folder(
@@ -27,36 +36,39 @@ def image_folder(
         UserError: no such folder, nothing in it, a class without image, an unknown class.
     """
     root = _folder(root)
-    found = tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir()))
+    found = tuple(sorted(e.name for e in os.scandir(root) if e.is_dir() and not _is_hidden(e.name)))
     if not found:
         raise UserError(
             f"{root}: no class folder in it; expected {root.name}/CLASS/image.jpg. "
             f"For images without classes set data.no_labels: true."
         )
     names = class_names or found
-    strange = sorted(set(found) - set(names))
+    strange = sorted({shown(name) for name in found} - {shown(name) for name in names})
     if strange:
         raise UserError(
             f"{root}: class folder '{strange[0]}' is not in the training part, "
             f"which has {len(names)}: {', '.join(names[:5])} ..."
         )
+    numbers = {shown(name): number for number, name in enumerate(names)}
     paths: list[str] = []
     targets: list[int] = []
     empty = []
+    others: Counter[str] = Counter()
     for name in found:
-        files = _walk(root / name)
+        files = _walk(root / name, others)
         paths += files
-        targets += [names.index(name)] * len(files)
+        targets += [numbers[shown(name)]] * len(files)
         if not files:
             empty.append(name)
     if empty and class_names is None:
         raise UserError(
             f"{root}: {len(empty)} of {len(found)} class folders have no image: "
-            f"{', '.join(empty[:5])}. Accepted: {', '.join(IMG_EXTENSIONS)}."
+            f"{', '.join(map(shown, empty[:5]))}. {_accepted(others)}"
         )
     if not paths:
-        raise UserError(f"{root}: no image in it. Accepted: {', '.join(IMG_EXTENSIONS)}.")
-    return _source(paths, np.asarray(targets), names, dataset)
+        raise UserError(f"{root}: no image in it. {_accepted(others)}")
+    _tell_left_out(root, others)
+    return _source(paths, np.asarray(targets), tuple(shown(name) for name in names), dataset)
 
 
 def flat_folder(root: str | Path, *, dataset: str = "custom") -> FileSource:
@@ -66,9 +78,11 @@ def flat_folder(root: str | Path, *, dataset: str = "custom") -> FileSource:
         UserError: no such folder, or no image in it.
     """
     root = _folder(root)
-    paths = _walk(root)
+    others: Counter[str] = Counter()
+    paths = _walk(root, others)
     if not paths:
-        raise UserError(f"{root}: no image in it. Accepted: {', '.join(IMG_EXTENSIONS)}.")
+        raise UserError(f"{root}: no image in it. {_accepted(others)}")
+    _tell_left_out(root, others)
     return _source(paths, np.full(len(paths), -1), number_names(1), dataset)
 
 
@@ -96,7 +110,7 @@ def file_list(
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no such file: {path}. Expected a list with 'path label' per line.")
-    names, targets = _parse_list(path, no_labels, num_classes)
+    names, targets = parse_list(path, no_labels, num_classes)
     base = Path(root) if root is not None else path.parent
     files = [str(base / name) for name in names]
     _check_files_exist(files, path, base)
@@ -104,36 +118,6 @@ def file_list(
     if num_classes is None and not no_labels:
         check_no_empty_class(targets, count, path)
     return _source(files, targets, number_names(count), dataset)
-
-
-def _parse_list(
-    path: Path, no_labels: bool, num_classes: int | None
-) -> tuple[list[str], np.ndarray]:
-    names: list[str] = []
-    targets: list[int] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        line = line.strip()
-        if not line:
-            continue
-        if no_labels:
-            names.append(line)
-            targets.append(-1)
-            continue
-        # From the right: file names may have blanks in them.
-        parts = line.rsplit(maxsplit=1)
-        label = parts[1] if len(parts) == 2 else ""
-        if not label.isdecimal():
-            raise UserError(f"{path}, line {number}: expected 'path label', got {line!r}.")
-        if num_classes is not None and int(label) >= num_classes:
-            raise UserError(
-                f"{path}, line {number}: label {label} is outside the {num_classes} classes "
-                f"of the training part (0 to {num_classes - 1})."
-            )
-        names.append(parts[0])
-        targets.append(int(label))
-    if not names:
-        raise UserError(f"{path}: the list is empty. Expected 'path label' per line.")
-    return names, np.asarray(targets, dtype=np.int64)
 
 
 def _check_files_exist(files: list[str], path: Path, base: Path) -> None:
@@ -163,35 +147,71 @@ def _folder(root: str | Path) -> Path:
     return root
 
 
-def _walk(root: Path) -> list[str]:
-    paths = []
-    for folder, _, files in sorted(os.walk(root, followlinks=True)):
-        paths += [os.path.join(folder, f) for f in sorted(files)]
-    return [p for p in paths if p.lower().endswith(IMG_EXTENSIONS)]
+def _is_hidden(name: str) -> bool:
+    """Of a notebook, a version control, or macOS: no class and no image."""
+    return name.startswith(".")
+
+
+def _walk(root: Path, others: Counter[str]) -> list[str]:
+    """Find the images below a folder, in order; count the endings of all other files."""
+    found = []
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        found.append((folder, sorted(name for name in files if not _is_hidden(name))))
+    paths = [os.path.join(folder, name) for folder, files in sorted(found) for name in files]
+    images = [path for path in paths if path.lower().endswith(IMG_EXTENSIONS)]
+    if len(images) < len(paths):
+        rest = set(paths) - set(images)
+        others.update(shown(os.path.splitext(path)[1].lower()) for path in rest)
+    return images
+
+
+def _left_out(others: Counter[str]) -> str:
+    """Such as "10 of .gif, 3 without an ending"."""
+    rows = sorted(others.items(), key=lambda row: (-row[1], not row[0], row[0]))
+    words = [f"{n} of {ending}" if ending else f"{n} without an ending" for ending, n in rows[:5]]
+    return ", ".join(words + ["..."] * (len(rows) > 5))
+
+
+def _accepted(others: Counter[str]) -> str:
+    left_out = f" Left out: {_left_out(others)}." if others else ""
+    return f"Accepted: {', '.join(IMG_EXTENSIONS)}.{left_out}"
+
+
+def _tell_left_out(root: Path, others: Counter[str]) -> None:
+    """Say which files are not trained on; the endings are torchvision's, as solo-learn's are."""
+    if others:
+        log.warning(
+            "%s: files left out: %s. %s", shown(root), _left_out(others), _accepted(Counter())
+        )
 
 
 def _source(
     paths: list[str], targets: np.ndarray, names: tuple[str, ...], dataset: str
 ) -> FileSource:
-    record = RECORDS.get(dataset) or custom_record(len(names), _first_size(paths))
-    return FileSource(paths, targets, names, _with_classes(record, len(names)))
+    record = RECORDS.get(dataset)
+    if record is None:
+        size, grey = _look_at(paths)
+        record = custom_record(len(names), size, grey=grey)
+    # A part of ImageNet in a folder has the classes of the folder.
+    record = dataclasses.replace(record, num_classes=len(names))
+    return FileSource(paths, targets, names, record)
 
 
-def _with_classes(record: DataRecord, num_classes: int) -> DataRecord:
-    """Give a part of ImageNet in a folder the classes of the folder."""
-    if record.num_classes == num_classes:
-        return record
-    return DataRecord(
-        record.name, num_classes, record.mean, record.std, record.image_size, record.small_stem
-    )
+def _look_at(paths: list[str]) -> tuple[int, bool]:
+    """Look at a sample's headers: the median of the longer sides, and whether all are grey.
 
-
-def _first_size(paths: list[str]) -> int:
-    """Find the longer side of the first image that opens; only headers are read."""
-    for path in paths[:8]:
+    The sample is seeded, so that neither depends on which file comes first.
+    """
+    if len(paths) > _SAMPLE:
+        chosen = np.random.RandomState(0).choice(len(paths), _SAMPLE, replace=False)
+        paths = [paths[i] for i in sorted(chosen)]
+    sizes, grey = [], True
+    for path in paths:
         try:
             with Image.open(path) as image:
-                return max(image.size)
-        except (OSError, SyntaxError, ValueError):
+                sizes.append(max(image.size))
+                grey = grey and image.mode in GREY_MODES
+        except DAMAGE:
             continue
-    return 224
+    return (int(np.median(sizes)), grey) if sizes else (224, False)

@@ -16,7 +16,10 @@ SMALL_IMAGE = 64
 
 @dataclass(frozen=True)
 class DataRecord:
-    """Facts of one data set; ``mean`` and ``std`` are per RGB channel, for pixels in [0, 1]."""
+    """Facts of one data set; ``mean`` and ``std`` are per RGB channel, for pixels in [0, 1].
+
+    ``grey`` says that its images have no colours that augmentations could change.
+    """
 
     name: str
     num_classes: int
@@ -24,18 +27,19 @@ class DataRecord:
     std: tuple[float, float, float]
     image_size: int
     small_stem: bool
+    grey: bool = False
 
 
 def _fashion(name: str) -> DataRecord:
     # Mean and std over the 60,000 training images; the one grey channel is repeated three times.
-    return DataRecord(name, 10, (0.2860, 0.2860, 0.2860), (0.3530, 0.3530, 0.3530), 28, True)
+    return DataRecord(name, 10, (0.2860, 0.2860, 0.2860), (0.3530, 0.3530, 0.3530), 28, True, True)
 
 
 RECORDS: dict[str, DataRecord] = {
     "fashion_pack": _fashion("fashion_pack"),
     "fashion_mnist": _fashion("fashion_mnist"),
     "emoji_pack": DataRecord(
-        "emoji_pack", 8, (0.2773, 0.2773, 0.2773), (0.3051, 0.3051, 0.3051), 28, True
+        "emoji_pack", 8, (0.2773, 0.2773, 0.2773), (0.3051, 0.3051, 0.3051), 28, True, True
     ),
     "cifar10": DataRecord(
         "cifar10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 32, True
@@ -49,7 +53,7 @@ RECORDS: dict[str, DataRecord] = {
 }
 
 
-def custom_record(num_classes: int, image_size: int = 224, name: str = "custom") -> DataRecord:
+def custom_record(num_classes: int, image_size: int = 224, *, grey: bool = False) -> DataRecord:
     """Make a record for a data set without one: ImageNet statistics, stem by image size."""
     small = image_size <= SMALL_IMAGE
-    return DataRecord(name, num_classes, IMAGENET_MEAN, IMAGENET_STD, image_size, small)
+    return DataRecord("custom", num_classes, IMAGENET_MEAN, IMAGENET_STD, image_size, small, grey)

@@ -114,6 +114,15 @@ class BaseMethod(pl.LightningModule):
         self.weight_decay: float = cfg.optimizer.weight_decay
         self.exclude_bias_n_norm_wd: bool = cfg.optimizer.exclude_bias_n_norm_wd
         self.extra_optimizer_args: dict[str, Any] = dict(cfg.optimizer.kwargs)
+        # On a weight of no network: what it does not take is refused before any work.
+        build_optimizer(
+            self.optimizer,
+            [{"params": [nn.Parameter(torch.zeros(1, 1))]}],
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            exclude_bias_n_norm_wd=self.exclude_bias_n_norm_wd,
+            kwargs=self.extra_optimizer_args,
+        )
         self.scheduler: str = require_schedule(cfg.scheduler.name.lower())
         self.scheduler_interval: str = cfg.scheduler.interval
         self.lr_decay_steps = cfg.scheduler.lr_decay_steps

@@ -62,8 +62,11 @@ def build_optimizer(
         group.pop("vectors", None)
     try:
         return _optimizer_class(name)(groups, lr=lr, weight_decay=weight_decay, **kwargs)
-    except TypeError as error:
-        raise UserError(f"optimizer.kwargs: {name} does not take {kwargs}: {error}.") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"optimizer.kwargs: {name} does not take {kwargs}: {error}. Leave out what it does not "
+            f"know: ~optimizer.kwargs.KEY on the command line."
+        ) from error
 
 
 def require_optimizer(name: str) -> str:

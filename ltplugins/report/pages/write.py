@@ -81,11 +81,13 @@ def _draw(
 
     with style.theme("ltplugins"):
         add("groups.png", "Shot groups", words.GROUPS_CAPTION, draw_groups(sections))
+        add("curves.png", "Training curves", words.curves_caption(rows), draw_curves(rows))
+        if not all(any(run.class_counts) for run in runs):
+            return pictures  # of a training without labels nobody knows what is rare in it
         caption = words.rank_caption(rows)
         add("rank.png", "Accuracy against class rank", caption, draw_rank(sections, rows, rule))
         caption = words.counts_caption(runs)
         add("counts.png", "The training split", caption, draw_counts(runs[0], rule))
-        add("curves.png", "Training curves", words.curves_caption(rows), draw_curves(rows))
         add("scatter.png", "Test features", words.scatter_caption(runs), draw_scatter(runs, rule))
     return pictures
 

@@ -21,8 +21,9 @@ from ltplugins.core.seeding import RowStreams, mix_seeds
 from ltplugins.data.augment.params import ViewParams, draw_params, sigma_values
 from ltplugins.data.augment.schema import AugmentationBlock
 from ltplugins.data.engines.draws import Draw, ViewDataset, corrupt_message, replacements
-from ltplugins.data.sources.base import DAMAGE, CorruptImage, FileSource, Source
+from ltplugins.data.sources.base import CorruptImage, FileSource, Source
 from ltplugins.data.sources.joined import JoinedSource
+from ltplugins.data.sources.pictures import DAMAGE, is_plain
 from ltplugins.data.training_set import TrainingSet
 
 # Brightness, contrast and saturation: places in the order of a row, the hue aside.
@@ -75,7 +76,8 @@ class DaliDataset(ViewDataset):
     Attributes:
         shape: H, W, C of images in memory; None for files.
         damaged: what DALI or PIL could not read, by position: path and reason.
-        by_pil: positions of files that PIL reads and DALI does not; PIL decodes them.
+        by_pil: positions of files that DALI does not read, or reads otherwise (transparency, more
+            than 8 bits, EXIF orientation); PIL decodes them.
     """
 
     def __init__(self, training: TrainingSet, *, seed: int) -> None:
@@ -122,15 +124,24 @@ class DaliDataset(ViewDataset):
             raise CorruptImage(*self.damaged[position])
         i = int(self.indices[position])
         if position in self.by_pil:
-            return _as_ppm(self.source.load(i))
+            return self._by_pil(position)
         data, path = _read(self.source, i)
         if not self._sizes[position, 0]:
             try:
                 with Image.open(BytesIO(data.tobytes())) as image:
                     self._sizes[position] = image.size[::-1]
+                    plain = is_plain(image)
             except DAMAGE as error:
                 raise CorruptImage(path, f"{type(error).__name__}: {error}") from error
+            if not plain:
+                self.by_pil.add(position)
+                return self._by_pil(position)
         return data
+
+    def _by_pil(self, position: int) -> np.ndarray:
+        image = self.source.load(int(self.indices[position]))
+        self._sizes[position] = image.shape[:2]  # which an orientation may have exchanged
+        return _as_ppm(image)
 
 
 def _no_transform(image: np.ndarray, strength: float) -> list[Tensor]:

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""What an evaluated run is made of, as a report compares it: config, data, evaluation, progress."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ltplugins.config.identity import experiment, flatten
+from ltplugins.eval.results import Results
+from ltplugins.report.rows import Trait, progress_mark
+from ltplugins.runs.folder import RunFolder
+
+# What says which protocols there are; each of them has its own line.
+_NOT_OF_A_PROTOCOL = ("linear.shots", "groups", "classifier")
+
+
+def pair_key(results: Results) -> str:
+    """What runs of two rows share that can be compared one with the other."""
+    data = results.contents.pictures[:12] if results.contents else ""
+    test = results.parts.get("test", "")[:12]
+    return f"split {results.split.hash[:12]}, seed {results.seed}, data {data}, test {test}"
+
+
+def run_traits(path: Path, results: Results) -> dict[str, Trait]:
+    """By key: everything in which a run may differ from another of its method.
+
+    Args:
+        path: the run's folder.
+        results: its evaluation.
+    """
+    run = RunFolder.existing(path)
+    config: Any = OmegaConf.to_container(run.config())
+    traits = {key: Trait(v, _show(v)) for key, v in experiment(config).items()}
+    world_size = run.read().identity.get("world_size")
+    traits["processes"] = Trait(world_size, str(world_size))
+    traits["host"] = Trait(results.host, str(results.host))
+    return {**traits, **_data(config, results), **_evaluation(results), **_progress(results)}
+
+
+def _data(config: Any, results: Results) -> dict[str, Trait]:
+    """Data are compared by what they are and told by where they lie."""
+    block = {**(config.get("data") or {}), **results.data}
+    contents = results.contents
+    source = f"{contents.source} {results.class_names}" if contents else None
+    hashes = {
+        "train_path": source,
+        "val_path": results.parts.get("test"),
+        "probe_path": results.parts.get("probe"),
+    }
+    return {
+        f"data.{key}": Trait(value, _show(block.get(key)), value is not None, matters=True)
+        for key, value in hashes.items()
+        if key != "probe_path" or block.get(key) is not None
+    }
+
+
+def _evaluation(results: Results) -> dict[str, Trait]:
+    leaves = flatten(results.options)
+    kept = {k: v for k, v in leaves.items() if k not in _NOT_OF_A_PROTOCOL and v is not None}
+    return {f"eval.{key}": Trait(value, _show(value)) for key, value in kept.items()}
+
+
+def _progress(results: Results) -> dict[str, Trait]:
+    mark = progress_mark(results.progress)
+    return {"progress": Trait(mark, mark, matters=True)}
+
+
+def _show(value: Any) -> str:
+    return "null" if value is None else str(value)

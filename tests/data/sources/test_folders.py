@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""Folders as they are: thumbnails, other endings, hidden files, names of any encoding."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ltplugins.core.errors import UserError
+from ltplugins.data.sources.base import content_hash
+from ltplugins.data.sources.files import flat_folder, image_folder
+from tests.kit.tiny import write_folder
+
+
+def test_the_stem_follows_the_median_and_not_the_first_file(tmp_path: Path) -> None:
+    write_folder(tmp_path, (6, 3), size=160)
+    Image.new("RGB", (48, 48)).save(tmp_path / "class0/0-thumbnail.png")
+    record = image_folder(tmp_path).record
+    assert (record.image_size, record.small_stem, record.grey) == (160, False, False)
+
+
+def test_a_huge_first_file_is_looked_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, (3,), size=32)
+    Image.new("1", (400, 400)).save(tmp_path / "class0/0-scan.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    assert image_folder(tmp_path).record.image_size == 32
+
+
+def test_grey_files_are_known_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    Image.new("L", (20, 20)).save(tmp_path / "a/0.png")
+    assert image_folder(tmp_path).record.grey
+    Image.new("RGB", (20, 20)).save(tmp_path / "a/1.png")
+    assert not image_folder(tmp_path).record.grey
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folder(tmp_path, (2, 2))
+    for name in ("a.gif", "b.gif", "c.jfif", "photo", ".DS_Store", "._0.png"):
+        (tmp_path / "class1" / name).write_bytes(b"")
+    with caplog.at_level(logging.WARNING):
+        assert len(image_folder(tmp_path)) == 4
+    assert "left out: 2 of .gif, 1 of .jfif, 1 without an ending" in caplog.text
+    for file in (tmp_path / "class1").glob("[01].png"):
+        file.unlink()
+    with pytest.raises(UserError, match=r"class1\. Accepted: .* Left out: 2 of .gif"):
+        image_folder(tmp_path)
+
+
+def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
+    write_folder(tmp_path, (2, 2))
+    write_folder(tmp_path / "class0/.thumbs", (1,))
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    source = image_folder(tmp_path)
+    assert (source.class_names, len(source)) == (("class0", "class1"), 4)
+    assert len(flat_folder(tmp_path)) == 4
+
+
+def test_names_in_any_encoding(tmp_path: Path) -> None:
+    write_folder(tmp_path, (2, 2))
+    try:
+        os.rename(tmp_path / "class1", os.fsencode(tmp_path) + b"/caf\xe9")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    source = image_folder(tmp_path)
+    assert source.class_names == ("caf\N{REPLACEMENT CHARACTER}", "class0")
+    assert source.load(0).shape == (32, 32, 3)
+    assert content_hash(source)
+    again = image_folder(tmp_path, class_names=source.class_names)
+    assert again.targets.tolist() == [0, 0, 1, 1]
