@@ -81,7 +81,7 @@ def ours(name: str, epochs: tuple[int, ...]) -> dict[str, Any]:
         "statistics": [list(x) for x in _statistics(config)],
         "head": _head(model),
         "batchnorm": _batchnorm(config),
-        "last_batch": "dropped" if getattr(config.data, "drop_last", True) else "kept",
+        "last_batch": "dropped" if config.data.drop_last else "kept",
         **_options(config),
     }
 
