@@ -2,6 +2,7 @@
 """What is declared is imported, and what is imported is declared, for the package and around it."""
 
 import ast
+import os
 import re
 import sys
 import tomllib
@@ -115,3 +116,11 @@ def test_the_walk_sees_every_form_of_import() -> None:
     assert modules_in(text) == {"a", "c", "h"}
     assert name_of("nvidia-dali-cuda130>=2; sys_platform == 'linux'") == "nvidia-dali"
     assert distributions({"PIL", "sklearn"}) == {"pillow", "scikit-learn"}
+
+
+@pytest.mark.xdist_group("together")
+def test_a_group_of_tests_stays_with_one_worker(request: pytest.FixtureRequest) -> None:
+    """A pytest that pytest-xdist does not fit drops the group's name without a word."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("one process runs them all")
+    assert request.node.nodeid.endswith("@together")
