@@ -66,6 +66,7 @@ def start_held(
     """Start a run, and return when the rank of ``place`` ("RANK EPOCH BATCH") waits there."""
     script = changed_cli(folder / "holds.py", HOLDS)[1:]
     held = folder / f"{name}.held"
+    held.unlink(missing_ok=True)
     process = start([*launcher, *script], folder, name, HOLD=place, HELD=str(held), **env)
     wait_for(held, process)
     return process

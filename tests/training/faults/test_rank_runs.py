@@ -78,35 +78,6 @@ def test_a_whole_run_of_two_processes(runs: Path) -> None:
     assert load(run / "checkpoints/last.ckpt")["global_step"] == EPOCHS * (42 // 2 // 4)
 
 
-def continues(command: list[str], runs: Path, name: str) -> None:
-    """A run that was broken in its third epoch ends as the unbroken one."""
-    assert load(runs / name / "checkpoints/last.ckpt")["epoch"] == 1
-    code, errors = finish(start(command, runs, name))
-    assert code == 0, errors[-3000:]
-    assert "going on from" in errors
-    assert_same_run(runs / "whole", runs / name)
-    assert (runs / "whole/metrics.csv").read_text() == (runs / name / "metrics.csv").read_text()
-
-
-def test_a_killed_rank_ends_the_run_and_torchrun_continues_it(runs: Path) -> None:
-    process = start_held(runs, "one", "1 2 3")
-    os.kill(members(process, rank=1)[0], signal.SIGKILL)
-    code, errors = finish(process)
-    assert code == 1
-    one_line(errors, "error: rank 1 was ended by SIGKILL")
-    assert "Traceback" not in errors
-    continues(TORCHRUN, runs, "one")
-
-
-def test_a_rank_killed_under_torchrun_ends_the_run_and_lightning_continues_it(runs: Path) -> None:
-    process = start_held(runs, "torchrun", "1 2 3", launcher=LAUNCHER)
-    os.kill(members(process, rank=1)[0], signal.SIGKILL)
-    code, errors = finish(process)
-    assert code == 1
-    assert "SIGKILL" in errors
-    continues(CLI, runs, "torchrun")
-
-
 def slurm_rank(folder: Path, name: str, rank: int, port: int) -> Any:
     """What ``srun`` starts, by the variables that it sets."""
     env = {
@@ -126,19 +97,46 @@ def slurm_rank(folder: Path, name: str, rank: int, port: int) -> Any:
     return start(CLI, folder, name, **env)
 
 
-def test_the_first_rank_killed_and_slurm_continues(runs: Path) -> None:
-    process = start_held(runs, "zero", "0 2 3")
-    os.kill(members(process, rank=1)[0], signal.SIGSTOP)  # even then it does not live on
-    os.kill(process.pid, signal.SIGKILL)
-    code, errors = finish(process)
-    assert code == -signal.SIGKILL
-    one_line(errors, "error: rank 0 has ended")
+def under_slurm(folder: Path, name: str) -> tuple[int, str]:
+    """What both ranks say whom ``srun`` has started."""
     port = free_port()
-    both = [slurm_rank(runs, "zero", rank, port) for rank in (0, 1)]
-    for process in both:
-        code, errors = finish(process)
-        assert code == 0, errors[-3000:]
-    assert_same_run(runs / "whole", runs / "zero")
+    both = [finish(each) for each in [slurm_rank(folder, name, rank, port) for rank in (0, 1)]]
+    return max(code for code, _ in both), "".join(errors for _, errors in both)
+
+
+def test_a_run_goes_on_under_another_launcher_whoever_was_killed(runs: Path) -> None:
+    """Killed in every epoch but its first, each time otherwise, it ends as the unbroken run."""
+
+    def killed(place: str, rank: int, launcher: tuple[str, ...], *before: int) -> tuple[int, str]:
+        process = start_held(runs, "killed", place, launcher=launcher)
+        for other in before:
+            os.kill(members(process, rank=other)[0], signal.SIGSTOP)
+        os.kill(members(process, rank=rank)[0] if rank else process.pid, signal.SIGKILL)
+        return finish(process)
+
+    def epoch() -> int:
+        return load(runs / "killed/checkpoints/last.ckpt")["epoch"]
+
+    lightning = (sys.executable,)
+    code, errors = killed("1 1 3", 1, lightning)
+    assert (code, epoch()) == (1, 0)
+    one_line(errors, "error: rank 1 was ended by SIGKILL")
+    assert "Traceback" not in errors
+
+    code, errors = killed("1 2 3", 1, LAUNCHER)
+    assert (code, epoch()) == (1, 1)
+    assert "going on from" in errors
+    assert "SIGKILL" in errors
+
+    # The first rank, which has started the other: even stopped it does not live on.
+    code, errors = killed("0 3 3", 0, lightning, 1)
+    assert (code, epoch()) == (-signal.SIGKILL, 2)
+    one_line(errors, "error: rank 0 has ended")
+
+    code, errors = under_slurm(runs, "killed")
+    assert code == 0, errors[-3000:]
+    assert_same_run(runs / "whole", runs / "killed")
+    assert (runs / "whole/metrics.csv").read_text() == (runs / "killed/metrics.csv").read_text()
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -186,19 +184,16 @@ def test_a_finished_run_ends_every_rank(runs: Path) -> None:
 
 
 def test_every_rank_sees_another_configs_run(runs: Path) -> None:
-    code, errors = finish(start(TORCHRUN, runs, "whole", "seed=9"))
+    code, errors = finish(start(CLI, runs, "whole", "seed=9"))
     assert code != 0
     assert "seed: 0 there, 9 here" in " ".join(errors.split())
 
 
-@pytest.mark.parametrize("command", [CLI, TORCHRUN], ids=["lightning", "torchrun"])
-def test_foreign_files_are_seen_by_the_first_rank_and_end_the_rest(
-    command: list[str], runs: Path
-) -> None:
+def test_foreign_files_are_seen_by_the_first_rank_and_end_the_rest(runs: Path) -> None:
     foreign = runs / "foreign"
-    foreign.mkdir(exist_ok=True)
+    foreign.mkdir()
     (foreign / "thesis.tex").write_text("years of work")
-    code, errors = finish(start(command, runs, "foreign"))
+    code, errors = finish(start(TORCHRUN, runs, "foreign"))
     assert code != 0
     assert "not empty and holds no run" in " ".join(errors.split())
     assert [p.name for p in foreign.iterdir() if p.name != ".lock"] == ["thesis.tex"]
