@@ -4,6 +4,7 @@
 Everything after the file's name is the script's own command line.
 """
 
+import functools
 import logging
 import os
 import runpy
@@ -11,6 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import hydra
 
 from ltplugins.core.errors import UserError
 from ltplugins.host.detect import ENV
@@ -44,10 +47,34 @@ def main() -> None:
             set_up_logging()  # Hydra, in the script, has disabled the loggers that were there
             return guarded(work)
 
+        _guard_tasks(shown)
         with our_data(shown, "ltplugins.run"):
             runpy.run_path(str(script), run_name="__main__")
 
     guarded(work)
+
+
+def _guard_tasks(shown: Callable[[Callable[[], Any]], Any]) -> None:
+    """Let an error of the user's end the script's ``@hydra.main`` task as it ends our own stages.
+
+    Hydra itself would print "Error executing job" and the end of a traceback, and exit with 1.
+    """
+    real: Any = hydra.main
+
+    def main(*args: Any, **kwargs: Any) -> Any:
+        decorate = real(*args, **kwargs)
+
+        def wrap(task: Callable[[Any], Any]) -> Any:
+            # Hydra looks for the script's file behind __wrapped__.
+            @functools.wraps(task)
+            def guarded_task(cfg: Any) -> Any:
+                return shown(lambda: task(cfg))
+
+            return decorate(guarded_task)
+
+        return wrap
+
+    hydra.main = main
 
 
 def _refuse(got: str) -> None:

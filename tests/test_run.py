@@ -64,6 +64,28 @@ def test_with_another_package_called_solo(tmp_path: Path) -> None:
 GH = ("+method_kwargs.gh.num_directions=5", "+method_kwargs.gh.num_iters=5")
 
 
+@pytest.mark.slow
+def test_our_errors_are_one_line_under_solo_learns_main(tmp_path: Path) -> None:
+    """Hydra would print "Error executing job" and the end of a traceback, and exit with 1."""
+    root = solo_root()
+    if root is None:
+        pytest.skip("solo-learn is imported from no source tree")
+    write_folder(tmp_path / "train", (10, 5, 3))
+    done = run(
+        "ltplugins.run",
+        str(root / "main_pretrain.py"),
+        *("--config-path", str(root / "scripts/pretrain/cifar"), "--config-name", "simclr.yaml"),
+        *("method=gh_simclr", "data.dataset=custom", "devices='1'", "wandb.enabled=False"),
+        *(f"data.{part}_path={tmp_path / 'train'}" for part in ("train", "val")),
+        "+method_kwargs.gh.temprature=0.2",
+        cwd=tmp_path,
+    )
+    text = refusal(done)
+    assert "unknown key 'method_kwargs.gh.temprature'. Did you mean 'temperature'?" in text
+    assert "Error executing job" not in text
+    assert done.stderr.count("solo-learn is repaired") == 1
+
+
 def main_of_solo_learn(tmp_path: Path, *changes: str, method: str = "gh_simclr") -> Path:
     """Train with solo-learn's main on the CPU; return the newest checkpoint's folder."""
     root = solo_root()

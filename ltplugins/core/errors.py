@@ -19,3 +19,8 @@ def unknown(what: str, name: str, valid: Iterable[str]) -> UserError:
     """Build the error for a name that is not one of ``valid``."""
     names = sorted(str(v) for v in valid)
     return UserError(f"unknown {what} '{name}'.{nearest(name, names)} Valid: {', '.join(names)}.")
+
+
+def install(extra: str) -> str:
+    """The command that brings an extra, run in the checkout: no index has this package."""
+    return f'pip install -e ".[{extra}]"'

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Repairs of solo-learn 1.0.6 for when it is the host. ``host.prepare`` calls ``apply_fixes``.
 
-Four of its defects break promises that we make on every host:
+Five of its defects break promises that we make on every host:
 
 - ``WeightedKNNClassifier`` passes ``compute_on_step``, which torchmetrics >= 1 refuses, so that
   ``knn_eval.enabled`` crashes at construction; and it sizes its vote by the classes present in the
@@ -11,6 +11,8 @@ Four of its defects break promises that we make on every host:
 - Schedules of methods with a ``static_lr`` group (SimSiam, NNSiam) hang a function on the scheduler
   instance, which goes into the checkpoint: it then does not open under ``weights_only``, torch's
   default since 2.6, and where it opens it calls into the old run's optimizer.
+- A checkpoint is loaded into the stem that the data set's *name* asks for, whichever it was trained
+  with, so that ``main_knn.py`` refuses one of a small stem. The stem follows the checkpoint.
 - DeepClusterV2 has no clusters in its first epoch, and its mean over no sample is NaN: the gradient
   is zero, but the logged loss cannot be told from a run that diverged.
 """
@@ -21,6 +23,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ltplugins.host.stem import apply_stem, has_stem
 from ltplugins.host.twins import load_tau, save_momentum
 
 logger = logging.getLogger(__name__)
@@ -38,16 +41,20 @@ def apply_fixes() -> list[str]:
     from ltplugins.metrics.online_knn import OnlineKNN
 
     base = importlib.import_module("solo.methods.base")
-    base.WeightedKNNClassifier = OnlineKNN  # type: ignore[attr-defined]
+    # The second is where main_knn.py takes it from.
+    for module in (base, importlib.import_module("solo.utils.knn")):
+        module.WeightedKNNClassifier = OnlineKNN  # type: ignore[attr-defined]
     make_resumable()
+    _fit_stem_to_checkpoints(base.BaseMethod)
     _define_first_deepcluster_loss()
     fixes = [
         "online kNN replaced",
         "momentum tau saved",
         "static_lr schedules resumable",
+        "stem taken from the checkpoint",
         "DeepClusterV2's first loss defined",
     ]
-    logger.info("solo-learn repaired: %s", ", ".join(fixes))
+    logger.info("solo-learn is repaired: %s (why: ltplugins/host/solo.py)", ", ".join(fixes))
     return fixes
 
 
@@ -57,6 +64,22 @@ def make_resumable() -> None:
     _save_momentum_state(base.BaseMomentumMethod)
     for name in ("LinearWarmupCosineAnnealingLR", "MultiStepLR"):
         setattr(base, name, _without_functions(getattr(base, name)))
+
+
+def _fit_stem_to_checkpoints(cls: Any) -> None:
+    """Before weights are loaded, give the model the stem that they are of; idempotent."""
+    if getattr(cls, "_ltplugins_fits_stem", False):
+        return
+    load = cls.on_load_checkpoint
+
+    def on_load_checkpoint(self: Any, checkpoint: dict[str, Any]) -> None:
+        load(self, checkpoint)
+        weight = checkpoint["state_dict"].get("backbone.conv1.weight")
+        if weight is not None and has_stem(self.backbone):
+            apply_stem(self, small=weight.shape[-1] == 3)
+
+    cls.on_load_checkpoint = on_load_checkpoint
+    cls._ltplugins_fits_stem = True
 
 
 def _define_first_deepcluster_loss() -> None:

@@ -35,7 +35,7 @@ class OnlineKNN(Metric):
 
     Args:
         k: neighbours that vote.
-        T: temperature; unused with euclidean distance.
+        T: temperature; unused with euclidean distance, where solo-learn's scripts give None.
         distance_fx: ``cosine`` or ``euclidean``.
         num_classes: C; None takes the largest label seen in bank and test.
 
@@ -55,7 +55,7 @@ class OnlineKNN(Metric):
     def __init__(
         self,
         k: int = 20,
-        T: float = 0.07,
+        T: float | None = 0.07,
         distance_fx: Distance = "cosine",
         num_classes: int | None = None,
         **kwargs: Any,
@@ -63,7 +63,9 @@ class OnlineKNN(Metric):
         super().__init__(**kwargs)
         if distance_fx not in DISTANCES:
             raise unknown("distance", distance_fx, DISTANCES)
-        if k < 1 or not T > 0:
+        if T is None and distance_fx == "euclidean":
+            T = 1.0
+        if k < 1 or T is None or not T > 0:
             raise UserError(f"kNN needs k >= 1 and T > 0, got k={k} and T={T}.")
         self.k, self.T, self.distance_fx, self.num_classes = k, T, distance_fx, num_classes
         self._warned = False

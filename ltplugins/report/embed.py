@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
-from ltplugins.core.errors import UserError, unknown
+from ltplugins.core.errors import UserError, install, unknown
 
 Method = Literal["pca", "tsne", "umap"]
 MAX_POINTS = 2000
@@ -68,7 +68,7 @@ def _umap(points: np.ndarray, seed: int) -> np.ndarray:
         from umap import UMAP
     except ImportError:
         raise UserError(
-            "UMAP is not installed; install it with pip install 'ltplugins[umap]', "
-            "or use method 'tsne'."
+            f"UMAP is not installed. Run {install('umap')} in the checkout of ltplugins, or use "
+            f"method 'tsne'."
         ) from None
     return UMAP(random_state=seed, n_neighbors=min(15, len(points) - 1)).fit_transform(points)

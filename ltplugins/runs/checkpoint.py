@@ -20,6 +20,7 @@ RUN_FILE = "run.json"  # a folder that has it holds a run
 
 
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
+ARGS = "args.json"  # the config beside a checkpoint, where solo-learn's scripts look for it
 
 
 @dataclass
@@ -145,9 +146,34 @@ def _config_of(file: Path, meta: dict[str, Any]) -> RunConfig:
     if "config" in meta:
         # A balanced run's says how, in a block that no other config has.
         return resolve({k: v for k, v in meta["config"].items() if k != "balance"})
-    beside = file.parent / "args.json"  # where solo-learn's Checkpointer puts it
-    if beside.exists():
-        stored = json.loads(beside.read_text(encoding="utf-8"))
-        stored.pop("wandb_run_id", None)
-        return resolve(stored)
-    raise UserError(f"{file} holds no config, and there is no args.json of solo-learn's beside it.")
+    stored = read_args(file.parent)
+    if stored is None:
+        raise UserError(
+            f"{file} holds no config, and there is no args.json of solo-learn's beside it."
+        )
+    if "pretrained_feature_extractor" in stored:
+        raise UserError(
+            f"{file} is a linear classifier of solo-learn's main_linear.py: expected a checkpoint "
+            f"of a pretraining. Give the one that it was trained on, "
+            f"{stored['pretrained_feature_extractor']}."
+        )
+    return resolve(stored)
+
+
+def read_args(folder: Path) -> dict[str, Any] | None:
+    """The config that solo-learn's Checkpointer has put beside its checkpoints; None without one.
+
+    Raises:
+        UserError: a file that is no JSON mapping.
+    """
+    path = folder / ARGS
+    if not path.exists():
+        return None
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON file ({error}).") from None
+    if not isinstance(stored, dict):
+        raise UserError(f"{path}: expected a mapping, got {type(stored).__name__}.")
+    stored.pop("wandb_run_id", None)
+    return stored

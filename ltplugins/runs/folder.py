@@ -2,7 +2,8 @@
 """A run's folder: what was run, with what, and what came out. One run, one folder.
 
 config.yaml   the resolved config          run.json     versions, split, host, command line
-metrics.csv   every logged metric          checkpoints/ last.ckpt (and epoch=N.ckpt)
+metrics.csv   every logged metric          checkpoints/ last.ckpt (and epoch=N.ckpt),
+                                                        args.json, config.yaml for solo-learn
 results.json  the evaluation               .lock        held while a process writes here
 """
 
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from ltplugins.config.identity import comparable, differences
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_text
-from ltplugins.runs.checkpoint import LAST_CHECKPOINT, RUN_FILE, require_run
+from ltplugins.runs.checkpoint import ARGS, LAST_CHECKPOINT, RUN_FILE, read_args, require_run
 from ltplugins.runs.facts import TRIAL, Origin, RunFacts
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,24 @@ class RunFolder:
         require_run(run.path)
         return run
 
+    @classmethod
+    def evaluated(cls, path: str | Path) -> "RunFolder":
+        """Open the folder of a run, or of a checkpoint of solo-learn's that has been evaluated.
+
+        Raises:
+            UserError: neither is there.
+        """
+        run = cls(path)
+        if not run.results.exists():
+            require_run(run.path)
+            raise UserError(f"{path} is not evaluated yet: ltplugins evaluate {path}")
+        return run
+
+    @property
+    def facts(self) -> RunFacts | None:
+        """What run.json says; None beside a checkpoint of solo-learn's."""
+        return self.read() if (self.path / RUN_FILE).exists() else None
+
     def read(self) -> RunFacts:
         """The contents of run.json.
 
@@ -87,8 +106,9 @@ class RunFolder:
         return RunFacts.read(self.path / RUN_FILE)
 
     def config(self) -> DictConfig:
-        """The resolved config."""
-        cfg = OmegaConf.load(self.path / "config.yaml")
+        """The resolved config; beside a checkpoint of solo-learn's, its args.json."""
+        args = None if (self.path / "config.yaml").exists() else read_args(self.path)
+        cfg = OmegaConf.load(self.path / "config.yaml") if args is None else OmegaConf.create(args)
         assert isinstance(cfg, DictConfig)
         return cfg
 
@@ -186,7 +206,7 @@ class RunFolder:
         # A process killed while it opens a folder leaves the first two; they are written again.
         ours = {".lock", "config.yaml", "checkpoints"}
         foreign = [p.name for p in self.path.iterdir() if p.name not in ours]
-        foreign += [p.name for p in self.checkpoints.glob("*")]
+        foreign += [p.name for p in self.checkpoints.glob("*") if p.name != ARGS]
         if foreign:
             raise UserError(
                 f"{self.path} is not empty and holds no run (found {', '.join(foreign[:3])}). "

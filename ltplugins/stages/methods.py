@@ -44,6 +44,7 @@ def _print_all(console: Console) -> None:
     console.print(
         f"<base>: one of the last rows, or any other method of solo-learn that yields z. Names "
         f"compose: {', '.join(f'{c.outer}_{c.inner}_<base>' for c in COMPOSED)}.\n"
+        f"A sampler that a method needs is set by method=NAME itself. "
         f"ltplugins methods NAME shows one with its options.",
         highlight=False,
         markup=False,

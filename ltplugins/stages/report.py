@@ -17,6 +17,7 @@ from ltplugins.report.pages.write import write_report
 from ltplugins.report.rows import Trait, name_rows, progress_mark
 from ltplugins.report.table import RunResult, group_runs
 from ltplugins.report.terminal import show_results
+from ltplugins.runs.checkpoint import RUN_FILE
 from ltplugins.runs.facts import RunFacts
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_metrics
@@ -53,7 +54,7 @@ def report(
     by pair.
 
     Args:
-        runs: run folders, or folders of run folders.
+        runs: run folders, folders of run folders, or evaluated checkpoints of solo-learn's.
         out: folder of the report.
         title: of the page.
         rows: run folder -> the row it belongs to, where that is not its method.
@@ -92,9 +93,16 @@ def _run_folders(path: Path) -> list[Path]:
 
     Bases before wrappers, so that differences in the tables read "wrapper minus base".
     """
-    if (path / "run.json").exists():
+    if path.suffix == ".ckpt" and path.is_file():
+        folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        if not (folder / "results.json").exists():
+            raise UserError(f"{path} is not evaluated yet: ltplugins evaluate {path}")
+        return [folder]
+    files = (RUN_FILE, "results.json")  # the second alone: an evaluated checkpoint of solo-learn's
+    if any((path / name).exists() for name in files):
         return [path]
-    below = sorted({p.parent for p in path.glob("*/run.json")}, key=lambda p: (len(p.name), p.name))
+    found = {p.parent for name in files for p in path.glob(f"*/{name}")}
+    below = sorted(found, key=lambda p: (len(p.name), p.name))
     if not below:
         raise UserError(f"{path} holds no run, and neither do the folders below it.")
     return below
@@ -102,11 +110,8 @@ def _run_folders(path: Path) -> list[Path]:
 
 def gather_run(path: str | Path) -> RunResult:
     """Collect what a report needs of one run folder."""
-    run = RunFolder.existing(path)
-    if not run.results.exists():
-        raise UserError(f"{path} is not evaluated yet: ltplugins evaluate {path}")
+    run = RunFolder.evaluated(path)
     results = Results.read(run.results)
-    facts = run.read()
     return RunResult(
         name=str(path),
         results=results,
@@ -115,7 +120,7 @@ def gather_run(path: str | Path) -> RunResult:
         curves=_curves(run.metrics),
         class_names=results.class_names,
         config=OmegaConf.to_yaml(run.config()),
-        info=_info(results, facts),
+        info=_info(results, run.facts),
         short_name=results.run,
         progress=results.progress,
     )
@@ -158,13 +163,17 @@ def _curves(path: Path) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
     return chosen
 
 
-def _info(results: Results, facts: RunFacts) -> dict[str, str]:
-    return {
+def _info(results: Results, facts: RunFacts | None) -> dict[str, str]:
+    info = {
         "data": f"{results.dataset}, {results.split.description}",
         "split": results.split.hash[:16],
         "seed": str(results.seed),
         "epochs": progress_mark(results.progress) or str(results.epoch),
-        "host": str(results.host),
+        "host": str(results.host) if facts else "solo-learn",
+    }
+    if facts is None:
+        return info
+    return info | {
         "commit": str(facts.git),
         "versions": ", ".join(f"{k} {v}" for k, v in list(facts.packages.items())[:4]),
         "training": f"{(facts.seconds or 0) / 60:.1f} min, "

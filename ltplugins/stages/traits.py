@@ -26,13 +26,13 @@ def run_traits(path: Path, results: Results) -> dict[str, Trait]:
     """By key: everything in which a run may differ from another of its method.
 
     Args:
-        path: the run's folder.
+        path: the run's folder, or that of a checkpoint of solo-learn's.
         results: its evaluation.
     """
-    run = RunFolder.existing(path)
+    run = RunFolder.evaluated(path)
     config: Any = OmegaConf.to_container(run.config())
     traits = {key: Trait(v, _show(v)) for key, v in experiment(config).items()}
-    world_size = run.read().identity.get("world_size")
+    world_size = run.facts.identity.get("world_size") if run.facts else None
     traits["processes"] = Trait(world_size, str(world_size))
     traits["host"] = Trait(results.host, str(results.host))
     return {**traits, **_data(config, results), **_evaluation(results), **_progress(results)}

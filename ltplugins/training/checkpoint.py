@@ -13,8 +13,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from ltplugins.config.run import RunConfig
 from ltplugins.config.sections import CheckpointSection
 from ltplugins.core.errors import UserError
-from ltplugins.core.files import atomic_path
+from ltplugins.core.files import atomic_path, write_json
 from ltplugins.core.records import to_plain
+from ltplugins.runs.checkpoint import ARGS
 from ltplugins.runs.facts import Progress
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import MetricsLogger
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 class RunCheckpoint(Checkpoint):
     """Saves ``last.ckpt`` under a temporary name and renames it; the last epoch always.
+
+    Beside it lies ``args.json``, the config as solo-learn's own scripts read it.
 
     As one of Lightning's Checkpoint callbacks it runs after every other end-of-epoch hook, so
     what a method changes there (GH's prior) is in the file.
@@ -90,6 +93,8 @@ class RunCheckpoint(Checkpoint):
             logger.save()
 
     def _save(self, trainer: Trainer, name: str) -> None:
+        if trainer.is_global_zero and "config" in self.meta and not (self.folder / ARGS).exists():
+            write_json(self.folder / ARGS, self.meta["config"])
         if trainer.world_size == 1:
             with atomic_path(self.folder / name) as tmp:
                 trainer.save_checkpoint(tmp)

@@ -61,6 +61,7 @@ def test_what_a_run_folder_holds(tmp_path):
         "last.ckpt",
         "epoch=0.ckpt",
         "epoch=1.ckpt",
+        "args.json",
     }
     facts = json.loads((path / "run.json").read_text())
     assert facts["split"]["class_counts"] == [24, 12, 6]

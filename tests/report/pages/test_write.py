@@ -250,5 +250,5 @@ def test_embedding_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="3 to 2,000 points, got 2,001"):
         embed_2d(torch.ones(2001, 3), method="tsne")
     monkeypatch.setitem(__import__("sys").modules, "umap", None)
-    with pytest.raises(UserError, match=r"pip install 'ltplugins\[umap\]'"):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[umap\]"'):
         embed_2d(torch.ones(5, 3), method="umap")

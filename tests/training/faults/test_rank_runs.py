@@ -67,7 +67,7 @@ def test_a_whole_run_of_two_processes(runs: Path) -> None:
     run = runs / "whole"
     names = {p.name for p in run.iterdir()}
     assert names == {"config.yaml", "run.json", "metrics.csv", "checkpoints", ".lock"}
-    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt"}
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt", "args.json"}
     facts = json.loads((run / "run.json").read_text())
     assert facts["finished"]
     assert facts["identity"]["world_size"] == 2

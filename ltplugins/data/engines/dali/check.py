@@ -5,7 +5,7 @@ import dataclasses
 import importlib.util
 from collections.abc import Sequence
 
-from ltplugins.core.errors import UserError
+from ltplugins.core.errors import UserError, install
 from ltplugins.data.augment.schema import AugmentationBlock
 
 STEPS = {
@@ -27,8 +27,9 @@ def check_dali(blocks: Sequence[AugmentationBlock]) -> None:
     ):
         raise UserError(
             "data.engine: dali needs NVIDIA DALI, which is not installed. "
-            'Run pip install "ltplugins[dali-cu13]" (CUDA 13, as torch\'s own builds, or no GPU) '
-            'or pip install "ltplugins[dali]" (CUDA 12), or set data.engine: batched.'
+            f"Run {install('dali-cu13')} (CUDA 13, as torch's own builds, or no GPU) or "
+            f"{install('dali')} (CUDA 12) in the checkout of ltplugins, or set data.engine: "
+            f"batched."
         )
     for i, block in enumerate(blocks):
         for field in dataclasses.fields(block):

@@ -24,8 +24,8 @@ def test_without_dali_one_message(monkeypatch):
     source = from_arrays(np.zeros((4, 16, 16), np.uint8), np.zeros(4, dtype=int))
     with pytest.raises(UserError, match="dali needs NVIDIA DALI, which is not installed") as error:
         loader_of(source, [PLAIN], engine="dali", batch_size=2)
-    assert 'pip install "ltplugins[dali-cu13]"' in str(error.value)
-    assert 'pip install "ltplugins[dali]"' in str(error.value)
+    assert 'pip install -e ".[dali-cu13]"' in str(error.value)
+    assert 'pip install -e ".[dali]"' in str(error.value)
     assert "data.engine: batched" in str(error.value)
 
 

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: MIT
+"""Every command that README.md and docs/*.md show works; the blocks are run, shortened.
+
+Shortened: fewer images, one epoch of two batches, a tiny network. The words of the page stay first
+in each command, and what is added here comes after them.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ltplugins import cli
+from ltplugins.config.resolve import resolve
+from ltplugins.data.sources import named, packs
+from ltplugins.stages import demo, multirun, sweep
+from ltplugins.stages.blocks import config_blocks, run_keys, typed_keys
+from ltplugins.stages.command import read_command
+from ltplugins.stages.compose import Composer, compose_packaged
+from ltplugins.stages.evaluate import EvaluateKeys
+from ltplugins.stages.pretrain import pretrain
+from ltplugins.training.balancer import BalanceConfig
+from tests.kit.hosts import on_the_stand_in
+from tests.kit.pages import PAGES, Shown, commands, targets
+from tests.kit.paths import ROOT
+from tests.kit.solo_yaml import solo_root
+from tests.kit.tiny import write_arrays, write_folder
+
+SHORT = [
+    *("max_epochs=1", "limit_train_batches=2", "optimizer.batch_size=8", "data.num_workers=0"),
+    *("backbone.name=test_resnet", "accelerator=cpu", "enable_progress_bar=false"),
+    *("augmentations.0.crop_size=16", "scheduler.warmup_epochs=0", "checkpoint.keep_prev=false"),
+]
+EVAL = ["eval.linear.shots=[2]", "eval.seeds=[0]", "device=cpu"]
+# What stands for something else in a page.
+STANDS_FOR = {
+    "N": "2",
+    "RUN": "runs/mine",
+    "NAME": "gh_simclr",
+    "CKPT": "runs/mine/checkpoints/last.ckpt",
+}
+ALL = [shown for page in PAGES for shown in commands(page)]
+# Those that are run: README's, and the blocks of the other pages that are no sweeps of many.
+RUN = [
+    shown
+    for shown in ALL
+    if shown.ltplugins is not None
+    and (shown.page == "README.md" or (shown.is_block and "--multirun" not in shown.words))
+    and "strategy=ddp" not in shown.words  # with two processes: tests/stages
+    and "--help" not in shown.words
+    and len(shown.words) > 2 - ("methods" in shown.words)  # "ltplugins balance", in a sentence
+]
+
+
+def words_of(shown: Shown) -> list[str]:
+    """What ``ltplugins`` is given, placeholders filled in."""
+    given = shown.ltplugins
+    assert given is not None
+    return [filled(word) for word in given]
+
+
+def filled(word: str) -> str:
+    key, mark, value = word.rpartition("=")
+    return f"{key}{mark}{STANDS_FOR.get(value, value)}"
+
+
+# --- every line is read as the program itself reads it ---
+
+
+@pytest.mark.parametrize("shown", ALL, ids=str)
+def test_a_shown_command_exists(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    words = list(shown.words)
+    if "ltplugins.run" in words:
+        check_solo_script(words[words.index("ltplugins.run") + 1 :])
+    elif shown.ltplugins is not None:
+        check_stage(*words_of(shown)[:1], words_of(shown)[1:])
+    elif words[0] == "make":
+        assert set(words[1:]) <= targets()
+    elif words[:2] == ["python", "-m"]:
+        assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").exists()
+    elif words[0] == "python":
+        assert (ROOT / words[1]).exists()
+    elif words[0] == "...":  # of the command above
+        launcher = [word for word in words[1:] if word.startswith("hydra/launcher=")]
+        assert launcher
+    else:
+        assert words[:2] == ["pip", "install"], f"nothing here knows how to check {shown}"
+
+
+def check_stage(stage: str, words: list[str]) -> None:
+    """Read, compose and type-check a command of ``ltplugins``, and train nothing."""
+    if not words:  # a command's name in a sentence
+        assert stage in cli._commands(cli._parser())
+        return
+    if stage == "pretrain" and "--multirun" in words:
+        where = [] if any(w.startswith("output_dir=") for w in words) else ["output_dir=runs/all"]
+        assert sweep.plan([*words, *where], "pretrain").members
+    elif stage == "pretrain":
+        command = read_command(words, "pretrain")
+        if PLACE in command.config_path:
+            return  # solo-learn's own file: run below, where it is at hand
+        cfg = Composer(command.config_path, command.config_name, run_keys).compose(command.words)
+        resolve(cfg, config_blocks)
+    elif stage in ("evaluate", "balance"):
+        keys: Any = EvaluateKeys if stage == "evaluate" else BalanceConfig
+        rest = [f"run={word}" if "=" not in word else word for word in words]
+        Composer("pkg://ltplugins.conf", stage, lambda _: typed_keys(keys)).compose(rest)
+    else:
+        cli._parser().parse_args([stage, *words])
+
+
+PLACE = "PATH/TO/solo-learn"
+
+
+def check_solo_script(words: list[str]) -> None:
+    root = solo_root()
+    if root is None:
+        pytest.skip("solo-learn is imported from no source tree")
+    assert (root / words[0]).exists()
+    if "--config-path" not in words:  # main_knn.py: run in tests/host
+        return
+    path = root / words[words.index("--config-path") + 1]
+    assert (path / words[words.index("--config-name") + 1]).exists()
+
+
+# --- README's commands are run ---
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A checkout in which every file that the README speaks of is there, tiny."""
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "scripts").symlink_to(ROOT / "scripts")
+    for part in ("train", "val"):
+        write_folder(folder / "photos" / part, (9, 6, 3), size=80)
+        write_arrays(folder / f"{'test' if part == 'val' else part}.npz", (16, 8, 4))
+    write_list(folder / "datasets", ("train", "test", "100shot"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        shorten(patch)
+        logger, root = logging.getLogger("ltplugins"), logging.getLogger()
+        before = (logger.propagate, logger.level, list(logger.handlers), root.level)
+        yield folder
+        logger.propagate, logger.level, logger.handlers, level = before
+        root.setLevel(level)  # Hydra has raised it in the sweep
+
+
+def write_list(folder: Path, parts: tuple[str, ...]) -> None:
+    """ImageNet-LT's lists and images, under the names that its file gives them."""
+    lines = [f"n0/{label}_{i}.JPEG {label}" for label in range(3) for i in range(6)]
+    (folder / "imagenet/n0").mkdir(parents=True)
+    for line in lines:
+        pixels = np.full((40, 40, 3), 60 * int(line[-1]), np.uint8)
+        Image.fromarray(pixels).save(folder / "imagenet" / line.split()[0])
+    for part in parts:
+        (folder / f"ImageNet_LT_{part}.txt").write_text("\n".join(lines) + "\n")
+
+
+def shorten(patch: pytest.MonkeyPatch) -> None:
+    """Of the embedded pack a few images a class; sweeps in this process; no pictures."""
+    whole = packs.load_pack()
+    few = {"train": 120, "probe": 4, "test": 4}
+    kept = {}
+    for part, count in few.items():
+        labels = whole[f"{part}_labels"]
+        at = np.concatenate([np.flatnonzero(labels == c)[:count] for c in range(10)])
+        for what in ("images", "labels", "source_index"):
+            kept[f"{part}_{what}"] = whole[f"{part}_{what}"][at]
+    patch.setattr(named, "load_pack", lambda: kept)
+
+    def train(plan: Any, member: Any) -> None:
+        cfg = member.cfg.host.copy()
+        cfg.output_dir = str(plan.folder / member.name)
+        pretrain(cfg)
+
+    patch.setattr(multirun, "_train", train)
+    patch.setattr("ltplugins.report.pages.write._draw", lambda *_: [])
+    patch.setattr("ltplugins.stages.report._embed_one_a_row", lambda _: None)
+    added = {"pretrain": [f"++{word}" for word in SHORT], "evaluate": EVAL}
+    patch.setattr(
+        demo, "compose_packaged", lambda name, words: compose_packaged(name, [*words, *added[name]])
+    )
+
+
+def run(words: list[str]) -> None:
+    """Run a command of ``ltplugins`` in this process, shortened."""
+    stage = words[0]
+    blocks = [f"eval.{word}" for word in ("linear.shots=[2]", "seeds=[0]")]
+    if "--multirun" in words:
+        words = [re.sub(r"^seed=1,.*", "seed=1", word) for word in words] + SHORT + blocks
+    elif stage == "pretrain":
+        words = [*words, *SHORT]
+    elif stage == "evaluate":
+        words = [*words, *EVAL]
+    elif stage == "balance":
+        words = [*words, "epochs=1", "batch_size=8", "accelerator=cpu"]
+    elif stage == "demo":
+        words = [*words, "--epochs", "1"]
+    try:
+        cli.main(words)
+    except SystemExit as end:
+        assert not end.code, f"exit code {end.code}"
+
+
+@on_the_stand_in
+def test_the_readmes_commands_run_in_their_order(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``make demo`` is ``ltplugins demo``; solo-learn's files have tests of their own."""
+    assert "$(BIN)/ltplugins demo\n" in (ROOT / "Makefile").read_text()
+    run(["demo"])
+    for shown in RUN:
+        words = words_of(shown)
+        if any(PLACE in word for word in words):
+            continue
+        try:
+            run(words)
+        except AssertionError as error:
+            raise AssertionError(f"{shown}: {error}\n{capsys.readouterr().err[-1500:]}") from error
+    for made in ("runs/mine/results.json", "runs/demo/report.html", "runs/both/report.md"):
+        assert (desk / made).exists(), made
