@@ -207,7 +207,9 @@ def test_balance(number, tmp_path):
     keys = {"run": str(tmp_path / "nowhere"), "output_dir": str(tmp_path / "out")}
     for value in number.outside():
         with pytest.raises(UserError) as error:
-            balance(OmegaConf.create({**keys, number.key: value}))
+            cfg = OmegaConf.create(keys)
+            OmegaConf.update(cfg, number.key, value)
+            balance(cfg)
         assert_one_line(error.value, number.said)
     assert list(tmp_path.iterdir()) == []
 
