@@ -5,6 +5,7 @@ import logging
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,6 +13,16 @@ import pytest
 os.environ.setdefault("LTPLUGINS_CACHE", f"{tempfile.gettempdir()}/ltplugins-tests-{os.getuid()}")
 warnings.filterwarnings("ignore", module="lightning")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_they_were() -> Iterator[None]:
+    """A command line that runs in this process sets them up for itself."""
+    ours, root = logging.getLogger("ltplugins"), logging.getLogger()
+    before = (ours.propagate, ours.level, list(ours.handlers), root.level)
+    yield
+    ours.propagate, ours.level, ours.handlers, level = before
+    root.setLevel(level)
 
 
 def group_of(item: pytest.Item) -> str | None:

@@ -21,15 +21,6 @@ def ltplugins(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
 
 
-@pytest.fixture(autouse=True)
-def loggers_as_they_were():
-    """A command line that runs in this process sets them up for itself."""
-    logger = logging.getLogger("ltplugins")
-    before = (logger.propagate, logger.level, list(logger.handlers))
-    yield
-    logger.propagate, logger.level, logger.handlers = before
-
-
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

@@ -210,10 +210,7 @@ def test_the_own_classifier_is_scored_where_there_is_one(runs):
     assert protocols[0] == protocols[1] == {"classifier", "knn_k3_T0.07", "linear_4shot"}
     assert protocols[2] == {"knn_k3_T0.07", "linear_4shot"}
     entry = results["gml"].protocols["classifier"]
-    assert (
-        "own classifier, learned with its features on the long-tailed training set (42"
-        in entry.description
-    )
+    assert "own classifier, learned with its features on the training set (42" in entry.description
     assert (entry.n, entry.seeds, len(entry.per_class)) == (1, [], 3)
     # By hand: the network of the checkpoint on the test images.
     model, data = build(tiny_config(runs, "gml"))
@@ -255,12 +252,13 @@ def test_weights_of_the_classifier_are_loaded_strictly(change, runs, tmp_path):
 
 
 def test_report_beside_a_run_without_a_classifier(runs, tmp_path):
-    """Runs of one method on the same split and seed are no repetitions: each has its row."""
+    """Runs of one method on the same split and seed are no repetitions: a row says what differs."""
     for name in ("gml", "student", "simclr"):
         evaluation(runs / name)
     page = report([runs / "simclr", runs / "gml", runs / "student"], tmp_path)
     text = (tmp_path / "report.md").read_text()
-    assert "| gml (first) |" in text and "| gml (second) |" in text
+    assert "| gml (distill_weight=null, teacher=null) |" in text
+    assert "| gml (distill_weight=1.0, teacher=" in text
     section = text[text.index("## classifier") :]
     assert "| simclr | n/a | n/a | n/a | n/a | n/a |" in section
     assert "own classifier" in page.read_text()
