@@ -17,7 +17,7 @@ logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
 @pytest.fixture(autouse=True)
 def loggers_as_they_were() -> Iterator[None]:
-    """A command line that runs in this process sets them up for itself."""
+    """A command line that runs in this process sets them up for itself; in a sweep, Hydra does."""
     ours, root = logging.getLogger("ltplugins"), logging.getLogger()
     before = (ours.propagate, ours.level, list(ours.handlers), root.level)
     yield

@@ -5,7 +5,6 @@ Shortened: fewer images, one epoch of two batches, a tiny network. The words of 
 in each command, and what is added here comes after them.
 """
 
-import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,17 +17,17 @@ from PIL import Image
 from ltplugins import cli
 from ltplugins.config.resolve import resolve
 from ltplugins.data.sources import named, packs
-from ltplugins.stages import demo, multirun, sweep
+from ltplugins.stages import demo, sweep
 from ltplugins.stages.blocks import config_blocks, run_keys, typed_keys
 from ltplugins.stages.command import read_command
 from ltplugins.stages.compose import Composer, compose_packaged
 from ltplugins.stages.evaluate import EvaluateKeys
-from ltplugins.stages.pretrain import pretrain
 from ltplugins.training.balancer import BalanceConfig
 from tests.kit.hosts import on_the_stand_in
 from tests.kit.pages import PAGES, Shown, commands, targets
 from tests.kit.paths import ROOT
 from tests.kit.solo_yaml import solo_root
+from tests.kit.sweeps import train_in_process
 from tests.kit.tiny import write_arrays, write_folder
 
 SHORT = [
@@ -144,11 +143,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         shorten(patch)
-        logger, root = logging.getLogger("ltplugins"), logging.getLogger()
-        before = (logger.propagate, logger.level, list(logger.handlers), root.level)
         yield folder
-        logger.propagate, logger.level, logger.handlers, level = before
-        root.setLevel(level)  # Hydra has raised it in the sweep
 
 
 def write_list(folder: Path, parts: tuple[str, ...]) -> None:
@@ -174,14 +169,7 @@ def shorten(patch: pytest.MonkeyPatch) -> None:
             kept[f"{part}_{what}"] = whole[f"{part}_{what}"][at]
     patch.setattr(named, "load_pack", lambda: kept)
 
-    def train(plan: Any, member: Any) -> None:
-        cfg = member.cfg.host.copy()
-        cfg.output_dir = str(plan.folder / member.name)
-        pretrain(cfg)
-
-    patch.setattr(multirun, "_train", train)
-    patch.setattr("ltplugins.report.pages.write._draw", lambda *_: [])
-    patch.setattr("ltplugins.stages.report._embed_one_a_row", lambda _: None)
+    train_in_process(patch)
     added = {"pretrain": [f"++{word}" for word in SHORT], "evaluate": EVAL}
     patch.setattr(
         demo, "compose_packaged", lambda name, words: compose_packaged(name, [*words, *added[name]])

@@ -17,6 +17,7 @@ from ltplugins.stages import multirun as stage
 from ltplugins.stages.pretrain import pretrain
 from tests.kit.paths import ROOT
 from tests.kit.runs import assert_same_run, interrupted
+from tests.kit.sweeps import train_in_process
 from tests.kit.tiny import tiny_config
 
 EVAL = {"knn": {"k": 3, "bank": "probe"}, "linear": None, "groups": ["tercile"], "seeds": [0]}
@@ -46,20 +47,7 @@ def arguments(files, names="simclr,gh_simclr", *words):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Members train in this process, where they can be watched and broken."""
-    trained = []
-
-    def train(sweep, member):
-        trained.append(member.name)
-        cfg = member.cfg.host.copy()
-        cfg.output_dir = str(sweep.folder / member.name)
-        pretrain(cfg)
-
-    monkeypatch.setattr(stage, "_train", train)
-    # Pictures have tests of their own and take longer than these runs.
-    monkeypatch.setattr("ltplugins.report.pages.write._draw", lambda *_: [])
-    monkeypatch.setattr("ltplugins.stages.report._embed_one_a_row", lambda _: None)
-    return trained
+    return train_in_process(monkeypatch)
 
 
 def test_a_sweep_trains_compares_and_skips_what_is_done(files, in_process, capsys):
