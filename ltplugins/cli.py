@@ -18,6 +18,7 @@ _EPILOG = """examples:
                                                         a solo-learn YAML
   ltplugins evaluate runs/gh_simclr/fashion             kNN and linear probe by groups
   ltplugins balance runs/iccl/fashion                   re-train a learned classifier by class
+  ltplugins finetune runs/gh_simclr/fashion             train a classifier and the backbone with it
   ltplugins methods gh                                  a method, its options and their ranges
   ltplugins report runs/a runs/b --out runs/report      compare evaluated runs
 
@@ -26,7 +27,7 @@ line), 130 Ctrl-C, 143 SIGTERM; after the last two the same command continues a 
 """
 
 
-_HYDRA_STAGES = ("pretrain", "evaluate", "balance")
+_HYDRA_STAGES = ("pretrain", "evaluate", "balance", "finetune")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -99,6 +100,8 @@ def _hydra_stage(name: str, rest: list[str]) -> None:
         from ltplugins.stages.pretrain import main as stage
     elif name == "balance":
         from ltplugins.stages.balance import main as stage
+    elif name == "finetune":
+        from ltplugins.stages.finetune import main as stage
     else:
         from ltplugins.stages.evaluate import main as stage
     stage(rest)
@@ -165,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("evaluate", help="kNN and linear probe of a run folder or checkpoint")
 
     commands.add_parser("balance", help="re-train a run's learned classifier, class-balanced")
+    commands.add_parser("finetune", help="train a classifier on a run's backbone, and both")
 
     methods = commands.add_parser("methods", help="all methods, or one with its options")
     methods.add_argument("name", nargs="?", help="a wrapper, method, base, or a composition")

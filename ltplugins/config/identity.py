@@ -43,7 +43,13 @@ _PLACES = (
     "balance.seed",
     "balance.accelerator",
     "balance.devices",
+    "finetune.run",
+    "finetune.output_dir",
+    "finetune.seed",
+    "finetune.accelerator",
+    "finetune.devices",
 )
+_GIVEN_DATA = ("balance.data.", "finetune.data.")
 
 _OF_CONTENTS = "contents "
 _DATA_HASHES = ("data_hash", "ood_hash")
@@ -76,7 +82,7 @@ def experiment(config: Mapping[Any, Any]) -> dict[str, Any]:
     """
     leaves = flatten(_kept(config))
     skip = (*REPETITIONS, *_PLACES)
-    return {k: v for k, v in leaves.items() if k not in skip and not k.startswith("balance.data.")}
+    return {k: v for k, v in leaves.items() if k not in skip and not k.startswith(_GIVEN_DATA)}
 
 
 def flatten(block: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

@@ -73,13 +73,19 @@ def choose_tau(head: nn.Linear, feats: Tensor, targets: Tensor) -> float:
     Args:
         feats, targets: Float[N D] and Int[N] of images that the classifier was not trained on.
     """
-    scores = {tau: balanced_hits(tau_normalised(head, tau)(feats), targets) for tau in TAUS}
+    scores = {
+        tau: balanced_hits(tau_normalised(head, tau)(feats).argmax(dim=1), targets) for tau in TAUS
+    }
     return max(TAUS, key=lambda tau: (scores[tau], -tau))
 
 
-def balanced_hits(logits: Tensor, targets: Tensor) -> float:
-    """Mean over the classes that are there of their images' top-1 accuracy, from 0 to 1."""
-    hits = logits.argmax(dim=1) == targets
+def balanced_hits(preds: Tensor, targets: Tensor) -> float:
+    """Mean over the classes that are there of their images' top-1 accuracy, from 0 to 1.
+
+    >>> balanced_hits(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 0, 2]))
+    0.5
+    """
+    hits = preds == targets
     return float(torch.stack([hits[targets == c].double().mean() for c in targets.unique()]).mean())
 
 

@@ -38,7 +38,7 @@ class LoraConfig(Section):
     """``lora``: of mode lora."""
 
     rank: Annotated[int, AtLeast(1)] = 8
-    alpha: Annotated[float, Above(0)] = 16.0
+    alpha: Annotated[int, AtLeast(1)] = 16
     dropout: Annotated[float, Below(0, 1)] = 0.0
     # Names of the linear layers that are adapted.
     layers: Annotated[list[str], Length(1, float("inf"))] = field(default_factory=lambda: ["qkv"])

@@ -23,6 +23,34 @@ class Stat:
 
 
 @dataclass(frozen=True)
+class Reliability:
+    """Confidence against accuracy, ``overall`` and of ``many``, ``medium`` and ``few``.
+
+    Attributes:
+        error: expected calibration error; None of a group without test images.
+        bins: of confidence, of equal width: images, mean confidence, accuracy; see
+            ``metrics.calibration``.
+    """
+
+    error: dict[str, float | None]
+    bins: dict[str, list[list[float]]]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Reliability by group rule, as the classifier says it and after temperature scaling.
+
+    Attributes:
+        temperature: that logits are divided by, fitted on ``n`` held-out training images.
+    """
+
+    temperature: float
+    n: int
+    plain: dict[str, Reliability]
+    scaled: dict[str, Reliability]
+
+
+@dataclass(frozen=True)
 class ProtocolResult:
     """What one protocol says.
 
@@ -31,6 +59,8 @@ class ProtocolResult:
         groups: rule -> many, medium, few, group_std.
         per_class: by class id, over the repetitions.
         chosen_c, val_accuracy, converged: of linear probes, by seed.
+        calibration: of classifiers that say how sure they are.
+        confusion: rule -> test images of many, medium and few (rows) taken for which (columns).
     """
 
     kind: str
@@ -47,6 +77,8 @@ class ProtocolResult:
     chosen_c: list[float] | None = None
     val_accuracy: list[list[float | None]] | None = None
     converged: list[bool] | None = None
+    calibration: Calibration | None = None
+    confusion: dict[str, list[list[int]]] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,39 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from ltplugins.core.errors import UserError
+
+
+class Bare(nn.Module):
+    """A backbone without a method around it.
+
+    Attributes:
+        backbone: the network; features_dim: width of its features.
+    """
+
+    def __init__(self, backbone: nn.Module, features_dim: int) -> None:
+        super().__init__()
+        self.backbone, self.features_dim = backbone, features_dim
+
+
+def build_bare(cfg: DictConfig, record_small_stem: bool) -> Bare:
+    """Build the backbone of a config alone, for its crops and with the stem that it asks for.
+
+    Raises:
+        UserError: no such backbone, or one that does not take its arguments.
+    """
+    from ltplugins.host.builtin.backbones import build_backbone
+    from ltplugins.host.patches import fit_to_crops
+    from ltplugins.host.stem import apply_stem, has_stem
+
+    block = fit_to_crops(cfg).backbone
+    model = Bare(*build_backbone(block.name, dict(block.get("kwargs") or {})))
+    small = block.get("small_stem")
+    if small or has_stem(model.backbone):
+        apply_stem(model, record_small_stem if small is None else small)
+    return model
 
 
 def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> Any:

@@ -20,6 +20,7 @@ RUN_FILE = "run.json"  # a folder that has it holds a run
 
 
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
+SECOND_STAGES = ("balance", "finetune")  # blocks of a config
 ARGS = "args.json"  # the config beside a checkpoint, where solo-learn's scripts look for it
 
 
@@ -35,6 +36,7 @@ class TrainedRun:
         state: its whole ``state_dict``.
         epoch: completed epochs.
         progress: how far its training had come, and what was planned; None for solo-learn's own.
+        is_finetuned: its state is a backbone and a classifier, without a method around them.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class TrainedRun:
     state: dict[str, Tensor]
     epoch: int
     progress: Progress | None = None
+    is_finetuned: bool = False
 
     @property
     def label(self) -> str:
@@ -109,7 +112,10 @@ def open_run(path: str | Path) -> TrainedRun:
     if origin is not None and origin.stage_1 is not None:
         epoch += origin.stage_1.epochs
     progress = _progress_of(file, meta)
-    return TrainedRun(folder, file, cfg, origin, content["state_dict"], epoch, progress)
+    is_finetuned = "finetune" in meta.get("config", {})
+    return TrainedRun(
+        folder, file, cfg, origin, content["state_dict"], epoch, progress, is_finetuned
+    )
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
@@ -144,8 +150,8 @@ def _progress_of(file: Path, meta: dict[str, Any]) -> Progress | None:
 
 def _config_of(file: Path, meta: dict[str, Any]) -> RunConfig:
     if "config" in meta:
-        # A balanced run's says how, in a block that no other config has.
-        return resolve({k: v for k, v in meta["config"].items() if k != "balance"})
+        # Of a second stage it says how, in a block that no other config has.
+        return resolve({k: v for k, v in meta["config"].items() if k not in SECOND_STAGES})
     stored = read_args(file.parent)
     if stored is None:
         raise UserError(

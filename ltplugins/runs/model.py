@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.records import DataRecord
 from ltplugins.host import prepare
-from ltplugins.host.build import build_model
+from ltplugins.host.build import build_bare, build_model
 from ltplugins.host.check import check_method
 from ltplugins.runs.checkpoint import TrainedRun
 
@@ -25,7 +25,8 @@ def load_model(run: TrainedRun, num_classes: int, small_stem: bool) -> Any:
     """Build the run's method and load all weights that its inference needs.
 
     These are the backbone's and, where the method declares ``own_classifier``, everything but what
-    it names in ``training_only``. The rest keeps its initial values.
+    it names in ``training_only``. The rest keeps its initial values. A fine-tuned run has no method
+    any more: its model is the bare backbone.
 
     Args:
         num_classes: of the data it was trained on.
@@ -37,6 +38,11 @@ def load_model(run: TrainedRun, num_classes: int, small_stem: bool) -> Any:
     from ltplugins.host import METHODS
 
     host = prepare()
+    if run.is_finetuned:
+        bare = build_bare(run.cfg.host, _has_small_stem(run.state, small_stem))
+        weights = _below(run.state, "backbone.")
+        _load(run, bare.backbone, weights, f"backbone {run.cfg.backbone.name}")
+        return bare
     check_method(run.cfg.method, METHODS)
     trained_with = run.origin.host if run.origin else host.label
     if trained_with != host.label:

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""The images of a fine-tuning: those that are trained on, held-out ones of the same, test images.
+
+The held-out ones choose (when to stop, a temperature, a tau), so that no test label does.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ltplugins.config.run import RunConfig
+from ltplugins.core.errors import UserError
+from ltplugins.data.augment.plain import stream_images
+from ltplugins.data.imbalance import Split, hash_indices
+from ltplugins.data.sources.base import Source
+from ltplugins.data.training_set import TrainingSet
+from ltplugins.eval.features import extract_features
+from ltplugins.eval.linear import split_validation
+
+
+@dataclass(frozen=True)
+class Images:
+    """What is trained on, and the rest.
+
+    Attributes:
+        whole: the training images before anything was held out: source, split, test part.
+        fit: those that are trained on.
+        held_out: the others.
+    """
+
+    whole: TrainingSet
+    fit: TrainingSet
+    held_out: Source
+
+
+def split_images(cfg: RunConfig, whole: TrainingSet, fraction: float, seed: int) -> Images:
+    """Hold out a share of each class; a class of one image keeps it.
+
+    Raises:
+        UserError: images without a label, one class, or fewer images than a batch.
+    """
+    names = _require_classes(whole)
+    places = split_validation(whole.targets, fraction, np.random.default_rng(seed))
+    fit, held_out = (whole.split.indices[chosen] for chosen in places)
+    if not len(held_out):
+        raise UserError(
+            f"validation: no class of {', '.join(names[:3])} ... has a second image to hold out. "
+            f"Keep more images (data.imbalance, data.fraction)."
+        )
+    counts = np.bincount(whole.source.targets[fit], minlength=whole.num_classes)
+    description = f"{whole.split.description}, without {len(held_out)} held-out images"
+    split = Split(fit, counts.astype(np.int64), hash_indices(fit), description)
+    batch = cfg.optimizer.batch_size
+    data = TrainingSet(
+        cfg.data, cfg.augmentations, batch, source=whole.source, split=split, dali=cfg.dali
+    )
+    return Images(whole, data, whole.source.subset(held_out))
+
+
+def whole_set(cfg: RunConfig) -> TrainingSet:
+    """All training images of the config, whatever the batch."""
+    data = dataclasses.replace(cfg.data, drop_last=False)
+    return TrainingSet(data, cfg.augmentations, 1, dali=cfg.dali)
+
+
+def _require_classes(data: TrainingSet) -> list[str]:
+    """The names of the classes that have images, two or more."""
+    if not (data.targets >= 0).all():
+        raise UserError(
+            "finetune learns from labels, and some training images have none (-1). Give labelled "
+            "ones: data.train_path=PATH data.no_labels=false."
+        )
+    names = [
+        str(name) for name, n in zip(data.class_names, data.class_counts, strict=True) if n > 0
+    ]
+    if len(names) < 2:
+        raise UserError(
+            f"data: expected images of two classes or more, got one ({', '.join(names)}): there is "
+            f"nothing to tell apart. Give another data.train_path, a folder per class."
+        )
+    return names
+
+
+def features_of(
+    backbone: nn.Module, source: Source, cfg: RunConfig, device: str | torch.device
+) -> tuple[Tensor, Tensor]:
+    """Float[N D] and Int[N], on the CPU, of all images of a source as the evaluation sees them."""
+    order = np.arange(len(source))
+    stream = stream_images(
+        source,
+        order,
+        cfg.augmentations[0],
+        batch_size=256,
+        num_workers=cfg.data.num_workers,
+        way_out="",
+    )
+    done = 0
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        nonlocal done
+        for images, _ in stream:
+            yield images, torch.from_numpy(source.targets[done : done + len(images)])
+            done += len(images)
+
+    return extract_features(backbone, batches(), device)
