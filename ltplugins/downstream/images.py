@@ -37,26 +37,31 @@ class Images:
     held_out: Source
 
 
-def split_images(cfg: RunConfig, whole: TrainingSet, fraction: float, seed: int) -> Images:
-    """Hold out a share of each class; a class of one image keeps it.
+def split_images(cfg: RunConfig, whole: TrainingSet, fraction: float, world_size: int) -> Images:
+    """Hold out a share of each class, by the run's seed; a class of one image keeps it.
 
     Raises:
         UserError: images without a label, one class, or fewer images than a batch.
     """
     names = _require_classes(whole)
-    places = split_validation(whole.targets, fraction, np.random.default_rng(seed))
+    places = split_validation(whole.targets, fraction, np.random.default_rng(cfg.seed))
     fit, held_out = (whole.split.indices[chosen] for chosen in places)
     if not len(held_out):
         raise UserError(
             f"validation: no class of {', '.join(names[:3])} ... has a second image to hold out. "
             f"Keep more images (data.imbalance, data.fraction)."
         )
+    _require_batch(len(fit), cfg.optimizer.batch_size, world_size)
     counts = np.bincount(whole.source.targets[fit], minlength=whole.num_classes)
     description = f"{whole.split.description}, without {len(held_out)} held-out images"
     split = Split(fit, counts.astype(np.int64), hash_indices(fit), description)
-    batch = cfg.optimizer.batch_size
     data = TrainingSet(
-        cfg.data, cfg.augmentations, batch, source=whole.source, split=split, dali=cfg.dali
+        cfg.data,
+        cfg.augmentations,
+        cfg.optimizer.batch_size,
+        source=whole.source,
+        split=split,
+        dali=cfg.dali,
     )
     return Images(whole, data, whole.source.subset(held_out))
 
@@ -65,6 +70,15 @@ def whole_set(cfg: RunConfig) -> TrainingSet:
     """All training images of the config, whatever the batch."""
     data = dataclasses.replace(cfg.data, drop_last=False)
     return TrainingSet(data, cfg.augmentations, 1, dali=cfg.dali)
+
+
+def _require_batch(count: int, batch_size: int, world_size: int) -> None:
+    if batch_size * world_size > count:
+        raise UserError(
+            f"batch_size: fewer images than the batch: there are {count} to train on and "
+            f"{world_size} process(es) take {batch_size} each. Set batch_size to "
+            f"{count // world_size} or less."
+        )
 
 
 def _require_classes(data: TrainingSet) -> list[str]:

@@ -19,7 +19,7 @@ from ltplugins.eval.changes import DataChanged
 from ltplugins.eval.extractor import FeatureExtractor, find_device
 from ltplugins.eval.parts import Parts
 from ltplugins.eval.protocol import EvalConfig, Features, evaluate_features
-from ltplugins.eval.results import Results, Scores, SplitName
+from ltplugins.eval.results import ProtocolResult, Results, Scores, SplitName
 from ltplugins.host import prepare
 from ltplugins.report.rows import progress_mark
 from ltplugins.report.table import RunResult
@@ -80,8 +80,19 @@ def evaluate(cfg: DictConfig) -> Results:
         log.warning("%s is left out: %s", name, reason)
     scores = dataclasses.replace(scores, notes=[*scores.notes, *parts.notes])
     results = _results(run, parts, scores, extract, asked)
+    if run.is_finetuned:
+        results = dataclasses.replace(
+            results, protocols={**_own_classifier(run), **results.protocols}
+        )
     results.write(run.path / "results.json")
     return results
+
+
+def _own_classifier(run: TrainedRun) -> dict[str, ProtocolResult]:
+    """What the fine-tuning has written of its classifier, which no evaluation repeats."""
+    path = run.path / "results.json"
+    known = Results.read(path).protocols if path.exists() else {}
+    return {name: entry for name, entry in known.items() if entry.kind == "classifier"}
 
 
 def _banks(

@@ -38,6 +38,7 @@ from ltplugins.eval.extractor import find_device
 from ltplugins.eval.features import cached_features, feature_key
 from ltplugins.eval.results import Results, SplitName
 from ltplugins.host import prepare
+from ltplugins.host.builtin.optim import require_optimizer
 from ltplugins.report.table import RunResult
 from ltplugins.report.terminal import show_results
 from ltplugins.runs.checkpoint import TrainedRun, open_run
@@ -66,16 +67,16 @@ def finetune(cfg: DictConfig) -> Path:
     """
     host = prepare()
     options = parse(FinetuneConfig, OmegaConf.to_container(cfg, resolve=True), "")  # type: ignore[arg-type]
+    require_optimizer(options.optimizer)
     first = None if options.run is None else _open_first(options.run)
     config = _training_config(first, options)
     out = Path(config.output_dir)
     if first is not None and out.resolve() == first.path.resolve():
         raise UserError(f"output_dir is the run itself ({out}), which is never written to.")
     pl.seed_everything(config.seed, workers=False, verbose=False)
-    images = _images(first, config, options)
-    start = start_from(first, config, images.whole.record, options)
     training = Training(config, out, "finetune")
-    _require_batch(images, options.batch_size, training.world_size)
+    images = _images(first, config, options, training.world_size)
+    start = start_from(first, config, images.whole.record, options)
     scale = options.batch_size * training.world_size / 256
     counts = torch.from_numpy(images.fit.class_counts)
     model = FineTuner(start, options, counts, scale)
@@ -209,21 +210,13 @@ def _folder(cfg: DictConfig, options: FinetuneConfig) -> str:
     return f"{str(base).rstrip('/')}-{what}{options.mode}"
 
 
-def _images(first: TrainedRun | None, config: RunConfig, options: FinetuneConfig) -> Images:
+def _images(
+    first: TrainedRun | None, config: RunConfig, options: FinetuneConfig, world_size: int
+) -> Images:
     whole = whole_set(config)
     if first is not None and "dataset" not in options.data:
         require_same(first, whole.source, whole.split)
-    return split_images(config, whole, options.validation, config.seed)
-
-
-def _require_batch(images: Images, batch_size: int, world_size: int) -> None:
-    count = images.fit.num_samples
-    if batch_size * world_size > count:
-        raise UserError(
-            f"batch_size: fewer images than the batch: there are {count} to train on and "
-            f"{world_size} process(es) take {batch_size} each. Set batch_size to "
-            f"{count // world_size} or less."
-        )
+    return split_images(config, whole, options.validation, world_size)
 
 
 def _stored_config(config: RunConfig, options: FinetuneConfig) -> DictConfig:
@@ -283,7 +276,7 @@ def _conclude(
         run=config.name,
         method=str(origin.label),
         seed=config.seed,
-        epoch=model.current_epoch + 1,
+        epoch=model.current_epoch + (origin.stage_1.epochs if origin.stage_1 else 0),
         host=origin.host,
         dataset=config.data.dataset,
         split=SplitName(origin.split.hash, origin.split.description),

@@ -52,6 +52,7 @@ class RunCheckpoint(Checkpoint):
         self.folder, self.meta, self.section = folder, meta, section
         self.planned_epochs, self.clock = planned_epochs, clock
         self.progress: Progress | None = None
+        self.goes_on = False  # from a checkpoint of the run's own, whose progress counts
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -60,6 +61,14 @@ class RunCheckpoint(Checkpoint):
         means = {k: float(v) for k, v in trainer.callback_metrics.items() if k.endswith("_epoch")}
         progress = to_plain(self.count(trainer))
         checkpoint["ltplugins"] = {**self.meta, "progress": progress, "last_epoch": means}
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Know how far the run is, also where it has nothing more to train."""
+        found = checkpoint.get("ltplugins", {}).get("progress")
+        if self.goes_on and found is not None:
+            self.progress = Progress(**found)
 
     def count(self, trainer: Trainer) -> Progress:
         """How far the training is, at the end of an epoch."""

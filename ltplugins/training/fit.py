@@ -132,6 +132,7 @@ class Training:
         planned, clock = self.cfg.max_epochs, self.clock
         saver = RunCheckpoint(self.run.checkpoints, _meta(job), self.cfg.checkpoint, planned, clock)
         own = own_checkpoint(self.cfg, self.run, self.logger) if found is Found.UNFINISHED else None
+        saver.goes_on = own is not None
         callbacks = [*job.callbacks, saver]
         if job.start is not None and own is None:
             callbacks.insert(0, NewSchedule(job.start))
