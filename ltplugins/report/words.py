@@ -9,6 +9,8 @@ from ltplugins.report.figures import MAX_CURVES, NAMED_CLASSES, curve_names
 from ltplugins.report.rows import progress_mark
 from ltplugins.report.scatter import MAX_PANELS
 from ltplugins.report.style import CLASSES
+from ltplugins.report.sureness import MAX_PANELS as SURE_PANELS
+from ltplugins.report.sureness import sure_rows
 from ltplugins.report.table import RunResult, Section, spread_note
 
 GROUPS_CAPTION = (
@@ -22,6 +24,16 @@ _RANK = (
 )
 _CURVES = (
     "Losses of different methods are different quantities: compare their course, not their level."
+)
+CONFUSION_CAPTION = (
+    "Each line adds up to 100: of the test images of rare classes, how many are taken for a rare "
+    "class (the right one or another), and how many are drawn to the common ones, at the left. On "
+    "the diagonal stand hits and mistakes within a group alike."
+)
+_SURENESS = (
+    "On the diagonal a classifier is right as often as it says; below it, it is too sure. After "
+    "the names of the groups: their expected calibration error. A temperature, fitted on held-out "
+    "training images, divides the logits and changes no prediction. Of each row its first run."
 )
 
 
@@ -39,6 +51,12 @@ def curves_caption(rows: dict[str, list[RunResult]]) -> str:
     """Say how to read the training curves, and how many are not shown."""
     more = len(curve_names(rows)) - MAX_CURVES
     return _CURVES + (f" {more} more were logged." if more > 0 else "")
+
+
+def sureness_caption(rows: dict[str, list[RunResult]]) -> str:
+    """Say how to read the reliability diagrams, and how many are not shown."""
+    more = len(sure_rows(rows)) - SURE_PANELS
+    return _SURENESS + (f" {more} more are not shown." if more > 0 else "")
 
 
 def counts_caption(runs: Sequence[RunResult]) -> str:

@@ -29,6 +29,7 @@ _CURVES = (
     "centroid_loss",
     "mixup_loss",
     "balance_loss",
+    "finetune_loss",
     "neg_cos_sim",
     "barlow_loss",
     "vicreg_loss",

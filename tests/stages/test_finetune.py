@@ -345,7 +345,9 @@ def test_a_backbone_of_one_layer_is_refused(first, tmp_path, monkeypatch):
 
 
 def test_no_run_is_refused(first, tmp_path):
-    with pytest.raises(UserError, match=r"run is missing: .* set data.dataset, augmentations, back"):
+    with pytest.raises(
+        UserError, match=r"run is missing: .* set data.dataset, augmentations, back"
+    ):
         finetune(config(None, tmp_path / "out"))
     with pytest.raises(UserError, match="does not exist"):
         finetune(config(tmp_path / "nothing", tmp_path / "out"))

@@ -13,6 +13,7 @@ from ltplugins.report import style, words
 from ltplugins.report.figures import draw_counts, draw_curves, draw_groups, draw_rank
 from ltplugins.report.pages import html as page
 from ltplugins.report.scatter import draw_scatter
+from ltplugins.report.sureness import draw_confusion, draw_reliability
 from ltplugins.report.table import (
     LABELS,
     METRICS,
@@ -88,6 +89,10 @@ def _draw(
         add("rank.png", "Accuracy against class rank", caption, draw_rank(sections, rows, rule))
         caption = words.counts_caption(runs)
         add("counts.png", "The training split", caption, draw_counts(runs[0], rule))
+        caption = words.sureness_caption(rows)
+        add("reliability.png", "How sure they are", caption, draw_reliability(rows, rule))
+        caption = words.CONFUSION_CAPTION
+        add("confusion.png", "Head and tail mistaken", caption, draw_confusion(rows, rule))
         add("scatter.png", "Test features", words.scatter_caption(runs), draw_scatter(runs, rule))
     return pictures
 
