@@ -12,16 +12,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from ltplugins import cli
 from ltplugins.config.resolve import resolve
+from ltplugins.core.schema import parse
 from ltplugins.data.sources import named, packs
+from ltplugins.downstream.options import FinetuneConfig
 from ltplugins.stages import demo, sweep
 from ltplugins.stages.blocks import config_blocks, run_keys, typed_keys
 from ltplugins.stages.command import read_command
 from ltplugins.stages.compose import Composer, compose_packaged
 from ltplugins.stages.evaluate import EvaluateKeys
+from ltplugins.stages.finetune import finetune_hints
 from ltplugins.training.balancer import BalanceConfig
 from tests.kit.hosts import on_the_stand_in
 from tests.kit.pages import PAGES, Shown, commands, targets
@@ -110,6 +114,10 @@ def check_stage(stage: str, words: list[str]) -> None:
         keys: Any = EvaluateKeys if stage == "evaluate" else BalanceConfig
         rest = [f"run={word}" if "=" not in word else word for word in words]
         Composer("pkg://ltplugins.conf", stage, lambda _: typed_keys(keys)).compose(rest)
+    elif stage == "finetune":
+        command = read_command([f"run={w}" if "=" not in w else w for w in words], stage)
+        composer = Composer(command.config_path, command.config_name, finetune_hints)
+        parse(FinetuneConfig, OmegaConf.to_container(composer.compose(command.words)), "")
     else:
         cli._parser().parse_args([stage, *words])
 
@@ -188,6 +196,8 @@ def run(words: list[str]) -> None:
         words = [*words, *EVAL]
     elif stage == "balance":
         words = [*words, "epochs=1", "batch_size=8", "accelerator=cpu"]
+    elif stage == "finetune":
+        words = [*words, "epochs=1", "probe_epochs=1", "batch_size=8", "accelerator=cpu"]
     elif stage == "demo":
         words = [*words, "--epochs", "1"]
     try:

@@ -63,7 +63,7 @@ class FinetuneConfig(Section):
     """``ltplugins finetune``: its keys. Rates are for 256 images, as everywhere."""
 
     run: str | None = None  # a run folder or a checkpoint; null: data, augmentations, backbone
-    output_dir: str | None = None  # null: that folder's name and "-" and the mode
+    output_dir: str | None = None  # null: that folder's name, mode, head and loss
     mode: Mode = "lp_ft"
     weights: Literal["run", "random"] = "run"  # random: the run's network and data, from scratch
     backbone: BackboneConfig | None = None  # another network than the run's, on its data

@@ -37,7 +37,7 @@ def words(stage: str, prefix: str) -> list[str]:
     """What a word of a stage's command line that begins with ``prefix`` can become.
 
     Args:
-        stage: pretrain, evaluate or balance.
+        stage: pretrain, evaluate, balance or finetune.
         prefix: what is typed of the word.
     """
     key, is_there, _ = prefix.partition("=")

@@ -200,14 +200,17 @@ def _set_data(cfg: DictConfig, first: TrainedRun | None, options: FinetuneConfig
 def _folder(cfg: DictConfig, options: FinetuneConfig) -> str:
     if options.output_dir:
         return options.output_dir
+    words: list[str] = [options.mode]
+    words += [] if options.head == "linear" else [options.head]
+    words += [] if options.loss.name == "cross_entropy" else [options.loss.name]
     if options.run is None:
-        return f"runs/finetune/{cfg.backbone.name}-{cfg.data.dataset}-{options.mode}"
+        return "-".join([f"runs/finetune/{cfg.backbone.name}-{cfg.data.dataset}", *words])
     base = Path(options.run)
     if base.is_file():  # a checkpoint: beside the folder that it is of
         base = base.parent.parent if base.parent.name == "checkpoints" else base.with_suffix("")
-    what = "" if options.weights == "run" else f"{options.weights}-"
-    what = what if options.backbone is None else f"{options.backbone.name}-"
-    return f"{str(base).rstrip('/')}-{what}{options.mode}"
+    start: list[str] = [] if options.weights == "run" else [options.weights]
+    start = start if options.backbone is None else [options.backbone.name]
+    return "-".join([str(base).rstrip("/"), *start, *words])
 
 
 def _images(
@@ -308,7 +311,7 @@ def _show(results: Results, out: Path) -> None:
     )
 
 
-def _hints(method: str) -> Mapping[str, Any]:
+def finetune_hints(method: str) -> Mapping[str, Any]:
     """The types of the keys; ``data`` is where images lie, or a whole block."""
     own = typed_keys(FinetuneConfig)
     return {**own, "data": DataConfig, "augmentations": list[AugmentationBlock]}
@@ -317,4 +320,4 @@ def _hints(method: str) -> Mapping[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``scripts/finetune.py`` and ``ltplugins finetune``; see :func:`launch`."""
     words = [quote_run(word) for word in (sys.argv[1:] if arguments is None else arguments)]
-    launch(finetune, "finetune", _hints, words)
+    launch(finetune, "finetune", finetune_hints, words)

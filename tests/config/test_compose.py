@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from ltplugins.config.resolve import resolve
 from ltplugins.core.schema import parse
+from ltplugins.downstream.options import FinetuneConfig
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host.facts import configured_bases, packaged_bases
 from ltplugins.methods.describe import options_of, packaged_block
@@ -19,6 +20,7 @@ from ltplugins.methods.registry import WRAPPERS, compositions, option_classes
 from tests.kit.paths import ROOT
 
 SCRIPTS = sorted((ROOT / "scripts/pretrain").rglob("*.yaml"))
+FINETUNE = sorted((ROOT / "scripts/finetune").glob("*.yaml"))
 FILES = sorted(p.stem for p in (ROOT / "ltplugins/conf/method").glob("*.yaml"))
 # A wrapper's file is a block only.
 ALL = [name for name in [*FILES, *compositions()] if name not in WRAPPERS]
@@ -49,6 +51,18 @@ def test_script_composes(path):
         check(compose(path.stem))
     values = [line for line in path.read_text().splitlines() if not line.startswith("#")]
     assert len(values) <= 15
+
+
+@pytest.mark.parametrize("path", FINETUNE, ids=lambda p: p.stem)
+def test_fine_tuning_composes(path):
+    with initialize_config_dir(str(path.parent), version_base="1.2"):
+        plain = OmegaConf.to_container(compose(path.stem))
+    options = parse(FinetuneConfig, plain, "")
+    with initialize_config_module("ltplugins.conf", version_base="1.2"):
+        packaged = OmegaConf.to_container(compose("finetune"))
+    # The file's values are the types' own defaults, to the last.
+    assert parse(FinetuneConfig, packaged, "") == FinetuneConfig() != options
+    assert {field.name for field in dataclasses.fields(FinetuneConfig)} == set(packaged)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -22,6 +22,7 @@ from ltplugins.config.sections import RunKeys, TrainerKeys
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import AtLeast, Length, Within
 from ltplugins.data.augment.schema import AugmentationBlock
+from ltplugins.downstream.options import FinetuneConfig
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host.builtin import METHOD_KWARGS
 from ltplugins.methods.registry import METHODS, WRAPPERS, load_mixin, split_name
@@ -210,6 +211,20 @@ def test_balance(number, tmp_path):
             cfg = OmegaConf.create(keys)
             OmegaConf.update(cfg, number.key, value)
             balance(cfg)
+        assert_one_line(error.value, number.said)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", list(numbers(FinetuneConfig)), ids=lambda n: n.key)
+def test_finetune(number, tmp_path):
+    from ltplugins.stages.finetune import finetune
+
+    keys: dict[str, Any] = {"run": str(tmp_path / "nowhere"), "output_dir": str(tmp_path / "out")}
+    for value in number.outside():
+        with pytest.raises(UserError) as error:
+            cfg = OmegaConf.create(keys)
+            OmegaConf.update(cfg, number.key, value)
+            finetune(cfg)
         assert_one_line(error.value, number.said)
     assert list(tmp_path.iterdir()) == []
 

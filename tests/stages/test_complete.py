@@ -23,6 +23,7 @@ def test_keys_choices_and_listed_values():
     ]
     assert "device=" in words("evaluate", "")
     assert "gamma=" in words("balance", "")
+    assert words("finetune", "layer_d") == ["layer_decay="]
     assert words("pretrain", "nothing") == []
 
 
