@@ -183,6 +183,7 @@ def set_up_logging() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",
+        ".*DataLoader will create.*",  # a start says it in a line: training/announce.py
         ".*smaller than the logging interval.*",
         ".*LeafSpec.*",
         ".*Checkpoint directory.*",

@@ -2,12 +2,14 @@
 """What a run says of itself before it trains."""
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ltplugins.config.run import RunConfig
+from ltplugins.data.schema import DataConfig
 from ltplugins.data.training_set import TrainingSet
 from ltplugins.host.detect import HostInfo
 from ltplugins.host.stem import has_stem, is_small
@@ -62,6 +64,7 @@ def announce(
             " (the median of a sample)" if data.record.name == "custom" else "",
         )
     tell_memory(run, needed_bytes, device)
+    _tell_workers(run.data, os.cpu_count() or 1)
     names = [b if isinstance(b, str) else b["_target_"] for b in (*run.loggers, *run.callbacks)]
     if names:
         log.info("loggers and callbacks beside our own: %s", ", ".join(names))
@@ -70,3 +73,13 @@ def announce(
     if run.debug_augmentations:
         for i, block in enumerate(run.augmentations):
             log.info("augmentations[%d]: %s", i, block)
+
+
+def _tell_workers(data: DataConfig, processors: int) -> None:
+    """Say where the processes that load images outnumber what they run on."""
+    if data.engine == "workers" and data.num_workers > processors:
+        log.info(
+            "data.num_workers=%d, and here are %d processors: more processes load no faster",
+            data.num_workers,
+            processors,
+        )
