@@ -4,6 +4,7 @@
 Parts: ``train``; ``probe``, on which linear probes and kNN are fitted; ``test``.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,10 +41,30 @@ def build_source(
     return source
 
 
-def has_test_part(cfg: DataConfig) -> bool:
-    """Whether there are test images: sets by name bring them, those by path need ``val_path``."""
-    named = cfg.dataset not in (*BY_PATH, "emoji_pack")
-    return named or cfg.val_path is not None
+def build_ood_source(cfg: DataConfig) -> Source | None:
+    """Build the pool that ``data.ood`` names, None where it names none.
+
+    Raises:
+        UserError: the pool without the sampler that draws from it, or that sampler without a pool;
+            a source that is absent or damaged.
+    """
+    block, sampler = cfg.ood, cfg.sampler.name
+    if block is None and sampler == "id_plus_ood":
+        raise UserError(
+            "data.sampler: id_plus_ood draws from a pool of OOD images and data.ood names none. "
+            "Set data.ood, such as {dataset: emoji_pack}, or data.sampler: shuffle."
+        )
+    if block is None:
+        return None
+    if sampler != "id_plus_ood":
+        raise UserError(
+            f"data.ood is given and data.sampler is {sampler}, which never draws from it. "
+            f"Set data.sampler: id_plus_ood, or data.ood: null."
+        )
+    try:
+        return build_source(DataConfig(**dataclasses.asdict(block), no_labels=True), "train")
+    except UserError as error:
+        raise UserError(f"data.ood: {error}") from None
 
 
 def _by_path(cfg: DataConfig, part: Part, classes: Sequence[str] | None = None) -> Source:

@@ -7,40 +7,9 @@ Its image j has index N + j and target -1; which of them are drawn is the sample
 Legend: N training images, M images of the OOD pool, S images of the training source.
 """
 
-import dataclasses
-
 import numpy as np
 
-from ltplugins.core.errors import UserError
-from ltplugins.data.schema import DataConfig
 from ltplugins.data.sources.base import Source
-from ltplugins.data.sources.build import build_source
-
-
-def build_ood_source(cfg: DataConfig) -> Source | None:
-    """Build the pool that ``data.ood`` names, None where it names none.
-
-    Raises:
-        UserError: the pool without the sampler that draws from it, or that sampler without a pool;
-            a source that is absent or damaged.
-    """
-    block, sampler = cfg.ood, cfg.sampler.name
-    if block is None and sampler == "id_plus_ood":
-        raise UserError(
-            "data.sampler: id_plus_ood draws from a pool of OOD images and data.ood names none. "
-            "Set data.ood, such as {dataset: emoji_pack}, or data.sampler: shuffle."
-        )
-    if block is None:
-        return None
-    if sampler != "id_plus_ood":
-        raise UserError(
-            f"data.ood is given and data.sampler is {sampler}, which never draws from it. "
-            f"Set data.sampler: id_plus_ood, or data.ood: null."
-        )
-    try:
-        return build_source(DataConfig(**dataclasses.asdict(block), no_labels=True), "train")
-    except UserError as error:
-        raise UserError(f"data.ood: {error}") from None
 
 
 class JoinedSource(Source):
