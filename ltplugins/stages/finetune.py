@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,21 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.config.data import DataPaths
 from ltplugins.config.identity import data_hashes
-from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
-from ltplugins.data.augment.schema import AugmentationBlock
+from ltplugins.data.augment.schema import AugmentationBlock, normalisation
 from ltplugins.data.datamodule import LTDataModule
 from ltplugins.data.schema import DataConfig
 from ltplugins.data.sources.contents import content_hash
 from ltplugins.downstream.ending import Rebalance, ending
-from ltplugins.downstream.finetune import FineTuner, total_epochs
+from ltplugins.downstream.finetune import FineTuner
 from ltplugins.downstream.images import Images, features_of, split_images, whole_set
 from ltplugins.downstream.options import FinetuneConfig
 from ltplugins.downstream.scores import PROTOCOL, score
+from ltplugins.downstream.settings import finetune_config
 from ltplugins.downstream.start import Start, start_from
 from ltplugins.eval.changes import require_same
 from ltplugins.eval.extractor import find_device
@@ -69,7 +69,7 @@ def finetune(cfg: DictConfig) -> Path:
     options = parse(FinetuneConfig, OmegaConf.to_container(cfg, resolve=True), "")  # type: ignore[arg-type]
     require_optimizer(options.optimizer)
     first = None if options.run is None else _open_first(options.run)
-    config = _training_config(first, options)
+    config = finetune_config(first, options)
     out = Path(config.output_dir)
     if first is not None and out.resolve() == first.path.resolve():
         raise UserError(f"output_dir is the run itself ({out}), which is never written to.")
@@ -77,38 +77,48 @@ def finetune(cfg: DictConfig) -> Path:
     training = Training(config, out, "finetune")
     images = _images(first, config, options, training.world_size)
     start = start_from(first, config, images.whole.record, options)
-    scale = options.batch_size * training.world_size / 256
     counts = torch.from_numpy(images.fit.class_counts)
+    scale = options.batch_size * training.world_size / 256
     model = FineTuner(start, options, counts, scale)
-
-    def features(module: FineTuner, part: str) -> tuple[torch.Tensor, torch.Tensor]:
-        source = images.held_out if part == "held_out" else _fit_source(images)
-        return features_of(module.backbone, source, config, module.device)
-
-    callbacks = ending(options, features, config.seed)
-    split = SplitFacts.of(images.whole.source, images.whole.split)
-    label = f"{start.label}+{options.mode}"
-    origin = Origin(
-        method=config.method, host=host.label, split=split, label=label, stage_1=start.stage_1
-    )
+    callbacks = ending(options, partial(_features, images, config), config.seed)
+    origin = _origin(config, options, start, images, host.label)
     job = Job(
         model=model,
         data=LTDataModule(images.fit, config.seed, images.held_out),
         config=_stored_config(config, options),
         identity=_identity(config, options, start, images, training.world_size),
         origin=origin,
-        announce=lambda: log.info(
-            "%s: %s on %s images, %s held out, new run folder %s",
-            start.label, options.mode, f"{images.fit.num_samples:,}", len(images.held_out), out,
-        ),
+        announce=partial(_announce, origin, images, out),
         conclude=lambda: _conclude(model, images, config, options, origin, callbacks),
         callbacks=callbacks,
-    )  # fmt: skip
+    )
     return training.start(job)
 
 
-def _fit_source(images: Images) -> Any:
-    return images.fit.source.subset(images.fit.split.indices)
+def _features(
+    images: Images, config: RunConfig, module: FineTuner, part: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Those of the images that are trained on, ``fit``, or of the others, ``held_out``."""
+    whole = images.whole.source
+    source = images.held_out if part == "held_out" else whole.subset(images.fit.split.indices)
+    return features_of(module.backbone, source, config, module.device)
+
+
+def _announce(origin: Origin, images: Images, out: Path) -> None:
+    count, held_out = images.fit.num_samples, len(images.held_out)
+    log.info("%s: %s images, %s held out, new run folder %s", origin.label, count, held_out, out)
+
+
+def _origin(
+    config: RunConfig, options: FinetuneConfig, start: Start, images: Images, host: str
+) -> Origin:
+    return Origin(
+        method=config.method,
+        host=host,
+        split=SplitFacts.of(images.whole.source, images.whole.split),
+        label=f"{start.label}+{options.mode}",
+        stage_1=start.stage_1,
+    )
 
 
 def _open_first(path: str) -> TrainedRun:
@@ -121,96 +131,6 @@ def _open_first(path: str) -> TrainedRun:
             f"{run.checkpoint}, to start from what it is now."
         )
     return run
-
-
-def _training_config(first: TrainedRun | None, options: FinetuneConfig) -> RunConfig:
-    """The run's data and machine, or those of the options; this stage's length; one view."""
-    cfg = _bare_config(options) if first is None else first.cfg.host.copy()
-    _set_data(cfg, first, options)
-    views = options.augmentations or OmegaConf.to_container(cfg.augmentations)
-    cfg.augmentations = [{**views[0], "num_crops": 1}]  # type: ignore[index,dict-item]
-    if options.backbone is not None:
-        cfg.backbone = dataclasses.asdict(options.backbone)
-    elif options.weights == "random":
-        cfg.backbone.pretrained = False
-    cfg.optimizer.batch_size = options.batch_size
-    name, seed = cfg.get("name"), options.seed
-    cfg.update(max_epochs=total_epochs(options), overwrite=options.overwrite)
-    cfg.update(seed=cfg.get("seed", 0) if seed is None else seed)
-    cfg.update(name=f"{name}-{options.mode}" if name else None, output_dir=_folder(cfg, options))
-    # Of the first run: its limits, what it was watched by, and how often it was validated.
-    cfg.update(max_steps=-1, max_time=None, fast_dev_run=False, callbacks=None)
-    cfg.update(accumulate_grad_batches=1, resume_from_checkpoint=None, knn_eval={"enabled": False})
-    cfg.update(limit_val_batches=None, val_check_interval=None, check_val_every_n_epoch=1)
-    cfg.auto_resume = {"enabled": True}
-    cfg.checkpoint = {"enabled": True, "frequency": 1, "keep_prev": False}
-    for key in ("accelerator", "devices"):
-        if getattr(options, key) is not None:
-            cfg[key] = getattr(options, key)
-    if options.mode == "lp_ft":  # a probe uses no parameter of the backbone
-        cfg.strategy = "ddp_find_unused_parameters_true"
-    return resolve(cfg)
-
-
-def _bare_config(options: FinetuneConfig) -> DictConfig:
-    """A config without a run behind it.
-
-    Raises:
-        UserError: what a run would say is not given.
-    """
-    lacking = [
-        key
-        for key, is_given in (
-            ("data.dataset", "dataset" in options.data),
-            ("augmentations", bool(options.augmentations)),
-            ("backbone.name", options.backbone is not None),
-        )
-        if not is_given
-    ]
-    if lacking:
-        raise UserError(
-            f"run is missing: ltplugins finetune RUN, the folder of a finished run; or, without "
-            f"one, set {', '.join(lacking)} as well."
-        )
-    return OmegaConf.create(
-        {
-            "method": "finetune",
-            "max_epochs": 1,
-            "backbone": {"name": ""},
-            "data": {},
-            "augmentations": [],
-            "optimizer": {"name": options.optimizer, "batch_size": 1, "lr": options.lr},
-            "accelerator": "auto",
-            "devices": 1,
-        }
-    )
-
-
-def _set_data(cfg: DictConfig, first: TrainedRun | None, options: FinetuneConfig) -> None:
-    """A whole ``data`` block in the place of the run's, or where its own lie now."""
-    if "dataset" in options.data:
-        cfg.data = {**options.data}
-    elif first is not None:
-        paths = parse(DataPaths, options.data, "data")
-        paths.over(first.cfg.data)
-        cfg.data.update(paths.given())
-    cfg.data.update(sampler={"name": options.sampler}, ood=None, drop_last=True)
-
-
-def _folder(cfg: DictConfig, options: FinetuneConfig) -> str:
-    if options.output_dir:
-        return options.output_dir
-    words: list[str] = [options.mode]
-    words += [] if options.head == "linear" else [options.head]
-    words += [] if options.loss.name == "cross_entropy" else [options.loss.name]
-    if options.run is None:
-        return "-".join([f"runs/finetune/{cfg.backbone.name}-{cfg.data.dataset}", *words])
-    base = Path(options.run)
-    if base.is_file():  # a checkpoint: beside the folder that it is of
-        base = base.parent.parent if base.parent.name == "checkpoints" else base.with_suffix("")
-    start: list[str] = [] if options.weights == "run" else [options.weights]
-    start = start if options.backbone is None else [options.backbone.name]
-    return "-".join([str(base).rstrip("/"), *start, *words])
 
 
 def _images(
@@ -263,7 +183,10 @@ def _conclude(
     device = find_device("cpu" if config.trainer.get("accelerator") == "cpu" else "auto")
     contents = content_hash(source)
     block = config.augmentations[0]
-    key = feature_key(model.backbone, f"test {contents}", f"{block.crop_size} {block.mean}")
+    shape = (block.crop_size, *normalisation(block, source.record))
+    # As an evaluation names them, which then finds them.
+    data = f"{config.data.dataset}/test {contents}"
+    key = feature_key(model.backbone, data, f"eval_transform{shape}")
     feats = cached_features(
         key, out / "features", lambda: features_of(model.backbone, source, config, device)
     )

@@ -138,6 +138,7 @@ def test_report_and_evaluate_take_it(first, tmp_path):
     assert "simclr+linear" in page and "simclr+full" in page
     words = [f"run={paths[1]}", "eval.knn.k=3", "eval.linear.shots=[4]"]
     results = evaluate(compose_packaged("evaluate", words))
+    assert len(list((paths[1] / "features").glob("*"))) == 2  # of the test images once, and a bank
     assert next(iter(results.protocols)) == "classifier" and "knn_k3_T0.07" in results.protocols
     assert Results.read(paths[1] / "results.json").protocols["classifier"].calibration is not None
 
