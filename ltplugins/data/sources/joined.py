@@ -38,7 +38,10 @@ def build_ood_source(cfg: DataConfig) -> Source | None:
             f"Set data.sampler: id_plus_ood, or data.ood: null."
         )
     try:
-        return build_source(DataConfig(**dataclasses.asdict(block), no_labels=True), "train")
+        # land_pool is cut as the tiles are, and lies where these are trained on.
+        cut = cfg.given_of_land if block.dataset == "land_pool" else {}
+        pool = DataConfig(**dataclasses.asdict(block), **cut, no_labels=True)
+        return build_source(pool, "train")
     except UserError as error:
         raise UserError(f"data.ood: {error}") from None
 
