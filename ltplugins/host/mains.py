@@ -77,7 +77,8 @@ def asked_of_ours(cfg: DictConfig) -> list[str]:
     for i, block in enumerate(_plain(cfg, "augmentations") or []):
         if isinstance(block, Mapping):
             blur = block.get("gaussian_blur") or {}
-            keys += [f"augmentations[{i}].randaugment"] * bool(block.get("randaugment"))
+            ours = ("vertical_flip", "quarter_turn", "randaugment")
+            keys += [f"augmentations[{i}].{step}" for step in ours if block.get(step)]
             keys += [f"augmentations[{i}].gaussian_blur.sigma"] * ("sigma" in blur)
     return keys
 
