@@ -99,9 +99,8 @@ def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -
         if name in plain or name in _REQUIRED_SECTIONS
     }
     augmentations = _parse_augmentations(plain)
-    if blocks is not None:
-        check_blocks(plain, blocks(plain["method"]))
-    return _typed(plain, sections, augmentations, remarks)
+    parsed = check_blocks(plain, blocks(plain["method"])) if blocks is not None else {}
+    return dataclasses.replace(_typed(plain, sections, augmentations, remarks), blocks=parsed)
 
 
 def _parse_section(plain: dict[str, Any], name: str) -> Any:
@@ -231,8 +230,8 @@ def _parse_augmentations(plain: dict[str, Any]) -> list[AugmentationBlock]:
     return parse_augmentations(blocks)
 
 
-def check_blocks(plain: dict[str, Any], blocks: Mapping[str, type]) -> None:
-    """Check the blocks of a plain config against their types, by path.
+def check_blocks(plain: dict[str, Any], blocks: Mapping[str, type]) -> dict[str, Any]:
+    """Parse the blocks of a plain config into their types, by path.
 
     The defaults of a method's options stand in its types alone; they are written into the config,
     so that a run's folder and identity hold every value that it is trained with.
@@ -243,6 +242,7 @@ def check_blocks(plain: dict[str, Any], blocks: Mapping[str, type]) -> None:
     Raises:
         UserError: see ``ltplugins.core.schema.parse``.
     """
+    found: dict[str, Any] = {}
     for path, cls in blocks.items():
         section: Any = plain
         for key in path.split("."):
@@ -251,8 +251,10 @@ def check_blocks(plain: dict[str, Any], blocks: Mapping[str, type]) -> None:
             inner = {p.removeprefix(f"{path}.") for p in blocks if p.startswith(f"{path}.")}
             section = {key: value for key, value in section.items() if key not in inner}
         parsed: Any = parse(cls, section, path)
+        found[path] = parsed
         if path.partition(".")[0] == "method_kwargs":
             _write(plain, path, dataclasses.asdict(parsed))
+    return found
 
 
 def _write(plain: dict[str, Any], path: str, values: Mapping[str, Any]) -> None:

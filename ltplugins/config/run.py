@@ -3,7 +3,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig
@@ -35,7 +35,9 @@ class RunConfig:
         loggers: beside metrics.csv, names or blocks with a ``_target_``.
         callbacks: blocks with a ``_target_``.
         trainer: the other arguments of Lightning's Trainer that were given, as they were given.
-        eval: the ``eval`` block, if there is one; the evaluation knows its type.
+        eval: the ``eval`` block as it was given, if there is one.
+        blocks: those of floors above, ``eval`` and the method's options, as their types, by path;
+            empty where nobody has named the types.
         remarks: sentences about what was asked for and has no effect here.
         host: the whole config as a host's classes take it and as a run folder keeps it.
     """
@@ -68,6 +70,7 @@ class RunConfig:
     callbacks: tuple[Mapping[str, Any], ...]
     trainer: Mapping[str, Any]
     eval: Mapping[str, Any] | None
+    blocks: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...]
     host: DictConfig
 

@@ -22,7 +22,6 @@ from ltplugins.data.engines.loader import Loader
 from ltplugins.data.samplers.base import Shard
 from ltplugins.data.samplers.shuffle import IdPlusOodSampler
 from ltplugins.data.sources.base import Source
-from ltplugins.data.sources.build import build_source, has_test_part
 from ltplugins.data.training_set import TrainingSet
 
 
@@ -162,6 +161,5 @@ def build_datamodule(training: TrainingSet, seed: int) -> LTDataModule:
     Raises:
         UserError: test images that are absent or damaged.
     """
-    cfg = training.cfg
-    is_validated = has_test_part(cfg) and bool((training.targets >= 0).any())
-    return LTDataModule(training, seed, build_source(cfg, "test") if is_validated else None)
+    is_labelled = bool((training.targets >= 0).any())
+    return LTDataModule(training, seed, training.test_source if is_labelled else None)

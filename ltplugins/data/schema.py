@@ -165,6 +165,15 @@ class DataConfig(Section):
         return LandConfig(**self.given_of_land)
 
     @property
+    def has_test_part(self) -> bool:
+        """Whether there are test images: sets by name bring them, those by path need ``val_path``.
+
+        >>> DataConfig("cifar10").has_test_part, DataConfig(train_path="photos").has_test_part
+        (True, False)
+        """
+        return self.dataset not in (*BY_PATH, *POOLS) or self.val_path is not None
+
+    @property
     def name(self) -> str:
         """What a run on these images is called where nobody gives it a name.
 

@@ -5,6 +5,7 @@ Legend: N training images, M images of the OOD pool, B batch of one rank, C clas
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor
@@ -20,8 +21,8 @@ from ltplugins.data.samplers.build import build_sampler
 from ltplugins.data.samplers.shuffle import IdPlusOodSampler
 from ltplugins.data.schema import DaliConfig, DataConfig
 from ltplugins.data.sources.base import Source
-from ltplugins.data.sources.build import build_source
-from ltplugins.data.sources.joined import JoinedSource, build_ood_source
+from ltplugins.data.sources.build import build_ood_source, build_source
+from ltplugins.data.sources.joined import JoinedSource
 from ltplugins.data.sources.records import DataRecord
 
 
@@ -69,9 +70,9 @@ class TrainingSet:
         self.dali = dali or DaliConfig()
         self.drop_last = cfg.drop_last if drop_last is None else drop_last
         self.source = source or build_source(cfg, "train")
+        self.ood_source = ood_source or build_ood_source(cfg)
         self.split = split or make_split(self.source.targets, self.num_classes, cfg.imbalance)
         self.targets: np.ndarray = self.source.targets[self.split.indices]
-        self.ood_source = ood_source or build_ood_source(cfg)
         self.ood_subset: np.ndarray = np.empty(0, dtype=np.int64)
         self.images, self.indices = self.source, self.split.indices
         if self.ood_source is not None:
@@ -84,7 +85,8 @@ class TrainingSet:
             refuse_grey_blocks(self.blocks)
         if cfg.engine == "dali":
             check_dali(self.blocks)
-        require_batch(self.sampler(Shard()), batch_size, self.drop_last)
+        sampler = build_sampler(cfg.sampler, self.targets, Shard())
+        require_batch(sampler, batch_size, self.drop_last)
 
     @property
     def num_samples(self) -> int:
@@ -110,6 +112,26 @@ class TrainingSet:
     def class_names(self) -> tuple[str, ...]:
         """C names, by class id."""
         return self.source.class_names
+
+    @cached_property
+    def test_source(self) -> Source | None:
+        """Test images, or None where the config names none.
+
+        Raises:
+            UserError: they are absent or damaged.
+        """
+        return build_source(self.cfg, "test") if self.cfg.has_test_part else None
+
+    @cached_property
+    def probe_source(self) -> Source | None:
+        """Images of ``data.probe_path``, on which probes and kNN are fitted; None without one.
+
+        Raises:
+            UserError: they are absent or damaged.
+        """
+        if self.cfg.probe_path is None:
+            return None
+        return build_source(self.cfg, "probe", None if self.cfg.no_labels else self.class_names)
 
     @property
     def record(self) -> DataRecord:

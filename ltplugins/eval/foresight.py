@@ -7,7 +7,6 @@ import numpy as np
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.schema import BY_PATH
-from ltplugins.data.sources.build import build_source, has_test_part
 from ltplugins.data.training_set import TrainingSet
 from ltplugins.eval.protocol import EvalConfig
 
@@ -22,26 +21,23 @@ def lacking(data: TrainingSet, options: EvalConfig) -> list[str]:
         options: of the evaluation.
     """
     lines = []
-    if not has_test_part(data.cfg):
+    if not data.cfg.has_test_part:
         lines.append(
             "data.val_path names no test images: ltplugins evaluate will need data.val_path=PATH."
         )
     if "probe" not in options.banks():
         return lines
-    targets = data.source.targets
-    if data.cfg.dataset in BY_PATH and data.cfg.probe_path is not None:
-        classes = None if data.cfg.no_labels else data.class_names
-        try:
-            targets = build_source(data.cfg, "probe", classes).targets
-        except UserError as error:
-            return [
-                *lines,
-                f"data.probe_path cannot be used: {error} Without a probe set ltplugins evaluate "
-                f"will need data.probe_path=PATH, or set data.probe_path=null now, and the "
-                f"training images stand in.",
-            ]
-    elif data.cfg.dataset not in BY_PATH:
+    if data.cfg.dataset not in BY_PATH:
         return lines
+    try:
+        targets = (data.probe_source or data.source).targets
+    except UserError as error:
+        return [
+            *lines,
+            f"data.probe_path cannot be used: {error} Without a probe set ltplugins evaluate will "
+            f"need data.probe_path=PATH, or set data.probe_path=null now, and the training images "
+            f"stand in.",
+        ]
     if not (targets >= 0).all():
         lines.append(
             "the training images have no labels: ltplugins evaluate will need labelled ones, "

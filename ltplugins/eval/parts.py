@@ -14,7 +14,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.data.imbalance import Split, make_split
 from ltplugins.data.schema import BY_PATH
 from ltplugins.data.sources.base import Source
-from ltplugins.data.sources.build import build_source, has_test_part
+from ltplugins.data.sources.build import build_source
 from ltplugins.data.sources.named import Part
 from ltplugins.data.sources.records import DataRecord
 from ltplugins.eval.changes import require_same, what_changed
@@ -53,7 +53,7 @@ class Parts:
         Raises:
             UserError: they are not there, have no labels, or are not those of the training.
         """
-        if part == "test" and not has_test_part(self.data):
+        if part == "test" and not self.data.has_test_part:
             raise UserError(
                 f"the config of {self.run.path} names no test images. Give some: ltplugins "
                 f"evaluate {self.run.path} data.val_path=PATH"

@@ -2,51 +2,12 @@
 """From a resolved config to the host's method, with scaled learning rates and the right stem."""
 
 import traceback
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ltplugins.core.errors import UserError, unknown
-from ltplugins.host.facts import configured_bases, facts_of
-
-
-def check_method(method: str, methods: Mapping[str, Any]) -> None:
-    """Refuse a method that the host does not have.
-
-    Args:
-        method: its name.
-        methods: the host's ``METHODS``.
-
-    Raises:
-        UserError: an unknown name, or one over a base that only solo-learn has.
-    """
-    if method in methods:
-        return
-    ends = [base for base in configured_bases() if f"_{method}".endswith(f"_{base}")]
-    base = max(ends, key=len, default="")
-    if base and base not in methods:
-        raise UserError(
-            f"method: {method} needs solo-learn as host, which has {base}; the host here is the "
-            f"stand-in. Install solo-learn (README, 'The solo-learn way'), or take another base."
-        )
-    raise unknown("method", method, [m for m in methods if m not in ("base", "linear")])
-
-
-def check_batches(drop_last: bool, base: str) -> None:
-    """Refuse short batches for a base whose code in solo-learn asserts batches of one size.
-
-    Raises:
-        UserError: with the key and the way out.
-    """
-    from ltplugins.host import HOST
-
-    if HOST.name == "solo" and not drop_last and facts_of(base).whole_batches:
-        raise UserError(
-            f"data.drop_last: expected true for solo-learn's {base}, which takes batches of one "
-            f"size alone; got false. Set it to true."
-        )
+from ltplugins.core.errors import UserError
 
 
 def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> Any:
@@ -61,7 +22,8 @@ def build_model(cfg: DictConfig, world_size: int, record_small_stem: bool) -> An
     from ltplugins.host.stem import apply_stem, has_stem
 
     try:
-        model = METHODS[cfg.method](fit_to_crops(scale_learning_rates(cfg, world_size)))
+        scaled = scale_learning_rates(cfg, world_size)
+        model = METHODS[cfg.method](fit_to_crops(scaled))
     except AssertionError as error:
         # solo-learn checks its config by bare asserts: the source line is all there is to show.
         line = traceback.extract_tb(error.__traceback__)[-1].line

@@ -169,6 +169,16 @@ class RunFacts(Origin, Record):
         """Whether the same command has nothing more to train."""
         return self.finished is not None or self.stopped is not None
 
+    @property
+    def ending(self) -> str:
+        """How a run that is over has ended, to follow its folder's name in a sentence."""
+        if self.finished:
+            return "is complete: nothing to train."
+        done = self.progress
+        far = f" after {done.epochs} of {done.planned_epochs} epochs" if done else ""
+        way_out = "To train it anew: overwrite=true."
+        return f"was stopped by {self.stopped}{far}: nothing to train. {way_out}"
+
     @classmethod
     def begin(cls, origin: Origin, identity: Mapping[str, Any]) -> "RunFacts":
         """The facts of a run that starts now, here."""

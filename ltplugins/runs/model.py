@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.records import DataRecord
 from ltplugins.host import prepare
-from ltplugins.host.build import build_model, check_method
+from ltplugins.host.build import build_model
+from ltplugins.host.check import check_method
 from ltplugins.runs.checkpoint import TrainedRun
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,6 @@ from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
 from ltplugins.data.datamodule import LTDataModule
-from ltplugins.data.sources.build import has_test_part
 from ltplugins.data.training_set import TrainingSet
 from ltplugins.eval.changes import require_same
 from ltplugins.eval.extractor import FeatureExtractor, find_device
@@ -207,7 +206,7 @@ def _identity(
 
 def _compare(first: TrainedRun, out: Path, class_counts: Any) -> dict[str, Any] | None:
     """The classifier before and after, shown and returned by rule; None without test images."""
-    if not has_test_part(first.cfg.data):
+    if not first.cfg.data.has_test_part:
         log.info("no test images (data.val_path): the classifier is not scored.")
         return None
     # Its features are cached in the new folder: the first one is only read.

@@ -14,26 +14,20 @@ from omegaconf import DictConfig
 from ltplugins.config.data import training_set
 from ltplugins.config.identity import data_hashes, identity
 from ltplugins.config.resolve import resolve
-from ltplugins.config.run import RunConfig
-from ltplugins.core.errors import UserError
-from ltplugins.core.schema import parse
 from ltplugins.data.datamodule import build_datamodule
-from ltplugins.data.sources.build import has_test_part
 from ltplugins.eval.features import state_hash
 from ltplugins.eval.foresight import lacking
 from ltplugins.eval.protocol import EvalConfig
 from ltplugins.host import prepare
-from ltplugins.host.build import build_model, check_batches, check_method
-from ltplugins.host.head import check_head
+from ltplugins.host.build import build_model
 from ltplugins.host.pretrained import load_pretrained
-from ltplugins.methods.needs import check_method_needs
-from ltplugins.methods.registry import split_name
 from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.blocks import config_blocks, run_keys
 from ltplugins.stages.launch import launch
 from ltplugins.stages.sweep import is_multirun
 from ltplugins.training.announce import announce
+from ltplugins.training.check import check_run
 from ltplugins.training.faults.ranks import PARENT, watch_parent
 from ltplugins.training.fit import Job, Training
 from ltplugins.training.memory import needed_bytes
@@ -51,17 +45,10 @@ def pretrain(cfg: DictConfig) -> Path:
     Raises:
         UserError: anything wrong with the config, the data or the folder, before training starts.
     """
-    from ltplugins.host import METHODS
-
     host = prepare()
     watch_parent()
     config = resolve(cfg, config_blocks)
-    check_method(config.method, METHODS)
-    _, base = split_name(config.method)
-    check_head(config.host, base)
-    check_batches(config.data.drop_last, base)
-    check_method_needs(config.host, METHODS[config.method])
-    _require_validation(config)
+    check_run(config)
     start = open_start(config)
     pl.seed_everything(config.seed, workers=False, verbose=False)
     data = training_set(config)
@@ -72,7 +59,7 @@ def pretrain(cfg: DictConfig) -> Path:
     load_pretrained(model, config.host)
     needed = needed_bytes(config, model)
     split = SplitFacts.of(data.source, data.split)
-    options = parse(EvalConfig, config.eval, "eval")
+    options: EvalConfig = config.blocks["eval"]
     rules = options.groups or EvalConfig().groups
     resumed = None
     if start is not None:
@@ -93,19 +80,6 @@ def pretrain(cfg: DictConfig) -> Path:
     return training.start(job)
 
 
-def _require_validation(config: RunConfig) -> None:
-    """Refuse an online kNN without images to vote on."""
-    is_off = config.trainer.get("limit_val_batches") == 0
-    if not config.knn_eval.enabled or (has_test_part(config.data) and not is_off):
-        return
-    missing = "limit_val_batches is 0" if is_off else "data.val_path names none"
-    way_out = "limit_val_batches" if is_off else "data.val_path"
-    raise UserError(
-        f"knn_eval.enabled: expected false where no image is validated ({missing}), got true. Set "
-        f"{way_out}, or knn_eval.enabled=false and ltplugins evaluate afterwards."
-    )
-
-
 def _show(cfg: DictConfig) -> None:
     path = pretrain(cfg)
     config = resolve(RunFolder(path).config())
@@ -116,7 +90,7 @@ def _show(cfg: DictConfig) -> None:
         log.info("written: %s (%s)", path, ", ".join(written))
         return
     log.info("written: %s (%s, checkpoints/last.ckpt)", path, ", ".join(written))
-    test = "" if has_test_part(config.data) else " data.val_path=PATH"
+    test = "" if config.data.has_test_part else " data.val_path=PATH"
     log.info("next: ltplugins evaluate %s%s", shlex.quote(str(path)), test)
 
 

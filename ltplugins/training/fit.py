@@ -125,13 +125,13 @@ class Training:
             else self.run.look(job.identity, overwrite, resume)
         )
         if found is Found.OVER:
-            _say_it_is_over(self.run)
+            log.info("%s %s", self.run.path, self.run.read().ending)
             return
         if is_first:
             job.announce()
-        own = own_checkpoint(self.cfg, self.run, self.logger) if found is Found.UNFINISHED else None
         planned, clock = self.cfg.max_epochs, self.clock
         saver = RunCheckpoint(self.run.checkpoints, _meta(job), self.cfg.checkpoint, planned, clock)
+        own = own_checkpoint(self.cfg, self.run, self.logger) if found is Found.UNFINISHED else None
         callbacks = [*job.callbacks, saver]
         if job.start is not None and own is None:
             callbacks.insert(0, NewSchedule(job.start))
@@ -195,21 +195,6 @@ def _refuse_metric(error: Exception) -> None:
     text = " ".join(str(error).split())
     if "conditioned on metric" in text or "could not find the monitored key" in text:
         raise UserError(f"callbacks: {text}") from None
-
-
-def _say_it_is_over(run: RunFolder) -> None:
-    facts = run.read()
-    if facts.finished:
-        log.info("%s is complete: nothing to train.", run.path)
-        return
-    done = facts.progress
-    far = f" after {done.epochs} of {done.planned_epochs} epochs" if done else ""
-    log.info(
-        "%s was stopped by %s%s: nothing to train. To train it anew: overwrite=true.",
-        run.path,
-        facts.stopped,
-        far,
-    )
 
 
 def _meta(job: Job) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ltplugins.config.resolve import resolve
 from ltplugins.config.trainer import trainer_arguments
 from ltplugins.core.errors import UserError
 from ltplugins.data.datamodule import build_datamodule
-from ltplugins.host.build import check_method
+from ltplugins.host.check import check_method
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import build_model
 from tests.kit.hosts import needs_solo

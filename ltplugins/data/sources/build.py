@@ -4,13 +4,14 @@
 Parts: ``train``; ``probe``, on which linear probes and kNN are fitted; ``test``.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
 from ltplugins.core.errors import UserError
-from ltplugins.data.schema import BY_PATH, POOLS, DataConfig
+from ltplugins.data.schema import BY_PATH, DataConfig
 from ltplugins.data.sources.arrays import arrays_from_path
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.files import file_list, flat_folder, image_folder
@@ -40,10 +41,33 @@ def build_source(
     return source
 
 
-def has_test_part(cfg: DataConfig) -> bool:
-    """Whether there are test images: sets by name bring them, those by path need ``val_path``."""
-    named = cfg.dataset not in (*BY_PATH, *POOLS)
-    return named or cfg.val_path is not None
+def build_ood_source(cfg: DataConfig) -> Source | None:
+    """Build the pool that ``data.ood`` names, None where it names none.
+
+    Raises:
+        UserError: the pool without the sampler that draws from it, or that sampler without a pool;
+            a source that is absent or damaged.
+    """
+    block, sampler = cfg.ood, cfg.sampler.name
+    if block is None and sampler == "id_plus_ood":
+        raise UserError(
+            "data.sampler: id_plus_ood draws from a pool of OOD images and data.ood names none. "
+            "Set data.ood, such as {dataset: emoji_pack}, or data.sampler: shuffle."
+        )
+    if block is None:
+        return None
+    if sampler != "id_plus_ood":
+        raise UserError(
+            f"data.ood is given and data.sampler is {sampler}, which never draws from it. "
+            f"Set data.sampler: id_plus_ood, or data.ood: null."
+        )
+    try:
+        # land_pool is cut as the tiles are, and lies where these are trained on.
+        cut = cfg.given_of_land if block.dataset == "land_pool" else {}
+        pool = DataConfig(**dataclasses.asdict(block), **cut, no_labels=True)
+        return build_source(pool, "train")
+    except UserError as error:
+        raise UserError(f"data.ood: {error}") from None
 
 
 def _by_path(cfg: DataConfig, part: Part, classes: Sequence[str] | None = None) -> Source:

@@ -7,43 +7,9 @@ Its image j has index N + j and target -1; which of them are drawn is the sample
 Legend: N training images, M images of the OOD pool, S images of the training source.
 """
 
-import dataclasses
-
 import numpy as np
 
-from ltplugins.core.errors import UserError
-from ltplugins.data.schema import DataConfig
 from ltplugins.data.sources.base import Source
-from ltplugins.data.sources.build import build_source
-
-
-def build_ood_source(cfg: DataConfig) -> Source | None:
-    """Build the pool that ``data.ood`` names, None where it names none.
-
-    Raises:
-        UserError: the pool without the sampler that draws from it, or that sampler without a pool;
-            a source that is absent or damaged.
-    """
-    block, sampler = cfg.ood, cfg.sampler.name
-    if block is None and sampler == "id_plus_ood":
-        raise UserError(
-            "data.sampler: id_plus_ood draws from a pool of OOD images and data.ood names none. "
-            "Set data.ood, such as {dataset: emoji_pack}, or data.sampler: shuffle."
-        )
-    if block is None:
-        return None
-    if sampler != "id_plus_ood":
-        raise UserError(
-            f"data.ood is given and data.sampler is {sampler}, which never draws from it. "
-            f"Set data.sampler: id_plus_ood, or data.ood: null."
-        )
-    try:
-        # land_pool is cut as the tiles are, and lies where these are trained on.
-        cut = cfg.given_of_land if block.dataset == "land_pool" else {}
-        pool = DataConfig(**dataclasses.asdict(block), **cut, no_labels=True)
-        return build_source(pool, "train")
-    except UserError as error:
-        raise UserError(f"data.ood: {error}") from None
 
 
 class JoinedSource(Source):

@@ -8,7 +8,6 @@ from PIL import Image
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.arrays import from_arrays
 from ltplugins.data.sources.base import CorruptImage
-from ltplugins.data.sources.build import has_test_part
 from ltplugins.data.sources.files import file_list, image_folder
 from ltplugins.data.sources.records import IMAGENET_MEAN
 from tests.kit.data import data_config, source_of
@@ -80,9 +79,9 @@ def test_test_part_takes_the_classes_of_the_training_part(folder, tmp_path):
 
 
 def test_has_test_part(folder):
-    assert not has_test_part(data_config({"dataset": "custom", "train_path": str(folder)}))
-    assert has_test_part(data_config({"dataset": "custom", "train_path": "x", "val_path": "y"}))
-    assert has_test_part(data_config({"dataset": "fashion_pack"}))
+    assert not data_config({"dataset": "custom", "train_path": str(folder)}).has_test_part
+    assert data_config({"dataset": "custom", "train_path": "x", "val_path": "y"}).has_test_part
+    assert data_config({"dataset": "fashion_pack"}).has_test_part
     with pytest.raises(UserError, match=r"data.val_path is missing"):
         build("test", train_path=str(folder))
 

@@ -14,8 +14,8 @@ from ltplugins.data.augment.plain import EvalDataset, eval_transform
 from ltplugins.data.samplers.shuffle import IdPlusOodSampler, ShuffleSampler
 from ltplugins.data.sources import packs as pack
 from ltplugins.data.sources.arrays import from_arrays
-from ltplugins.data.sources.build import has_test_part
-from ltplugins.data.sources.joined import JoinedSource, build_ood_source
+from ltplugins.data.sources.build import build_ood_source
+from ltplugins.data.sources.joined import JoinedSource
 from tests.kit.data import data_config, data_module, source_of, training_set
 
 NUM_ID, NUM_OOD, SIDE = 20, 12, 8
@@ -73,7 +73,7 @@ def test_emoji_pack():
     mean, std = source.images.mean() / 255, source.images.std() / 255
     assert abs(mean - source.record.mean[0]) < 1e-3
     assert abs(std - source.record.std[0]) < 1e-3
-    assert not has_test_part(data_config({"dataset": "emoji_pack"}))
+    assert not data_config({"dataset": "emoji_pack"}).has_test_part
     with pytest.raises(UserError, match="emoji_pack has no test part: it is a pool"):
         source_of({"dataset": "emoji_pack"}, "test")
 

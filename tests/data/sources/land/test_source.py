@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from ltplugins.core.errors import UserError
-from ltplugins.data.sources.build import has_test_part
+from ltplugins.data.sources.build import build_ood_source
 from ltplugins.data.sources.contents import content_hash, pictures_hash
-from ltplugins.data.sources.joined import build_ood_source
 from ltplugins.data.sources.land.maps import load_maps
 from tests.kit.data import data_config, source_of, split_of
 
@@ -28,7 +27,7 @@ def test_the_parts_as_sources():
     )
     mean = (train.images / 255).mean((0, 1, 2))
     assert np.allclose(mean, train.record.mean, atol=0.02)
-    assert has_test_part(data_config(LAND))
+    assert data_config(LAND).has_test_part
 
 
 def test_other_cuts_have_their_own_records():
@@ -73,7 +72,7 @@ def test_the_pool_is_cut_as_the_tiles_are():
     assert pool.images.shape[1:] == (24, 24, 3) and (pool.targets == -1).all()
     same = source_of({"dataset": "land_pool", "tile": 24, "fold": 2, "no_labels": True})
     assert content_hash(pool) == content_hash(same)
-    assert not has_test_part(data_config({"dataset": "land_pool"}))
+    assert not data_config({"dataset": "land_pool"}).has_test_part
     with pytest.raises(UserError, match="land_pool has no test part: it is a pool"):
         source_of({"dataset": "land_pool"}, "test")
     with pytest.raises(UserError, match="no window of 8 pixels is left"):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What land_pack's tiles give without any features: the bars beside docs/land.md's numbers.
 
-    python scripts/packs/land_bars.py [--tile 32] [--folds 0 1 2 3 4]
+    python scripts/bench/land_bars.py [--tile 32] [--folds 0 1 2 3 4]
 
 Six numbers a tile, mean and standard deviation of its three colours. Bars are fitted on the
 training part and scored on the test part of each fold: the largest class, the five nearest
@@ -42,7 +42,7 @@ def colours(source: Source) -> np.ndarray:
 
 
 def score(found: np.ndarray, test: Source, counts: list[int]) -> list[float]:
-    """Accuracies in per cent, in the order of COLUMNS; a class without a test tile does not count."""
+    """Accuracies in per cent, as COLUMNS; a class without a test tile does not count."""
     recall = recall_score(
         test.targets, found, labels=range(len(counts)), average=None, zero_division=np.nan
     )
@@ -90,9 +90,7 @@ def main() -> None:
     print("|---" * (len(COLUMNS) + 1) + "|")
     for name in BARS:
         values = np.array([rows[name] for rows in found])
-        cells = [
-            f"{m:.1f} ({s:.1f})" for m, s in zip(values.mean(0), values.std(0), strict=True)
-        ]
+        cells = [f"{m:.1f} ({s:.1f})" for m, s in zip(values.mean(0), values.std(0), strict=True)]
         print(f"| {name} |", " | ".join(cells), "|")
     aurocs = [max(pool_auroc(cfg)) for cfg in cfgs]
     print(f"land_pool against the tiles by one colour number: AUROC {np.mean(aurocs):.2f}")
