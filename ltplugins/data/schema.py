@@ -92,7 +92,7 @@ class OODConfig(Section):
 
     dataset: Dataset = "custom"
     train_path: str | None = None
-    format: Literal["image_folder", "file_list", "arrays"] = "image_folder"
+    format: Literal["image_folder", "file_list", "arrays", "hf"] = "image_folder"
     root: str | None = None
     fraction: Fraction = -1.0
 
@@ -115,7 +115,7 @@ class DataConfig(Section):
     dataset: Dataset = "custom"
     train_path: str | None = None
     val_path: str | None = None
-    format: Literal["image_folder", "file_list", "arrays", "dali"] = "image_folder"
+    format: Literal["image_folder", "file_list", "arrays", "hf", "dali"] = "image_folder"
     num_workers: Annotated[int, AtLeast(0)] = 4
     no_labels: bool = False
     fraction: Fraction = -1.0
@@ -210,7 +210,7 @@ def _unread(cfg: Any, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     for key in paths:
         if key in unread and getattr(cfg, key) is not None:
             yield key, f"null, {why}{way_out}"
-    if not is_file_set and cfg.format in ("file_list", "arrays"):
+    if not is_file_set and cfg.format in ("file_list", "arrays", "hf"):
         yield "format", f"image_folder, for {name} has a form of its own{way_out}"
 
 

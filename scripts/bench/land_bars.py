@@ -11,11 +11,13 @@ the tiles.
 """
 
 import argparse
+import math
 
 import numpy as np
+import torch
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import recall_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -23,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from ltplugins.data.schema import DataConfig
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.build import build_source
-from ltplugins.metrics.groups import shot_groups
+from ltplugins.metrics.groups import group_accuracy, shot_groups
 
 BARS = {
     "largest class": lambda: DummyClassifier(),
@@ -42,14 +44,11 @@ def colours(source: Source) -> np.ndarray:
 
 
 def score(found: np.ndarray, test: Source, counts: list[int]) -> list[float]:
-    """Accuracies in per cent, as COLUMNS; a class without a test tile does not count."""
-    recall = recall_score(
-        test.targets, found, labels=range(len(counts)), average=None, zero_division=np.nan
-    )
-    groups = shot_groups(counts, "tercile")
-    parts = [recall, *(recall[groups[name]] for name in COLUMNS[2:])]
-    overall = (found == test.targets).mean()
-    return [100 * float(v) for v in (overall, *(np.nanmean(part) for part in parts))]
+    """Accuracies in per cent, as COLUMNS, as ``ltplugins evaluate`` counts them."""
+    preds, targets = torch.from_numpy(found), torch.from_numpy(test.targets)
+    scores = group_accuracy(preds, targets, shot_groups(counts, "tercile"), len(counts))
+    values = [getattr(scores, name) for name in COLUMNS]
+    return [math.nan if value is None else 100 * value for value in values]
 
 
 def bars(cfg: DataConfig) -> dict[str, list[float]]:

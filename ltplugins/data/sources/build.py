@@ -15,6 +15,7 @@ from ltplugins.data.schema import BY_PATH, DataConfig
 from ltplugins.data.sources.arrays import arrays_from_path
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.files import file_list, flat_folder, image_folder
+from ltplugins.data.sources.hub import hub_source
 from ltplugins.data.sources.named import Part, named_source
 
 # solo-learn draws its fraction with this state; the same key gives the same images here.
@@ -86,6 +87,8 @@ def _by_path(cfg: DataConfig, part: Part, classes: Sequence[str] | None = None) 
         return image_folder(path, dataset=cfg.dataset, class_names=names)
     no_labels = cfg.no_labels and own_classes
     known = _classes(cfg, classes, own_classes)
+    if cfg.format == "hf":
+        return hub_source(path, part, no_labels=no_labels, classes=known)
     count = None if known is None else len(known)
     if cfg.format == "file_list":
         return file_list(
