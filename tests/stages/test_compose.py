@@ -103,6 +103,16 @@ def test_keys_of_typed_blocks_are_left_to_their_parser(words, text, composer):
         resolve(cfg, config_blocks)
 
 
+def test_a_set_takes_its_own_views_and_schedule_along(composer):
+    cfg = composer.compose(["data=land", "data.tile=48"])
+    assert [block.crop_size for block in cfg.augmentations] == [48]
+    assert cfg.augmentations[0].quarter_turn.prob == 0.5
+    chosen = composer.compose(["data=land", "augmentations=small", "schedule=cifar"])
+    assert "quarter_turn" not in chosen.augmentations[0] and chosen.max_epochs == 1000
+    other = composer.compose(["data=cifar10_lt"])
+    assert other.augmentations == composer.compose([]).augmentations
+
+
 def test_a_file_that_chooses_from_no_such_group():
     folder = str(ROOT / "scripts/pretrain/fashion")
     cfg = Composer(folder, "simclr.yaml", run_keys).compose(["eval.knn.k=5"])
