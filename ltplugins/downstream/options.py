@@ -125,8 +125,11 @@ class FinetuneConfig(Section):
         by = [what for what, is_so in adjusts.items() if is_so]
         if self.post_hoc_tau > 0 and by:
             yield "post_hoc_tau", f"0 with {by[0]}, which balances the classifier already"
-        if self.loss.name == "logit_adjusted" and self.sampler == "class_aware":
-            yield "sampler", "shuffle with loss=logit_adjusted, which would adjust a second time"
+        by_loss = {f"loss={name}": self.loss.name == name for name in ("logit_adjusted", "ldam")}
+        by_head = {f"head={name}": self.head == name for name in ("tau", "lws")}
+        for what, is_so in (by_loss | by_head).items():
+            if is_so and self.sampler == "class_aware":
+                yield "sampler", f"shuffle with {what}, which balances already"
         if self.head in ("tau", "lws") and self.loss.name != "cross_entropy":
             yield (
                 "head",

@@ -316,6 +316,7 @@ BAD = [
     ({"post_hoc_tau": 1.0, "head": "crt"}, r"^post_hoc_tau: expected 0 with head=crt"),
     ({"post_hoc_tau": 1.0, "sampler": "class_aware"}, r"^post_hoc_tau: expected 0 with sampler="),
     ({"loss": "logit_adjusted", "sampler": "class_aware"}, r"^sampler: expected shuffle"),
+    ({"head": "tau", "sampler": "class_aware"}, r"^sampler: expected shuffle with head=tau"),
     ({"loss": "ldam"}, r"^head: expected cosine with loss=ldam"),
     ({"head": "tau", "loss": "logit_adjusted"}, r"^head: expected linear, cosine or crt"),
     ({"mix": {"mixup": 1.0}, "loss": "focal"}, r"^mix: expected none with loss=focal"),
