@@ -20,12 +20,14 @@ _EPILOG = """examples:
   ltplugins balance runs/iccl/fashion                   re-train a learned classifier by class
   ltplugins methods gh                                  a method, its options and their ranges
   ltplugins report runs/a runs/b --out runs/report      compare evaluated runs
+  ltplugins export runs/a exported/a --timm --onnx      a model for other programs
 
 exit codes: 0 done, 1 a defect (a traceback) or a failed member of a sweep, 2 wrong input (one
 line), 130 Ctrl-C, 143 SIGTERM; after the last two the same command continues a training
 """
 
 
+_MODEL = "a run's folder, a checkpoint, an exported folder, or a name of torchvision's or timm's"
 _HYDRA_STAGES = ("pretrain", "evaluate", "balance")
 
 
@@ -123,6 +125,11 @@ def _run(options: argparse.Namespace) -> None:
         from ltplugins.stages.methods import methods
 
         methods(options.name)
+    elif options.command == "export":
+        from ltplugins.stages.export import show_export
+
+        forms: Any = [form for form in ("timm", "torchvision", "onnx") if getattr(options, form)]
+        show_export(options.model, options.folder, forms)
 
 
 def _whole(least: int) -> Callable[[str], int]:
@@ -173,7 +180,23 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("runs", type=home, nargs="+", help="run folders with results.json")
     report.add_argument("--out", type=home, default="runs/report", help="folder of the report")
     report.add_argument("--title", default="Comparison of runs", help="of the report")
+    _add_users(commands)
     return parser
+
+
+def _add_users(commands: Any) -> None:
+    """The commands that use a trained model."""
+    home = os.path.expanduser
+    export = commands.add_parser("export", help="a model for timm, torchvision or ONNX")
+    export.add_argument("model", type=home, metavar="RUN", help=_MODEL)
+    export.add_argument("folder", type=home, metavar="DIR", help="a new folder")
+    export.add_argument(
+        "--timm", action="store_true", help="config.json and model.safetensors: without any form"
+    )
+    export.add_argument(
+        "--torchvision", action="store_true", help="of a ResNet, also with the small stem"
+    )
+    export.add_argument("--onnx", action="store_true", help="model.onnx, for any batch size")
 
 
 if __name__ == "__main__":

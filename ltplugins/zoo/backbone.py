@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ltplugins.core.errors import UserError
@@ -122,3 +123,8 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Features of a batch."""
         return self.net(images).flatten(1)
+
+    def noise(self, count: int) -> Tensor:
+        """Images to compare two forms of it on: Float[count 3 S S], always the same ones."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(count, 3, self.size, self.size, generator=generator)

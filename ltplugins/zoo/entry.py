@@ -34,7 +34,6 @@ _NOT_OF_A_MODEL = (
     "cache_dir",
     "checkpoint_path",
     "features_only",
-    "num_classes",
     "pretrained",
     "pretrained_cfg",
     "pretrained_cfg_overlay",
@@ -86,13 +85,20 @@ def timm_config(backbone: Backbone) -> dict[str, Any]:
         kwargs = json.loads(json.dumps(dict(backbone.architecture.kwargs)))
     except TypeError as error:
         raise UserError(f"backbone.kwargs of {name} cannot be written as JSON: {error}.") from None
+    seen = seen_config(backbone)
     return {
         "architecture": name,
         "num_classes": 0,
-        "num_features": backbone.num_features,
         **({"model_args": kwargs} if kwargs else {}),
-        "pretrained_cfg": {**timm_keys(backbone.transform), "num_classes": 0, **layers},
+        **seen,
+        "pretrained_cfg": {**seen["pretrained_cfg"], "num_classes": 0, **layers},
     }
+
+
+def seen_config(backbone: Backbone) -> dict[str, Any]:
+    """What holds of any network: its width, and how it sees a picture."""
+    seen = timm_keys(backbone.transform)
+    return {"num_features": backbone.num_features, "pretrained_cfg": seen}
 
 
 def open_entry(folder: Path) -> Backbone:
@@ -141,6 +147,7 @@ def _build(
             f"{folder / CONFIG}: model_args.{strange[0]}: expected arguments of the network "
             f"alone. Remove the key."
         )
+    kwargs.pop("num_classes", None)  # timm's own files have it; the head is left out here
     try:
         net = timm.create_model(name, num_classes=0, **kwargs)
     except Exception as error:  # whatever a network makes of wrong arguments
