@@ -20,6 +20,7 @@ _EPILOG = """examples:
   ltplugins balance runs/iccl/fashion                   re-train a learned classifier by class
   ltplugins methods gh                                  a method, its options and their ranges
   ltplugins report runs/a runs/b --out runs/report      compare evaluated runs
+  ltplugins features runs/a photos --out photos.npz     features of any images
   ltplugins export runs/a exported/a --timm --onnx      a model for other programs
 
 exit codes: 0 done, 1 a defect (a traceback) or a failed member of a sweep, 2 wrong input (one
@@ -55,6 +56,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ltplugins.stages.launch import guarded, set_up_logging
 
     set_up_logging()
+    if options.command == "features":
+        from ltplugins.stages.features import STOPPED, show_features
+
+        given = {name: value for name, value in vars(options).items() if name != "command"}
+        guarded(lambda: show_features(**given), STOPPED)
+        return
     guarded(lambda: _run(options))
 
 
@@ -187,6 +194,28 @@ def _parser() -> argparse.ArgumentParser:
 def _add_users(commands: Any) -> None:
     """The commands that use a trained model."""
     home = os.path.expanduser
+    features = commands.add_parser("features", help="features of any images, into one file")
+    features.add_argument("model", type=home, metavar="RUN", help=_MODEL)
+    features.add_argument(
+        "images",
+        metavar="IMAGES",
+        help="a folder, a list of paths, .npz, .npy, or fashion_pack/test",
+    )
+    features.add_argument("--out", type=home, required=True, help="a new .npz or .parquet file")
+    features.add_argument("--root", type=home, help="folder that a list's paths are relative to")
+    features.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    features.add_argument("--batch-size", type=_whole(1), default=256, help="images at once")
+    features.add_argument(
+        "--workers",
+        dest="num_workers",
+        type=_whole(0),
+        default=4,
+        help="processes that decode files",
+    )
+    features.add_argument(
+        "--on-corrupt", choices=("fail", "skip"), default="fail", help="an image that is damaged"
+    )
+
     export = commands.add_parser("export", help="a model for timm, torchvision or ONNX")
     export.add_argument("model", type=home, metavar="RUN", help=_MODEL)
     export.add_argument("folder", type=home, metavar="DIR", help="a new folder")
