@@ -19,7 +19,7 @@ NAME = r"(?<![\w./-])ltplugins"
 REQUIREMENT = re.compile(NAME + r"\s?(\[[A-Za-z]|==|>=|~=|@\s*git)")
 INSTALLER = re.compile(
     r"\b(?:pip3?|pipx|uv|uvx|poetry|conda|mamba)\s+(?:pip\s+)?(?:install|add|run|download)\b"
-    r"[^`|;&\n]*?['\"\s]" + NAME + r"(?![\w./-])"
+    r"[^`|;&\n]*?['\" \t]" + NAME + r"(?![\w./-])"
 )
 
 
