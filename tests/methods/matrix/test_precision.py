@@ -18,6 +18,9 @@ def test_bf16_autocast(name: str, tmp_path: Path) -> None:
     cases = cases_of(name)
     hardest = {k: v for case in cases for k, v in case.run.bf16.items()}
     changes = {f"method_kwargs__{key}": value for key, value in hardest.items()}
+    # On CPUs with bf16 units oneDNN leaves the weight gradient of a strided convolution of a 1x1
+    # image as the memory was, numbers or NaN; with the small stem no layer sees one.
+    changes["backbone__small_stem"] = True
     model, data = build(calm_config(tmp_path, name, **changes))
     epochs = max(2, *(case.run.epochs for case in cases))
     trainer = fit(model, data, max_epochs=epochs, precision="bf16-mixed")
