@@ -87,6 +87,7 @@ def test_the_check_sees_what_would(text: str) -> None:
         "pip install -e . && ltplugins demo",
         "pip install -e ~/ltplugins",
         "Run pip install -e . in the checkout.\n\n```bash\nltplugins demo\n```",
+        "```bash\npip install -e .\nltplugins demo\n```",
     ],
 )
 def test_and_leaves_what_would_not(text: str) -> None:
