@@ -37,6 +37,8 @@ class TrainedRun:
         epoch: completed epochs.
         progress: how far its training had come, and what was planned; None for solo-learn's own.
         is_finetuned: its state is a backbone and a classifier, without a method around them.
+        small_stem: whether its backbone keeps the resolution up to its first stage; None where the
+            checkpoint does not say it.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class TrainedRun:
     epoch: int
     progress: Progress | None = None
     is_finetuned: bool = False
+    small_stem: bool | None = None
 
     @property
     def label(self) -> str:
@@ -111,10 +114,16 @@ def open_run(path: str | Path) -> TrainedRun:
     epoch = int(content["epoch"]) + 1
     if origin is not None and origin.stage_1 is not None:
         epoch += origin.stage_1.epochs
-    progress = _progress_of(file, meta)
-    is_finetuned = "finetune" in meta.get("config", {})
     return TrainedRun(
-        folder, file, cfg, origin, content["state_dict"], epoch, progress, is_finetuned
+        folder,
+        file,
+        cfg,
+        origin,
+        content["state_dict"],
+        epoch,
+        progress=_progress_of(file, meta),
+        small_stem=meta.get("small_stem"),
+        is_finetuned="finetune" in meta.get("config", {}),
     )
 
 
