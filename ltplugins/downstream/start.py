@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: MIT
 """What a fine-tuning starts from: a run's backbone, its network from scratch, or another."""
 
-import logging
+import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
+import torch
 from torch import nn
 
 from ltplugins.config.run import RunConfig
+from ltplugins.config.sections import BackboneConfig
 from ltplugins.core.errors import UserError, install
 from ltplugins.data.sources.records import DataRecord
 from ltplugins.downstream.layers import as_timm, require_layers
 from ltplugins.downstream.options import FinetuneConfig, LoraConfig
-from ltplugins.eval.features import state_hash, weights_hash
+from ltplugins.eval.features import preserved_rng, state_hash, weights_hash
 from ltplugins.host.build import build_bare
 from ltplugins.host.pretrained import load_pretrained
 from ltplugins.runs.checkpoint import TrainedRun
 from ltplugins.runs.facts import FirstStage
 from ltplugins.runs.model import load_trained
-
-log = logging.getLogger(__name__)
+from ltplugins.zoo.backbone import Backbone
+from ltplugins.zoo.load import load_backbone
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,37 @@ class Start:
     stage_1: FirstStage | None = None
 
 
+def opened(options: FinetuneConfig) -> tuple[FinetuneConfig, Backbone | None]:
+    """The options with the architecture of what ``backbone.name`` is a path of, and that backbone.
+
+    A path is an exported folder (``local-dir:`` before it or not), a run's, or a checkpoint; a name
+    stays what it is.
+
+    Raises:
+        UserError: nothing there, or a file that is damaged.
+    """
+    name = options.backbone.name if options.backbone is not None else ""
+    path = Path(name.removeprefix("local-dir:")).expanduser()
+    if not name or not (name.startswith("local-dir:") or path.exists()):
+        return options, None
+    found = load_backbone(path)
+    what = found.architecture
+    block = BackboneConfig(what.name, dict(what.kwargs), what.small_stem or None)
+    return dataclasses.replace(options, backbone=block), found
+
+
 def start_from(
-    first: TrainedRun | None, cfg: RunConfig, record: DataRecord, options: FinetuneConfig
+    first: TrainedRun | None,
+    given: Backbone | None,
+    cfg: RunConfig,
+    record: DataRecord,
+    options: FinetuneConfig,
 ) -> Start:
     """Build the backbone with its weights, and make it ready for the mode.
 
     Args:
         first: the run; None without one.
+        given: what is taken in the place of its backbone.
         cfg: of the fine-tuning; its ``backbone`` is built where the run's weights are not taken.
         record: of the data.
 
@@ -55,7 +82,10 @@ def start_from(
             a network without such layers.
     """
     stage_1 = None
-    if first is not None and options.backbone is None and options.weights == "run":
+    if given is not None:
+        backbone, width, origin = given.net, given.num_features, given.provenance.origin
+        label = given.provenance.label if origin is None else origin.label or origin.method
+    elif first is not None and options.backbone is None and options.weights == "run":
         model = load_trained(first, record)
         backbone, width = model.backbone, model.features_dim
         label = first.label
@@ -65,6 +95,7 @@ def start_from(
         load_pretrained(model, cfg.host)
         backbone, width = model.backbone, model.features_dim
         label = cfg.backbone.name if cfg.backbone.pretrained else "random"
+    _require_size(backbone, cfg)
     weights = weights_hash(backbone)
     backbone.requires_grad_(options.mode in ("full", "lp_ft"))
     if options.layer_decay < 1:
@@ -73,6 +104,20 @@ def start_from(
     if options.mode == "lora":
         add_adapters(backbone, options.lora, cfg.backbone.name)
     return Start(backbone, width, label, weights, stage_1)
+
+
+def _require_size(backbone: nn.Module, cfg: RunConfig) -> None:
+    """Refuse a network, such as a ViT of another image size, that does not take the crops."""
+    size = cfg.augmentations[0].crop_size
+    try:
+        with preserved_rng(), torch.no_grad():
+            backbone.eval()(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"backbone.name: {cfg.backbone.name} does not take crops of {size} pixels "
+            f"({' '.join(str(error).split())[:120]}). Set augmentations to crops of its size, or "
+            f"backbone.kwargs (img_size)."
+        ) from None
 
 
 def add_adapters(backbone: nn.Module, lora: LoraConfig, name: str) -> None:

@@ -32,7 +32,7 @@ from ltplugins.downstream.images import Images, features_of, split_images, whole
 from ltplugins.downstream.options import FinetuneConfig
 from ltplugins.downstream.scores import PROTOCOL, score
 from ltplugins.downstream.settings import finetune_config
-from ltplugins.downstream.start import Start, start_from
+from ltplugins.downstream.start import Start, opened, start_from
 from ltplugins.eval.changes import require_same
 from ltplugins.eval.extractor import find_device
 from ltplugins.eval.features import cached_features, feature_key
@@ -69,6 +69,7 @@ def finetune(cfg: DictConfig) -> Path:
     options = parse(FinetuneConfig, OmegaConf.to_container(cfg, resolve=True), "")  # type: ignore[arg-type]
     require_optimizer(options.optimizer)
     first = None if options.run is None else _open_first(options.run)
+    options, given = opened(options)
     config = finetune_config(first, options)
     out = Path(config.output_dir)
     if first is not None and out.resolve() == first.path.resolve():
@@ -76,7 +77,7 @@ def finetune(cfg: DictConfig) -> Path:
     pl.seed_everything(config.seed, workers=False, verbose=False)
     training = Training(config, out, "finetune")
     images = _images(first, config, options, training.world_size)
-    start = start_from(first, config, images.whole.record, options)
+    start = start_from(first, given, config, images.whole.record, options)
     counts = torch.from_numpy(images.fit.class_counts)
     scale = options.batch_size * training.world_size / 256
     model = FineTuner(start, options, counts, scale)

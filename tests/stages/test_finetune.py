@@ -263,6 +263,19 @@ def test_a_baseline_of_a_local_file(first, tmp_path):
     assert json.loads((path / "run.json").read_text())["label"] == "test_vit+linear"
 
 
+@pytest.mark.parametrize("name", ["{}", "local-dir:{}"])
+def test_a_baseline_of_an_exported_folder(name, first, tmp_path):
+    from ltplugins.zoo.export import export
+
+    entry = export(first, tmp_path / "entry", ["timm"])
+    given = {"name": name.format(entry)}
+    path = finetune(config(first, tmp_path / "out", mode="linear", backbone=given))
+    assert not changed(state_of(first), state_of(path))
+    assert json.loads((path / "run.json").read_text())["label"] == "simclr+linear"
+    again = finetune(config(path, tmp_path / "again", mode="full"))
+    assert changed(state_of(path), state_of(again))
+
+
 def test_without_a_run(folder, first, tmp_path):
     data = OmegaConf.load(first / "config.yaml").data
     given = {k: data[k] for k in ("dataset", "format", "train_path", "val_path", "engine")}
@@ -326,6 +339,11 @@ BAD = [
     ({"batch_size": 64}, r"^batch_size: fewer images than the batch: there are 34 to train on"),
     ({"optimizer": "sdg"}, r"unknown optimizer 'sdg'. Did you mean 'sgd'"),
     ({"backbone": {"name": "resnet19"}}, r"unknown backbone 'resnet19'"),
+    ({"backbone": {"name": "local-dir:nowhere"}}, r"nowhere"),
+    (
+        {"backbone": {"name": "vit_tiny", "kwargs": {"img_size": 32, "patch_size": 4}}},
+        r"^backbone.name: vit_tiny does not take crops of 16 pixels",
+    ),
 ]
 
 
