@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.records import DataRecord
@@ -21,6 +21,8 @@ from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.finetune import finetune
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
+from ltplugins.zoo.export import export
+from ltplugins.zoo.load import load_backbone
 from tests.kit.runs import Interrupt, assert_same_run, interrupted, load
 from tests.kit.tiny import tiny_config, write_arrays
 
@@ -141,6 +143,23 @@ def test_report_and_evaluate_take_it(first, tmp_path):
     assert len(list((paths[1] / "features").glob("*"))) == 2  # of the test images once, and a bank
     assert next(iter(results.protocols)) == "classifier" and "knn_k3_T0.07" in results.protocols
     assert Results.read(paths[1] / "results.json").protocols["classifier"].calibration is not None
+
+
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_it_leaves_for_other_programs(mode, vit, tmp_path):
+    """What is loaded and exported gives the features that were scored."""
+    if mode == "lora":
+        pytest.importorskip("peft")
+    path = finetune(config(vit, tmp_path / "out", mode=mode))
+    backbone = load_backbone(path)
+    assert not any("lora" in key for key in backbone.state_dict())
+    (file,) = (path / "features").glob("*.safetensors")
+    scored = load_file(file)["feats"]
+    images = np.load(vit.parent / "test.npz")["images"]
+    for found in (backbone, load_backbone(export(path, tmp_path / "entry", ["timm"]))):
+        with torch.no_grad():
+            feats = found(torch.stack([found.transform(image) for image in images]))
+        torch.testing.assert_close(feats, scored, rtol=1e-4, atol=1e-5)
 
 
 def test_a_fine_tuned_run_is_a_start_again(first, tmp_path):
@@ -265,8 +284,6 @@ def test_a_baseline_of_a_local_file(first, tmp_path):
 
 @pytest.mark.parametrize("name", ["{}", "local-dir:{}"])
 def test_a_baseline_of_an_exported_folder(name, first, tmp_path):
-    from ltplugins.zoo.export import export
-
     entry = export(first, tmp_path / "entry", ["timm"])
     given = {"name": name.format(entry)}
     path = finetune(config(first, tmp_path / "out", mode="linear", backbone=given))
