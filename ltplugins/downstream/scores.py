@@ -56,15 +56,16 @@ def score(
     preds = logits.argmax(dim=1)
     tested = class_hits(targets, targets, len(class_counts))[:, 1].tolist()
     n_fit = int(fit_counts.sum())
+    found = score_repeats([preds], targets, groups, len(class_counts))
+    found["confusion"] = {rule: group_confusion(preds, targets, of) for rule, of in groups.items()}
     entry = ProtocolResult(
         kind=PROTOCOL,
         description=describe(options, n_fit, len(held_out[1])),
         settings=_settings(options, tau),
         n_train=n_fit,
         seeds=[],
-        **score_repeats([preds], targets, groups, len(class_counts)),
+        **found,
         calibration=_calibrate(logits, targets, _adjusted(held_out, fit_counts, options), groups),
-        confusion={rule: group_confusion(preds, targets, of) for rule, of in groups.items()},
     )
     return Scores(
         protocols={PROTOCOL: entry},
