@@ -12,6 +12,7 @@ from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
+from ltplugins.data.schema import parse_data_config
 from ltplugins.downstream.finetune import total_epochs
 from ltplugins.downstream.options import FinetuneConfig
 from ltplugins.runs.checkpoint import TrainedRun
@@ -47,7 +48,10 @@ def finetune_config(first: TrainedRun | None, options: FinetuneConfig) -> RunCon
     cfg.update(_NOT_KEPT)
     cfg.update(max_epochs=total_epochs(options), overwrite=options.overwrite)
     cfg.seed = cfg.get("seed", 0) if options.seed is None else options.seed
-    cfg.name = f"{cfg.name}-{options.mode}" if cfg.get("name") else None
+    # Of other images than the run's, and without a run, the images' name.
+    is_own = first is not None and "dataset" not in options.data
+    name = cfg.name if is_own else parse_data_config(options.data).name
+    cfg.name = f"{name}-{options.mode}"
     cfg.output_dir = _folder(cfg, options)
     cfg.update({k: v for k in ("accelerator", "devices") if (v := getattr(options, k)) is not None})
     if options.mode == "lp_ft":  # a probe uses no parameter of the backbone

@@ -318,7 +318,9 @@ def test_other_images_than_the_runs(first, tmp_path):
         "num_workers": 0,
     }
     path = finetune(config(first, tmp_path / "out", mode="lp_ft", data=data))
-    assert Results.read(path / "results.json").class_counts == [30, 20, 10, 10]
+    results = Results.read(path / "results.json")
+    assert results.class_counts == [30, 20, 10, 10]
+    assert results.run == f"{tmp_path.name}-lp_ft"  # of the images, not of the first run
 
 
 def test_data_may_have_been_moved(tmp_path):
