@@ -24,7 +24,7 @@ from ltplugins.core.files import atomic_path
 
 log = logging.getLogger(__name__)
 
-CACHE_FORMAT = 1  # part of every key: raise it when extraction changes what it computes
+CACHE_FORMAT = 2  # part of every key: raise it when extraction changes what it computes
 
 
 def extract_features(

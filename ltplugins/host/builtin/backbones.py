@@ -61,7 +61,7 @@ def build_backbone(name: str, kwargs: dict[str, Any]) -> tuple[nn.Module, int]:
 
 def _unknown_backbone(name: str) -> UserError:
     own = [*RESNETS, *TIMM_ALIASES]
-    hint = nearest(name, own) or nearest(name, timm.list_models())
+    hint = nearest(name, [*own, *timm.list_models()])
     return UserError(
         f"unknown backbone '{name}'.{hint} Valid: {', '.join(own)}, or any name in "
         "timm.list_models()."
