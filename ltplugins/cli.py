@@ -18,6 +18,7 @@ _EPILOG = """examples:
                                                         a solo-learn YAML
   ltplugins evaluate runs/gh_simclr/fashion             kNN and linear probe by groups
   ltplugins balance runs/iccl/fashion                   re-train a learned classifier by class
+  ltplugins segment runs/gh_simclr/land                 a class for every pixel, mIoU
   ltplugins methods gh                                  a method, its options and their ranges
   ltplugins report runs/a runs/b --out runs/report      compare evaluated runs
   ltplugins features runs/a photos --out photos.npz     features of any images
@@ -29,7 +30,7 @@ line), 130 Ctrl-C, 143 SIGTERM; after the last two the same command continues a 
 
 
 _MODEL = "a run's folder, a checkpoint, an exported folder, or a name of torchvision's or timm's"
-_HYDRA_STAGES = ("pretrain", "evaluate", "balance")
+_HYDRA_STAGES = ("pretrain", "evaluate", "balance", "segment")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,6 +109,8 @@ def _hydra_stage(name: str, rest: list[str]) -> None:
         from ltplugins.stages.pretrain import main as stage
     elif name == "balance":
         from ltplugins.stages.balance import main as stage
+    elif name == "segment":
+        from ltplugins.stages.segment import main as stage
     else:
         from ltplugins.stages.evaluate import main as stage
     stage(rest)
@@ -184,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("evaluate", help="kNN and linear probe of a run folder or checkpoint")
 
     commands.add_parser("balance", help="re-train a run's learned classifier, class-balanced")
+    commands.add_parser("segment", help="a class for every pixel: a decoder on a run's encoder")
 
     methods = commands.add_parser("methods", help="all methods, or one with its options")
     methods.add_argument("name", nargs="?", help="a wrapper, method, base, or a composition")
