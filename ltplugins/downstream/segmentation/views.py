@@ -38,11 +38,11 @@ class QuarterTurn(v2.Transform):
         """Draw once for all inputs."""
         return {"turn": bool(torch.rand(1) < self.p)}
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+    def transform(self, x: Any, params: dict[str, Any]) -> Any:
         """Turn one input."""
         if not params["turn"]:
-            return inpt
-        return tv_tensors.wrap(torch.rot90(inpt, 1, (-2, -1)), like=inpt)
+            return x
+        return tv_tensors.wrap(torch.rot90(x, 1, (-2, -1)), like=x)
 
 
 class Normalise:
