@@ -111,6 +111,11 @@ def _run_folders(path: Path) -> list[Path]:
 def gather_run(path: str | Path) -> RunResult:
     """Collect what a report needs of one run folder."""
     run = RunFolder.evaluated(path)
+    if run.facts is not None and run.facts.method == "segment":
+        raise UserError(
+            f"{path} is a segmentation, and a report compares classifications. Its numbers are in "
+            f"{run.results}, its pictures beside it."
+        )
     results = Results.read(run.results)
     return RunResult(
         name=str(path),
