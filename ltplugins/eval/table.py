@@ -68,14 +68,14 @@ class TableJob:
 
 
 def extract_table(
-    job: TableJob, out: Path, tell: Callable[[int, int], None] = lambda *_: None
+    job: TableJob, out: Path, tell: Callable[[int], None] = lambda done: None
 ) -> bool:
     """Write the features to ``out``; called again it goes on where it was stopped.
 
     Args:
         job: what is asked for.
         out: .npz or .parquet.
-        tell: is told how many images are done, of how many.
+        tell: is told how many images are done.
 
     Returns:
         False where the file was there already.
@@ -100,11 +100,11 @@ def extract_table(
         bounds = _bounds(len(job.given.names), job.batch_size)
         kept = []
         for start, stop in bounds:
-            kept.append(_piece(job, folder, start, stop)[1].numpy())
+            kept.append(_piece(job, folder, start, stop, tell)[1].numpy())
             _refuse_gaps(job, stop - start - len(kept[-1]), folder)
-            tell(stop, bounds[-1][1])
+            tell(stop)
         rows = _rows(job, np.concatenate(kept))
-        pieces = (_piece(job, folder, *bound)[0].numpy() for bound in bounds)
+        pieces = (_piece(job, folder, *bound, tell)[0].numpy() for bound in bounds)
         write_table(out, about, rows, job.model.num_features, pieces)
         shutil.rmtree(folder, ignore_errors=True)
     return True
@@ -129,19 +129,25 @@ def _bounds(total: int, batch_size: int) -> list[tuple[int, int]]:
     return [(start, min(start + size, total)) for start in range(0, total, size)]
 
 
-def _piece(job: TableJob, folder: Path, start: int, stop: int) -> tuple[Tensor, Tensor]:
+def _piece(
+    job: TableJob, folder: Path, start: int, stop: int, tell: Callable[[int], None]
+) -> tuple[Tensor, Tensor]:
     """Float[K D] and Int[K], the places of its images; read, or extracted and kept."""
-    return cached_features(f"{start:09d}", folder, lambda: _extract(job, start, stop))
+    return cached_features(f"{start:09d}", folder, lambda: _extract(job, start, stop, tell))
 
 
-def _extract(job: TableJob, start: int, stop: int) -> tuple[Tensor, Tensor]:
-    first = next(batches := _batches(job, start, stop), None)
+def _extract(
+    job: TableJob, start: int, stop: int, tell: Callable[[int], None]
+) -> tuple[Tensor, Tensor]:
+    first = next(batches := _batches(job, start, stop, tell), None)
     if first is None:
         return torch.empty(0, job.model.num_features), torch.empty(0, dtype=torch.long)
     return extract_features(job.model, itertools.chain([first], batches), job.device)
 
 
-def _batches(job: TableJob, start: int, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(
+    job: TableJob, start: int, stop: int, tell: Callable[[int], None]
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Images with their places, without those that cannot be decoded where that is allowed."""
     stream = stream_through(
         job.given.source,
@@ -157,6 +163,7 @@ def _batches(job: TableJob, start: int, stop: int) -> Iterator[tuple[Tensor, Ten
         start += len(images)
         if fine.any():
             yield images[fine], places[fine]
+        tell(start)
 
 
 def _refuse_gaps(job: TableJob, missing: int, folder: Path) -> None:

@@ -3,7 +3,6 @@
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +69,7 @@ def features(
         num_workers=0 if given.source.images is not None else num_workers,
         on_corrupt=on_corrupt,
     )
-    with _bar(f"{len(given.names)} images") as tell:
+    with _bar(len(given.names)) as tell:
         is_new = extract_table(job, path, tell)
     if not is_new:
         log.info("%s is complete: nothing to extract.", path)
@@ -88,26 +87,24 @@ def show_features(model: str, images: str, out: str, **options: object) -> None:
 
 
 @contextmanager
-def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
+def _bar(total: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, a line for each tenth elsewhere."""
     console = make_console(stderr=True)
-    started = time.perf_counter()
     if not console.is_terminal:
-        told = [0]
+        told = 0
 
-        def say(done: int, total: int) -> None:
-            if done * 10 // total > told[0]:
-                told[0] = done * 10 // total
-                log.info("features: %d of %d images", done, total)
+        def say(done: int) -> None:
+            nonlocal told
+            if done * 10 // total > told:
+                told = done * 10 // total
+                log.info("features of %d images of %d", done, total)
 
         yield say
         return
     with make_bar(console) as bar:
-        task = bar.add_task(name, total=None, facts=["reading the pictures"])
+        task = bar.add_task("features", total=None, facts=["looking at the pictures"])
 
-        def draw(done: int, total: int) -> None:
-            rate = done / (time.perf_counter() - started)
-            facts = [f"{done}/{total}", f"{rate:.0f} img/s"]
-            bar.update(task, total=total, completed=done, facts=facts)
+        def draw(done: int) -> None:
+            bar.update(task, total=total, completed=done, facts=[f"{done} of {total} images"])
 
         yield draw

@@ -7,6 +7,7 @@ a folder that is there is one that works.
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Collection
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -93,6 +94,8 @@ def _write(backbone: Backbone, folder: Path, forms: AbstractSet[str]) -> None:
         file = folder / WEIGHTS
         config[FACTS] |= {"sha256": sha256(file), "size": file.stat().st_size}
     write_json(folder / CONFIG, config)
+    if (folder / WEIGHTS).exists():  # which safetensors lets nobody else read
+        shutil.copymode(folder / CONFIG, folder / WEIGHTS)
     if "onnx" in forms:
         write_onnx(backbone, folder / ONNX)
     write_text(folder / "README.md", usage(backbone, forms))

@@ -82,10 +82,10 @@ from ltplugins.eval import table
 from ltplugins.stages import features as stage
 table._PIECE = 5
 real = table._extract
-def extract(job, start, stop):
+def extract(job, start, *rest):
     if start >= 10:
         os.kill(os.getpid(), signal.SIGKILL)
-    return real(job, start, stop)
+    return real(job, start, *rest)
 table._extract = extract
 stage.features(sys.argv[1], sys.argv[2], sys.argv[3], device="cpu", batch_size=5)
 """
@@ -101,9 +101,9 @@ def test_a_killed_one_goes_on_and_ends_as_the_unbroken_one(
     starts = []
     real = table._extract
 
-    def extract(job, start, stop):
+    def extract(job, start, *rest):
         starts.append(start)
-        return real(job, start, stop)
+        return real(job, start, *rest)
 
     monkeypatch.setattr(table, "_extract", extract)
     features(run, images, out, device="cpu", batch_size=5)

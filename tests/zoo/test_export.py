@@ -98,6 +98,8 @@ def test_an_entry_is_opened_again(tiny_run, tmp_path):
     again = export(folder, tmp_path / "again")
     for name in ("config.json", "README.md"):
         assert (again / name).read_text() == (folder / name).read_text()
+    modes = {file.stat().st_mode for file in folder.iterdir()}
+    assert len(modes) == 1  # whoever may read one may read all
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert file.metadata()["format"] == "pt"
 

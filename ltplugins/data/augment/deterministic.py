@@ -95,10 +95,10 @@ class Picture(nn.Module):
         return Image.fromarray(np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels)
 
 
-class UnitRange(v2.Transform):
+class UnitRange(nn.Module):
     """From 0..255 to [0, 1] by a division; v2's own step multiplies, which ends in other bits."""
 
-    def transform(self, image: Any, params: dict[str, Any]) -> Any:
+    def forward(self, image: Tensor) -> Tensor:
         """Scale one tensor."""
         return image.to(torch.float32).div_(255)
 
