@@ -78,6 +78,8 @@ class Composer:
             return self._mend(parse_words(words))
 
     def _mend(self, overrides: list[Override]) -> list[str]:
+        for override in overrides:
+            _require_one_value(override)
         if self._has_own_images(overrides):
             overrides = [*overrides, *parse_words(["data=custom"])]
         overrides = [*overrides, *parse_words(self._taken_along(overrides))]
@@ -86,11 +88,6 @@ class Composer:
         mended = []
         for override in overrides:
             word = str(override.input_line)
-            if override.is_sweep_override():
-                raise UserError(
-                    f"{word}: several values are for --multirun. A list of values stands in "
-                    f"brackets, a text with commas in quotes within quotes."
-                )
             if override in groups:
                 word = chosen[word]
             elif override.is_hydra_override() or override.is_force_add():
@@ -258,6 +255,18 @@ def _no_such_method(name: str, known: Sequence[str]) -> UserError:
         f"{', '.join(f'{wrapper}_' for wrapper in WRAPPERS)} before each; {', '.join(METHODS)}. "
         f"`ltplugins methods` says more."
     )
+
+
+def _require_one_value(override: Override) -> None:
+    """Refuse a word that Hydra can read and nothing here can take."""
+    word = str(override.input_line)
+    if not override.key_or_group:
+        raise UserError(f"cannot read '{word}': expected key=value, and there is no key.")
+    if override.is_sweep_override():
+        raise UserError(
+            f"{word}: several values are for --multirun. A list of values stands in brackets, a "
+            f"text with commas in quotes within quotes."
+        )
 
 
 def _require_choice(group: str, value: Any, word: str) -> None:

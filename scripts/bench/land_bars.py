@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What land_pack's tiles give without any features: the bars beside docs/land.md's numbers.
 
-    python scripts/bench/land_bars.py [--tile 32] [--folds 0 1 2 3 4]
+    python scripts/bench/land_bars.py [--tile 32] [--stride 16] [--least 100] [--folds 0 1 2 3 4]
 
 Six numbers a tile, mean and standard deviation of its three colours. Bars are fitted on the
 training part and scored on the test part of each fold: the largest class, the five nearest
@@ -76,15 +76,15 @@ def _pool_of(cfg: DataConfig) -> DataConfig:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tile", type=int, default=32)
-    parser.add_argument("--least", type=int, default=100)
+    parser.add_argument("--tile", type=int)
+    parser.add_argument("--stride", type=int)
+    parser.add_argument("--least", type=int)
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     args = parser.parse_args()
-    cfgs = [
-        DataConfig("land_pack", tile=args.tile, least=args.least, fold=fold) for fold in args.folds
-    ]
+    cut = {"tile": args.tile, "stride": args.stride, "least": args.least}
+    cfgs = [DataConfig("land_pack", **cut, fold=fold) for fold in args.folds]
     found = [bars(cfg) for cfg in cfgs]
-    print(f"tile {args.tile}, least {args.least}, folds {args.folds}, in per cent, mean (std)")
+    print(f"{cfgs[0].land}, folds {args.folds}, in per cent, mean (std)")
     print("| bar |", " | ".join(COLUMNS), "|")
     print("|---" * (len(COLUMNS) + 1) + "|")
     for name in BARS:

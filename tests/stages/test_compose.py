@@ -68,6 +68,8 @@ def test_a_tilde_takes_a_key_away(composer):
         (["seed"], "^cannot read 'seed': expected key=value"),
         (["output_dir=a b,(c"], "quotes of its own: \"output_dir='a b,\\(c'\""),
         (["seed=1,2"], "^seed=1,2: several values are for --multirun"),
+        (["method=simclr,byol"], "^method=simclr,byol: several values are for --multirun"),
+        (["=3"], "^cannot read '=3': expected key=value, and there is no key"),
         (["seed=${nothing}"], "Interpolation key 'nothing' not found"),
         (["augmentations.7.crop_size=3"], r"augmentations.7.crop_size=3"),
     ],
