@@ -21,26 +21,18 @@ from ltplugins.config.run import RunConfig
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
+from ltplugins.downstream.segmentation.conclude import conclude_segmentation
 from ltplugins.downstream.segmentation.data import MaskModule
 from ltplugins.downstream.segmentation.decoders import build_network, import_smp
-from ltplugins.downstream.segmentation.options import MaskData, SegmentConfig
-from ltplugins.downstream.segmentation.results import (
-    SegmentResults,
-    choose_examples,
-    predict,
-    write_examples,
-)
-from ltplugins.downstream.segmentation.scores import pixel_scores
+from ltplugins.downstream.segmentation.options import SegmentConfig
+from ltplugins.downstream.segmentation.results import SegmentResults
 from ltplugins.downstream.segmentation.segmenter import Segmenter
-from ltplugins.downstream.segmentation.sets import MaskSet, open_masks
-from ltplugins.downstream.segmentation.views import Normalise, PlainView, TrainView
-from ltplugins.eval.extractor import find_device
+from ltplugins.downstream.segmentation.sets import MaskSet, on_the_split_of, open_masks
+from ltplugins.downstream.segmentation.views import FILE_CROP, Normalise, PlainView, TrainView
 from ltplugins.eval.features import weights_hash
 from ltplugins.host import prepare
-from ltplugins.report.masks import draw_masks
-from ltplugins.report.style import save, theme
-from ltplugins.runs.checkpoint import RUN_FILE, open_run
-from ltplugins.runs.facts import FirstStage, Origin, SplitFacts, now
+from ltplugins.runs.checkpoint import RUN_FILE, TrainedRun, open_run
+from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.blocks import typed_keys
 from ltplugins.stages.command import quote_run
@@ -72,44 +64,60 @@ def segment(cfg: DictConfig) -> Path:
     options = parse(SegmentConfig, OmegaConf.to_container(cfg, resolve=True), "")  # type: ignore[arg-type]
     import_smp()
     first = _open_first(options.run)
-    options = dataclasses.replace(options, data=_on_the_same_split(options.data, first))
+    if first is not None:
+        data = on_the_split_of(first.cfg.data, options.data)
+        options = dataclasses.replace(options, data=data)
     out = Path(options.output_dir or _beside(options))
     if out.resolve() == Path(options.run).resolve():
         raise UserError(f"output_dir is the run itself ({out}), which is never written to.")
-    is_random = options.weights == "random"
-    backbone = load_backbone(options.run, pretrained=not is_random)
+    backbone = load_backbone(options.run, pretrained=options.weights == "run")
     masks = open_masks(options.data)
-    val = masks.val if options.val_every else None
-    config = _training_config(options, backbone, out, val is not None)
-    training = Training(config, out, "segment")
+    training = Training(_training_config(options, backbone, out, masks), out, "segment")
     _require_batch(len(masks.train), options.batch_size, training.world_size)
+    return training.start(_job(options, first, backbone, masks, training, host.label))
+
+
+def _job(
+    options: SegmentConfig,
+    first: TrainedRun | None,
+    backbone: Backbone,
+    masks: MaskSet,
+    training: Training,
+    host: str,
+) -> Job:
+    """What is trained, on what, and what is written at its end."""
+    out, is_random = training.run.path, options.weights == "random"
     pl.seed_everything(options.seed, workers=False, verbose=False)
-    size = options.views.crop or (options.data.tile if options.data.is_land else 512)
+    size = options.views.crop or (options.data.tile if options.data.is_land else FILE_CROP)
     net = build_network(backbone, options.decoder, masks.num_classes, size, random=is_random)
     model = Segmenter(net, options, torch.from_numpy(masks.counts.pixels))
     normalise = Normalise(backbone.transform.mean, backbone.transform.std)
     plain = PlainView(normalise)
     view = TrainView(options.views, options.data.is_land, normalise, options.seed)
+    val = masks.val if options.val_every else None
     workers = options.data.num_workers
-    origin = _origin(options, first, backbone, masks, host.label)
     weights = "random" if is_random else weights_hash(backbone.net)
-    job = Job(
+    origin = _origin(options, first, backbone, masks, host)
+
+    def conclude() -> Mapping[str, Any]:
+        _show(conclude_segmentation(model, masks, plain, str(origin.label), weights, out), out)
+        return {}
+
+    return Job(
         model=model,
         data=MaskModule(masks.train, val, view, plain, options.batch_size, workers),
-        config=_stored_config(config, options),
+        config=_stored_config(training.cfg, options),
         identity=_identity(options, weights, backbone, masks, training.world_size),
         origin=origin,
         announce=lambda: log.info(
-            "%s on %s: %s training images, %s test images, %d classes, new run folder %s",
-            options.decoder.name, origin.label, f"{len(masks.train):,}", f"{len(masks.test):,}",
-            masks.num_classes, out,
+            "%s: %s training images, %s test images, %d classes, new run folder %s",
+            origin.label, f"{len(masks.train):,}", f"{len(masks.test):,}", masks.num_classes, out,
         ),
-        conclude=lambda: _conclude(model, masks, plain, options, origin, weights, out),
+        conclude=conclude,
     )  # fmt: skip
-    return training.start(job)
 
 
-def _open_first(path: str) -> Any:
+def _open_first(path: str) -> TrainedRun | None:
     """The run behind an encoder; None of an exported folder, or of a name.
 
     Raises:
@@ -128,22 +136,6 @@ def _open_first(path: str) -> Any:
     return run
 
 
-def _on_the_same_split(data: MaskData, first: Any) -> MaskData:
-    """Split land_pack as the encoder's run did: then it has seen no pixel of the test part."""
-    if first is None or not data.is_land or first.cfg.data.dataset != "land_pack":
-        return data
-    theirs = {key: getattr(first.cfg.data.land, key) for key in ("block", "folds", "fold")}
-    for key, value in theirs.items():
-        given = getattr(data, key)
-        if given is not None and given != value:
-            log.warning(
-                "data.%s is %s, and the encoder was trained with %s: it has seen places of the "
-                "test part, without their masks.", key, given, value,
-            )  # fmt: skip
-    kept = {key: value for key, value in theirs.items() if getattr(data, key) is None}
-    return dataclasses.replace(data, **kept)
-
-
 def _beside(options: SegmentConfig) -> str:
     """The folder for a segmentation, beside what its encoder is of."""
     base = Path(options.run)
@@ -156,7 +148,7 @@ def _beside(options: SegmentConfig) -> str:
 
 
 def _training_config(
-    options: SegmentConfig, backbone: Backbone, out: Path, has_val: bool
+    options: SegmentConfig, backbone: Backbone, out: Path, masks: MaskSet
 ) -> RunConfig:
     """What the skeleton of all trainings reads; images are not among it."""
     plain: dict[str, Any] = {
@@ -176,8 +168,10 @@ def _training_config(
         "checkpoint": {"enabled": True, "frequency": 1, "keep_prev": False},
         "check_val_every_n_epoch": max(1, options.val_every),
     }
-    if not has_val:
+    if masks.val is None or not options.val_every:
         plain["limit_val_batches"] = 0
+    # Some encoders have layers that a decoder does not use, such as a ViT's last norm.
+    plain["strategy"] = "ddp_find_unused_parameters_true"
     if options.precision is not None:
         plain["precision"] = options.precision
     return resolve(plain)
@@ -200,7 +194,7 @@ def _stored_config(config: RunConfig, options: SegmentConfig) -> DictConfig:
 
 
 def _origin(
-    options: SegmentConfig, first: Any, backbone: Backbone, masks: MaskSet, host: str
+    options: SegmentConfig, first: TrainedRun | None, backbone: Backbone, masks: MaskSet, host: str
 ) -> Origin:
     name = backbone.architecture.name
     known = backbone.provenance.origin
@@ -238,69 +232,6 @@ def _identity(
         "masks": masks.fingerprint(),
         "world_size": world_size,
     }
-
-
-def _conclude(
-    model: Segmenter,
-    masks: MaskSet,
-    plain: PlainView,
-    options: SegmentConfig,
-    origin: Origin,
-    weights: str,
-    out: Path,
-) -> Mapping[str, Any]:
-    """Score the test part on the first rank; write ``results.json`` and pictures."""
-    counts = [[int(n) for n in found] for found in (masks.counts.images, masks.counts.pixels)]
-    rare = pixel_scores(
-        torch.zeros(masks.num_classes, masks.num_classes, dtype=torch.int64), *counts
-    )
-    by_pixels = rare["members"]["pixels"]["rare"]
-    keep = choose_examples(masks.test, by_pixels, options.pictures)
-    matrix, examples = predict(
-        model.net, masks.test, plain,
-        num_classes=masks.num_classes, batch_size=options.batch_size,
-        num_workers=options.data.num_workers, keep=keep,
-        device=find_device("cpu" if options.accelerator == "cpu" else "auto"),
-    )  # fmt: skip
-    scores = pixel_scores(matrix, *counts)
-    results = SegmentResults(
-        run=out.name,
-        method=str(origin.label),
-        seed=options.seed,
-        epochs=model.current_epoch + 1,
-        encoder={"run": options.run, "weights": weights},
-        decoder=options.decoder.name,
-        loss={
-            **options.loss.weights,
-            **({"tau": options.loss.tau} if options.loss.adjusted else {}),
-        },
-        data={"description": masks.description, "hash": masks.fingerprint()},
-        class_names=list(masks.class_names),
-        image_counts=counts[0],
-        pixel_counts=counts[1],
-        confusion=matrix.tolist(),
-        notes=_notes(scores["absent"], masks),
-        evaluated=now(),
-        **scores,
-    )
-    results.write(out / "results.json")
-    if examples:
-        write_examples(examples, out / "examples.npz")
-        with theme("segmentation"):
-            save(draw_masks(examples, results.class_names, by_pixels), out / "segmentation.png")
-    _show(results, out)
-    return {}
-
-
-def _notes(absent: Sequence[int], masks: MaskSet) -> list[str]:
-    lines = []
-    if absent:
-        names = ", ".join(masks.class_names[c] for c in absent)
-        lines.append(f"no test pixel, left out of every mean: {names}")
-    unseen = [masks.class_names[c] for c, n in enumerate(masks.counts.pixels) if n == 0]
-    if unseen:
-        lines.append(f"no training pixel: {', '.join(unseen)}")
-    return lines
 
 
 def _show(results: SegmentResults, out: Path) -> None:

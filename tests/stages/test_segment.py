@@ -2,7 +2,6 @@
 """Segmentation as a stage: its numbers, an exact resume, and one line for what does not fit."""
 
 import json
-import logging
 import subprocess
 import sys
 
@@ -12,7 +11,8 @@ import torch
 from omegaconf import OmegaConf
 
 from ltplugins.core.errors import UserError
-from ltplugins.downstream.segmentation.results import SegmentResults, read_examples
+from ltplugins.downstream.segmentation.examples import read_examples
+from ltplugins.downstream.segmentation.results import SegmentResults
 from ltplugins.downstream.segmentation.scores import pixel_scores
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.compose import compose_packaged
@@ -157,21 +157,6 @@ def test_validation_on_land_and_its_split(first, tmp_path):
     assert len(found.class_names) == 17
     unseen = (torch.tensor(found.confusion).sum(1) == 0).nonzero().flatten().tolist()
     assert found.absent == unseen
-
-
-def test_land_is_split_as_the_encoder_had_it(caplog):
-    from ltplugins.data.schema import DataConfig
-    from ltplugins.downstream.segmentation.options import MaskData
-    from ltplugins.stages.segment import _on_the_same_split
-
-    data = DataConfig("land_pack", fold=3, block=15)
-    first = type("Run", (), {"cfg": type("Config", (), {"data": data})()})()
-    found = _on_the_same_split(MaskData(), first)
-    assert (found.fold, found.block, found.folds) == (3, 15, 5)
-    with caplog.at_level(logging.WARNING, logger="ltplugins"):
-        assert _on_the_same_split(MaskData(fold=0), first).fold == 0
-    assert "data.fold is 0, and the encoder was trained with 3" in caplog.text
-    assert _on_the_same_split(MaskData(), None) == MaskData()
 
 
 @pytest.mark.parametrize(

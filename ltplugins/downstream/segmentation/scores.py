@@ -30,6 +30,7 @@ def confusion(preds: Tensor, masks: Tensor, num_classes: int) -> Tensor:
 
     Matrices of parts of a set, or of ranks, add up.
 
+    >>> import torch
     >>> confusion(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 0, 1, 255]), 2).tolist()
     [[1, 1], [0, 1]]
 
@@ -46,6 +47,7 @@ def confusion(preds: Tensor, masks: Tensor, num_classes: int) -> Tensor:
 def class_iou(matrix: Tensor) -> list[float | None]:
     """Intersection over union of each class, from 0 to 1; None without a pixel of it in the truth.
 
+    >>> import torch
     >>> class_iou(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
     [0.75, 0.8, None]
     """

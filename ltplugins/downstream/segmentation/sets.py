@@ -4,12 +4,15 @@
 Legend: C classes.
 """
 
+import dataclasses
 import hashlib
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 
 from ltplugins.core.errors import UserError
+from ltplugins.data.schema import DataConfig
 from ltplugins.data.sources.land.crops import land_crops
 from ltplugins.data.sources.land.options import LandConfig
 from ltplugins.downstream.segmentation.formats import file_pairs
@@ -22,6 +25,8 @@ from ltplugins.downstream.segmentation.pairs import (
     count,
     require_labels,
 )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,27 @@ def open_masks(data: MaskData) -> MaskSet:
             f"to tell apart. Give other masks, or check data.ignore."
         )
     return found
+
+
+def on_the_split_of(theirs: DataConfig, ours: MaskData) -> MaskData:
+    """Split land_pack as an encoder's run did: then it has seen no pixel of the test part.
+
+    Args:
+        theirs: what the encoder was trained on, whatever that is.
+        ours: what is left open is filled in.
+    """
+    if not ours.is_land or theirs.dataset != "land_pack":
+        return ours
+    split = {key: getattr(theirs.land, key) for key in ("block", "folds", "fold")}
+    for key, value in split.items():
+        given = getattr(ours, key)
+        if given is not None and given != value:
+            log.warning(
+                "data.%s is %s, and the encoder was trained with %s: it has seen places of the "
+                "test part, without their masks.", key, given, value,
+            )  # fmt: skip
+    kept = {key: value for key, value in split.items() if getattr(ours, key) is None}
+    return dataclasses.replace(ours, **kept)
 
 
 def _land(data: MaskData) -> MaskSet:

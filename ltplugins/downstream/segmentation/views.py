@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional as F
 from ltplugins.core.seeding import mix_seed
 from ltplugins.downstream.segmentation.options import IGNORE, ViewConfig
 
-_FILE_CROP, _FILE_SCALE = 512, (0.5, 2.0)
+FILE_CROP, _FILE_SCALE = 512, (0.5, 2.0)  # of images in files
 
 
 class QuarterTurn(v2.Transform):
@@ -102,7 +102,7 @@ class PlainView:
 def _steps(cfg: ViewConfig, is_land: bool, mean: Sequence[float]) -> list[v2.Transform]:
     turns = 0.5 if is_land else 0.0
     vertical, quarter = (turns if p is None else p for p in (cfg.vertical_flip, cfg.quarter_turn))
-    crop = cfg.crop or (None if is_land else _FILE_CROP)
+    crop = cfg.crop or (None if is_land else FILE_CROP)
     scale = cfg.scale or (None if is_land else _FILE_SCALE)
     steps: list[v2.Transform] = []
     if crop is not None:

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Sets of images with masks: what their labels become, and what is refused."""
 
+import logging
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from ltplugins.core.errors import UserError
+from ltplugins.data.schema import DataConfig
 from ltplugins.data.sources.land.crops import land_crops
 from ltplugins.data.sources.land.options import LandConfig
 from ltplugins.downstream.segmentation.options import MaskData
-from ltplugins.downstream.segmentation.sets import open_masks
+from ltplugins.downstream.segmentation.sets import on_the_split_of, open_masks
 from tests.kit.masks import (
     SIDE,
     save,
@@ -85,6 +88,16 @@ def test_land_is_cut_as_its_crops():
     other = open_masks(MaskData(stride=128, fold=2))
     assert other.fingerprint() != found.fingerprint()
     assert open_masks(MaskData(stride=128, fold=1)).fingerprint() == found.fingerprint()
+
+
+def test_land_is_split_as_the_encoder_had_it(caplog):
+    theirs = DataConfig("land_pack", fold=3, block=15)
+    found = on_the_split_of(theirs, MaskData())
+    assert (found.fold, found.block, found.folds) == (3, 15, 5)
+    with caplog.at_level(logging.WARNING, logger="ltplugins"):
+        assert on_the_split_of(theirs, MaskData(fold=0)).fold == 0
+    assert "data.fold is 0, and the encoder was trained with 3" in caplog.text
+    assert on_the_split_of(DataConfig("fashion_pack"), MaskData()) == MaskData()
 
 
 def test_a_mask_of_another_size(tmp_path):
