@@ -11,7 +11,9 @@ import torch
 from omegaconf import OmegaConf
 
 from ltplugins.core.errors import UserError
+from ltplugins.core.schema import parse
 from ltplugins.downstream.segmentation.examples import read_examples
+from ltplugins.downstream.segmentation.options import SegmentConfig
 from ltplugins.downstream.segmentation.results import SegmentResults
 from ltplugins.downstream.segmentation.scores import pixel_scores
 from ltplugins.runs.metrics import read_metrics
@@ -174,6 +176,7 @@ def test_validation_on_land_and_its_split(first, tmp_path):
         ({"data.num_classes": 2}, r"expected labels from 0 to 1, or 255 for no class, got 2"),
         ({"data.path": "/nothing"}, "^data.path: expected the folder of a set of format folder"),
         ({"epochs": 0}, "^epochs: expected a whole number of 1 or more"),
+        ({"data.format": "land_pack", "data.path": None, "data.fold": 9}, "^data.fold: expected a"),
         ({"views.scale": [2.0, 1.0]}, r"views.scale: expected \[min, max\]"),
     ],
 )
@@ -182,6 +185,25 @@ def test_bad_input_is_named(changes, text, first, masks, tmp_path):
         segment(config(first, masks, tmp_path / "out", **changes))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "weights"),
+    [
+        ("loss=lovasz", {"lovasz": 1.0}),
+        ("loss={dice: 1}", {"dice": 1.0}),  # and not beside a default
+        ("loss={ce: 1, dice: 0.5}", {"ce": 1.0, "dice": 0.5}),
+    ],
+)
+def test_losses_on_the_command_line(word, weights):
+    cfg = compose_packaged("segment", ["run=x", word])
+    options = parse(SegmentConfig, OmegaConf.to_container(cfg), "")
+    assert options.loss.weights == weights
+
+
+def test_the_yaml_holds_the_defaults():
+    cfg = compose_packaged("segment", ["run=x"])
+    assert parse(SegmentConfig, OmegaConf.to_container(cfg), "") == SegmentConfig(run="x")
 
 
 def test_no_model_is_refused(masks, tmp_path, monkeypatch):
@@ -224,3 +246,17 @@ def test_command_line(first, masks, tmp_path):
     found = SegmentResults.read(tmp_path / "out/results.json")
     assert found.loss == {"adjusted": 1.0, "tau": 1.0}
     assert np.isfinite(found.miou)
+
+
+def test_two_processes(first, masks, tmp_path):
+    """They share the images, sum their gradients, and one of them writes down how it ended."""
+    command = [sys.executable, "-m", "ltplugins.cli", "segment", str(first), "output_dir=out"]
+    command += ["data.format=folder", f"data.path={masks}", "epochs=1", "batch_size=2", "devices=2"]
+    command += ["views.crop=64", "decoder=fpn", "accelerator=cpu", "freeze=true"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    facts = json.loads((tmp_path / "out/run.json").read_text())
+    assert facts["identity"]["world_size"] == 2 and facts["finished"]
+    assert facts["progress"]["steps"] == 2  # eight images, four a step
+    found = SegmentResults.read(tmp_path / "out/results.json")
+    assert sum(map(sum, found.confusion)) == 4 * 64**2

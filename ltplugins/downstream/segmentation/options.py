@@ -9,6 +9,7 @@ from ltplugins.config.sections import Devices
 from ltplugins.core.errors import unknown
 from ltplugins.core.ranges import Above, AtLeast, Length, Note, Seed, UpTo, Within
 from ltplugins.core.schema import Section
+from ltplugins.data.sources.land.options import LandConfig, misfits
 
 DecoderName = Literal["unet", "fpn", "deeplabv3plus", "upernet", "segformer", "dpt", "linear"]
 Format = Literal["land_pack", "folder", "voc", "cityscapes", "ade20k"]
@@ -85,6 +86,10 @@ class MaskData(Section):
             yield "path", "nothing, for land_pack brings its own images"
         if not self.is_land and self.path is None:
             yield "path", f"the folder of a set of format {self.format}"
+        if self.is_land:
+            keys = ("tile", "stride", "block", "folds", "fold")
+            given = {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+            yield from misfits({**vars(LandConfig()), **given})
         for key in () if self.is_land else _LAND_ALONE:
             if getattr(self, key) != type(self).__dataclass_fields__[key].default:
                 yield key, f"nothing with data.format={self.format}: it cuts land_pack alone"
