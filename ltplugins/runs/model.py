@@ -138,8 +138,9 @@ def known_record(run: TrainedRun) -> DataRecord:
     """
     count = len(run.origin.split.class_names) if run.origin else count_classes(run)
     data = run.cfg.data
-    is_own = data.dataset in BY_PATH and data.format == "arrays"
-    if not is_own and data.dataset in RECORDS:
+    # Arrays and sets of the hub have a record of their own, whatever the name.
+    by_name = data.dataset not in BY_PATH or data.format in ("image_folder", "file_list")
+    if by_name and data.dataset in RECORDS:
         return dataclasses.replace(RECORDS[data.dataset], num_classes=count)
     has_deep_stem = "backbone.conv1.0.weight" in run.state
     if not has_deep_stem or run.cfg.backbone.small_stem is not None or _small_stem(run) is not None:

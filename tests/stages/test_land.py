@@ -12,7 +12,6 @@ from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
 from tests.kit.dali import DALI
-from tests.kit.tiny import backbone_name
 
 SHORT = [
     *("max_epochs=1", "limit_train_batches=2", "optimizer.batch_size=8", "accelerator=cpu"),
@@ -22,8 +21,7 @@ EVAL = ["eval.linear.shots=[5]", "eval.seeds=[0]", "device=cpu"]
 
 
 def train(out, *words):
-    backbone = f"backbone.name={backbone_name()}"
-    chosen = ["data=land", backbone, *SHORT, f"output_dir={out}", *words]
+    chosen = ["data=land", *SHORT, f"output_dir={out}", *words]
     pretrain(compose_packaged("pretrain", chosen, run_keys))
     return out
 

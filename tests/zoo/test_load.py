@@ -21,6 +21,7 @@ from ltplugins.eval.parts import Parts
 from ltplugins.runs.checkpoint import open_run
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.zoo import load
+from tests.kit.hosts import on_the_stand_in
 from tests.kit.tiny import tiny_config, write_arrays, write_folder
 
 CKPT = "checkpoints/last.ckpt"
@@ -98,6 +99,7 @@ def test_random_generators_are_left_alone(tiny_run):
     assert states[0] == states[1]
 
 
+@on_the_stand_in
 @pytest.mark.parametrize("is_old", [False, True], ids=["says its stem", "of before"])
 @pytest.mark.parametrize("small", [False, True])
 def test_a_run_opens_without_its_images(tmp_path, small, is_old):
