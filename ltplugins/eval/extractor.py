@@ -18,9 +18,9 @@ from ltplugins.data.augment.schema import normalisation
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.contents import content_hash
 from ltplugins.data.sources.named import Part
+from ltplugins.eval.banks import Features
 from ltplugins.eval.features import cached_features, extract_features, feature_key
 from ltplugins.eval.parts import Parts
-from ltplugins.eval.protocol import Features
 from ltplugins.runs.checkpoint import TrainedRun
 from ltplugins.runs.model import load_trained
 

@@ -8,7 +8,7 @@ import numpy as np
 from ltplugins.core.errors import UserError
 from ltplugins.data.schema import BY_PATH
 from ltplugins.data.training_set import TrainingSet
-from ltplugins.eval.protocol import EvalConfig
+from ltplugins.eval.options import EvalConfig
 
 
 def lacking(data: TrainingSet, options: EvalConfig) -> list[str]:

@@ -15,10 +15,12 @@ from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import AtLeast
 from ltplugins.core.schema import Section, parse
+from ltplugins.eval.banks import Features
 from ltplugins.eval.changes import DataChanged
 from ltplugins.eval.extractor import FeatureExtractor, find_device
+from ltplugins.eval.options import EvalConfig
 from ltplugins.eval.parts import Parts
-from ltplugins.eval.protocol import EvalConfig, Features, evaluate_features
+from ltplugins.eval.protocol import evaluate_features
 from ltplugins.eval.results import Results, Scores, SplitName
 from ltplugins.host import prepare
 from ltplugins.report.rows import progress_mark

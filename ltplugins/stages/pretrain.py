@@ -17,7 +17,7 @@ from ltplugins.config.resolve import resolve
 from ltplugins.data.datamodule import build_datamodule
 from ltplugins.eval.features import state_hash
 from ltplugins.eval.foresight import lacking
-from ltplugins.eval.protocol import EvalConfig
+from ltplugins.eval.options import EvalConfig
 from ltplugins.host import prepare
 from ltplugins.host.build import build_model
 from ltplugins.host.pretrained import load_pretrained

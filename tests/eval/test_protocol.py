@@ -13,13 +13,9 @@ from omegaconf import OmegaConf
 from ltplugins.core.errors import UserError
 from ltplugins.core.records import to_plain
 from ltplugins.core.schema import parse
-from ltplugins.eval.protocol import (
-    EvalConfig,
-    Features,
-    KnnConfig,
-    LinearConfig,
-    evaluate_features,
-)
+from ltplugins.eval.banks import Features
+from ltplugins.eval.options import EvalConfig, KnnConfig, LinearConfig
+from ltplugins.eval.protocol import evaluate_features
 from ltplugins.eval.results import Stat
 from ltplugins.eval.scores import mean_std
 

@@ -12,13 +12,9 @@ import pytest
 import torch
 
 from ltplugins.core.errors import UserError
-from ltplugins.eval.protocol import (
-    EvalConfig,
-    Features,
-    KnnConfig,
-    LinearConfig,
-    evaluate_features,
-)
+from ltplugins.eval.banks import Features
+from ltplugins.eval.options import EvalConfig, KnnConfig, LinearConfig
+from ltplugins.eval.protocol import evaluate_features
 from ltplugins.eval.results import Scores
 from ltplugins.report.embed import embed_2d, pick_points
 from ltplugins.report.figures import draw_rank, ranked_accuracy, thin_out

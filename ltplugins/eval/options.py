@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""The ``eval`` section: which protocols an evaluation runs, and with what."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from ltplugins.core.ranges import Above, AtLeast, Between, Length, Seed
+from ltplugins.core.schema import Section
+from ltplugins.eval.linear import C_GRID, Engine
+
+Bank = Literal["probe", "train"]
+GroupRule = Literal["threshold", "tercile"]
+
+
+@dataclass
+class KnnConfig(Section):
+    """``k`` neighbours vote with exp(cosine / temperature); ``bank`` says among which images."""
+
+    k: Annotated[int, AtLeast(1)] = 20
+    temperature: Annotated[float, Above(0)] = 0.07
+    bank: Bank = "probe"
+
+
+@dataclass
+class LinearConfig(Section):
+    """One probe for each entry of ``shots``: images per class, or "full" for all of ``fit_on``.
+
+    n-shot draws and the full probe come from ``fit_on``; see `linear_probe` for the rest.
+    """
+
+    shots: list[Annotated[int, AtLeast(1)] | Literal["full"]] = field(
+        default_factory=lambda: [100, "full"]
+    )
+    fit_on: Bank = "probe"
+    grid: Annotated[list[Annotated[float, Above(0)]], Length(1, math.inf)] = field(
+        default_factory=lambda: list(C_GRID)
+    )
+    val_fraction: Annotated[float, Between(0, 1)] = 0.2
+    max_iter: Annotated[int, AtLeast(1)] = 500
+    engine: Engine = "sklearn"
+
+
+@dataclass
+class EvalConfig(Section):
+    """The ``eval`` section. ``knn: null`` or ``linear: null`` leaves a protocol out.
+
+    ``classifier`` concerns runs of methods with a classifier of their own; others have no such row.
+    ``groups`` lists the rules for many/medium/few; reports show the first. ``seeds`` are those of
+    the probes (draw and validation split), not the run's.
+    """
+
+    knn: KnnConfig | None = field(default_factory=KnnConfig)
+    linear: LinearConfig | None = field(default_factory=LinearConfig)
+    classifier: bool = True
+    groups: list[GroupRule] = field(default_factory=lambda: ["tercile"])
+    seeds: list[Seed] = field(default_factory=lambda: [0, 1, 2])
+
+    def banks(self) -> set[Bank]:
+        """What images are compared with."""
+        found: set[Bank] = {self.knn.bank} if self.knn is not None else set()
+        return found | ({self.linear.fit_on} if self.linear is not None else set())

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""One protocol at a time: what it is, in words and settings, and what it predicts.
+
+Legend: N test images, D dim, C classes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ltplugins.eval.banks import BankImages, Features
+from ltplugins.eval.linear import linear_probe
+from ltplugins.eval.options import KnnConfig, LinearConfig
+from ltplugins.metrics.knn import knn_predict
+
+Outcome = tuple[dict[str, Any], list[Tensor]]  # what a protocol is, and its predictions by seed
+
+
+def run_classifier(
+    classifier: Callable[[Tensor], Tensor], test: Features, counts: Sequence[int]
+) -> Outcome:
+    with torch.no_grad():
+        preds = classifier(test.feats).argmax(dim=1)
+    entry = {
+        "kind": "classifier",
+        "description": (
+            f"the run's own classifier, learned with its features on the training set "
+            f"({sum(counts):,} images); nothing is fitted for the evaluation"
+        ),
+        "settings": {},
+        "n_train": sum(counts),
+        "seeds": [],
+    }
+    return entry, [preds.cpu()]
+
+
+def run_knn(cfg: KnnConfig, bank: BankImages, test: Features, num_classes: int) -> Outcome:
+    found = bank.get()
+    preds = knn_predict(
+        *found, test.feats, num_classes=num_classes, k=cfg.k, temperature=cfg.temperature
+    )
+    description = (
+        f"cosine-weighted kNN, k = {cfg.k}, T = {cfg.temperature:g}, bank: {bank.describe()}"
+    )
+    settings = {"k": cfg.k, "temperature": cfg.temperature, "bank": cfg.bank}
+    entry = {"kind": "knn", "description": description, "settings": settings}
+    return entry | {"n_train": len(found.targets), "seeds": []}, [preds.cpu()]
+
+
+def run_linear(
+    cfg: LinearConfig,
+    shots: int | str,
+    seeds: Sequence[int],
+    bank: BankImages,
+    test: Features,
+    num_classes: int,
+) -> Outcome:
+    found = bank.get()
+    count = shots if isinstance(shots, int) else None
+    sizes = torch.bincount(found.targets, minlength=num_classes)
+    # Where every draw takes the same images there is nothing to repeat.
+    is_all = count is None or bool((sizes == count).all())
+    seeds = seeds[:1] if is_all else seeds
+    probes = [
+        linear_probe(
+            *found,
+            test.feats,
+            num_classes=num_classes,
+            shots=count,
+            seed=seed,
+            grid=cfg.grid,
+            val_fraction=cfg.val_fraction,
+            max_iter=cfg.max_iter,
+            engine=cfg.engine,
+        )
+        for seed in seeds
+    ]
+    drawn = "all images" if count is None else f"{'all ' if is_all else ''}{count} images per class"
+    entry = {
+        "kind": "linear",
+        "description": (
+            f"logistic regression on standardised frozen features, {drawn} of {bank.describe()}, "
+            f"C chosen on {cfg.val_fraction:.0%} of them, then fitted again on all"
+        ),
+        "settings": {"shots": shots, "fit_on": cfg.fit_on, "grid": cfg.grid, "engine": cfg.engine},
+        "n_train": probes[0].n_train,
+        "seeds": list(seeds),
+        "chosen_c": [p.chosen_c for p in probes],
+        "val_accuracy": [[p.val_accuracy.get(c) for c in sorted(cfg.grid)] for p in probes],
+        "converged": [p.converged for p in probes],
+    }
+    return entry, [p.preds for p in probes]
