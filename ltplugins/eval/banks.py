@@ -51,6 +51,18 @@ class BankImages:
             f"give; set eval.knn.bank and eval.linear.fit_on to '{other}'."
         )
 
+    @property
+    def size(self) -> int | None:
+        """How many they are; None where they are not there."""
+        return None if self.features is None else len(self.features.targets)
+
+    def sizes(self, num_classes: int) -> list[int] | None:
+        """Images of each class; None where they are not there."""
+        if self.features is None:
+            return None
+        targets = self.features.targets
+        return torch.bincount(targets[targets >= 0], minlength=num_classes).tolist()
+
     def describe(self) -> str:
         """What they are, how many, and whether their classes are of one size."""
         sizes = torch.bincount(self.get().targets)

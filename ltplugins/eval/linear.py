@@ -53,7 +53,7 @@ def linear_probe(
     test_feats: Tensor,
     *,
     num_classes: int,
-    shots: int | None = None,
+    shots: float | None = None,
     seed: int = 0,
     grid: Sequence[float] = C_GRID,
     val_fraction: float = 0.2,
@@ -71,7 +71,8 @@ def linear_probe(
         train_targets: Int[M], 0..C-1.
         test_feats: Float[N D].
         num_classes: C.
-        shots: images drawn per class without replacement; None takes all.
+        shots: images drawn per class without replacement, or below 1 the share of each class, at
+            least one image; None takes all.
         seed: of the draw and of the validation split.
         grid: values of C to try, the inverse of sklearn's L2 strength.
         val_fraction: share of each class held out while choosing C.
@@ -114,27 +115,33 @@ def linear_probe(
 
 
 def draw_shots(
-    labels: np.ndarray, num_classes: int, shots: int | None, rng: np.random.Generator
+    labels: np.ndarray, num_classes: int, shots: float | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return sorted positions: all, or ``shots`` random ones of every class 0..C-1.
+    """Return sorted positions: all, ``shots`` random ones of every class, or a share of each.
 
     Raises:
-        UserError: a class has fewer images than ``shots``, or ``shots`` < 1.
+        UserError: a class has fewer images than ``shots``, or ``shots`` <= 0.
     """
     if shots is None:
         return np.arange(len(labels))
-    if shots < 1:
-        raise UserError(f"shots is {shots}: expected 1 or more images per class, or 'full'.")
+    if shots <= 0:
+        raise UserError(
+            f"shots is {shots}: expected 1 or more images per class, a share of them, or 'full'."
+        )
     sizes = np.bincount(labels, minlength=num_classes)[:num_classes]
     least = int(sizes.argmin())
-    if sizes[least] < shots:
+    if shots < 1:
+        wanted = np.minimum(np.maximum(1, np.round(shots * sizes)), sizes).astype(int)
+    elif sizes[least] >= shots:
+        wanted = np.full(num_classes, int(shots))
+    else:
         raise UserError(
             f"a {shots}-shot probe needs {shots} labelled images per class, but class {least} has "
             f"{sizes[least]}. Set eval.linear.shots=[{sizes[least] or 'full'}] or [full], or give "
             f"a larger set: data.probe_path."
         )
     drawn = [
-        rng.choice(np.flatnonzero(labels == label), shots, replace=False)
+        rng.choice(np.flatnonzero(labels == label), wanted[label], replace=False)
         for label in range(num_classes)
     ]
     return np.sort(np.concatenate(drawn))

@@ -11,27 +11,33 @@ from ltplugins.eval.linear import C_GRID, Engine
 
 Bank = Literal["probe", "train"]
 GroupRule = Literal["threshold", "tercile"]
+Shots = Annotated[int, AtLeast(1)] | Annotated[float, Between(0, 1)] | Literal["full"]
+# Of the protocols that are asked for by no number; data with fewer images get fewer.
+SHOTS, NEIGHBOURS = 100, 20
 
 
 @dataclass
 class KnnConfig(Section):
-    """``k`` neighbours vote with exp(cosine / temperature); ``bank`` says among which images."""
+    """``k`` neighbours vote with exp(cosine / temperature); ``bank`` says among which images.
 
-    k: Annotated[int, AtLeast(1)] = 20
+    Without ``k`` they are 20, or all images of a smaller bank.
+    """
+
+    k: Annotated[int, AtLeast(1)] | None = None
     temperature: Annotated[float, Above(0)] = 0.07
     bank: Bank = "probe"
 
 
 @dataclass
 class LinearConfig(Section):
-    """One probe for each entry of ``shots``: images per class, or "full" for all of ``fit_on``.
+    """One probe for each entry of ``shots``: images per class, a share of them, or "full".
 
-    n-shot draws and the full probe come from ``fit_on``; see `linear_probe` for the rest.
+    Draws come from ``fit_on``. Without ``shots`` there is one probe: 100 images a class of the
+    probe set, or as many as its smallest class has; all images of the training set. See
+    `linear_probe` for the rest.
     """
 
-    shots: list[Annotated[int, AtLeast(1)] | Literal["full"]] = field(
-        default_factory=lambda: [100, "full"]
-    )
+    shots: Annotated[list[Shots], Length(1, math.inf)] | None = None
     fit_on: Bank = "probe"
     grid: Annotated[list[Annotated[float, Above(0)]], Length(1, math.inf)] = field(
         default_factory=lambda: list(C_GRID)

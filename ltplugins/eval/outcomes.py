@@ -21,6 +21,7 @@ Outcome = tuple[dict[str, Any], list[Tensor]]  # what a protocol is, and its pre
 def run_classifier(
     classifier: Callable[[Tensor], Tensor], test: Features, counts: Sequence[int]
 ) -> Outcome:
+    """What the run's own classifier says."""
     with torch.no_grad():
         preds = classifier(test.feats).argmax(dim=1)
     entry = {
@@ -36,31 +37,34 @@ def run_classifier(
     return entry, [preds.cpu()]
 
 
-def run_knn(cfg: KnnConfig, bank: BankImages, test: Features, num_classes: int) -> Outcome:
+def run_knn(cfg: KnnConfig, k: int, bank: BankImages, test: Features, num_classes: int) -> Outcome:
+    """The vote of ``k`` neighbours among the bank's images."""
     found = bank.get()
     preds = knn_predict(
-        *found, test.feats, num_classes=num_classes, k=cfg.k, temperature=cfg.temperature
+        *found, test.feats, num_classes=num_classes, k=k, temperature=cfg.temperature
     )
-    description = (
-        f"cosine-weighted kNN, k = {cfg.k}, T = {cfg.temperature:g}, bank: {bank.describe()}"
-    )
-    settings = {"k": cfg.k, "temperature": cfg.temperature, "bank": cfg.bank}
+    description = f"cosine-weighted kNN, k = {k}, T = {cfg.temperature:g}, bank: {bank.describe()}"
+    settings = {"k": k, "temperature": cfg.temperature, "bank": cfg.bank}
     entry = {"kind": "knn", "description": description, "settings": settings}
     return entry | {"n_train": len(found.targets), "seeds": []}, [preds.cpu()]
 
 
 def run_linear(
     cfg: LinearConfig,
-    shots: int | str,
+    shots: float | str,
     seeds: Sequence[int],
     bank: BankImages,
     test: Features,
     num_classes: int,
 ) -> Outcome:
+    """A linear probe for each seed; one alone where every draw takes the same images.
+
+    Args:
+        shots: images of each class, a share of them below 1, or "full".
+    """
     found = bank.get()
-    count = shots if isinstance(shots, int) else None
+    count = None if isinstance(shots, str) else shots
     sizes = torch.bincount(found.targets, minlength=num_classes)
-    # Where every draw takes the same images there is nothing to repeat.
     is_all = count is None or bool((sizes == count).all())
     seeds = seeds[:1] if is_all else seeds
     probes = [
@@ -78,6 +82,8 @@ def run_linear(
         for seed in seeds
     ]
     drawn = "all images" if count is None else f"{'all ' if is_all else ''}{count} images per class"
+    if count is not None and count < 1:
+        drawn = f"{100 * count:g}% of the images of each class"
     entry = {
         "kind": "linear",
         "description": (

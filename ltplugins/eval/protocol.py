@@ -1,25 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""The evaluation protocols of a run: cached features in, scores out.
+"""The evaluation of a run: cached features in, scores out; ``plan`` says which protocols run."""
 
-A protocol's name says what its number is: ``knn_k20_T0.07``, ``linear_100shot``, ``linear_full``;
-``_trainset`` is appended where the training images were asked for as bank. What a bank is, and how
-many images of a class it has, is in the protocol's description.
-``classifier`` is what a supervised method itself has learned to say: nothing is fitted for it.
-"""
-
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 
 from torch import Tensor
 
 from ltplugins.core.errors import UserError
 from ltplugins.eval.banks import BankImages, Features
 from ltplugins.eval.options import EvalConfig
-from ltplugins.eval.outcomes import Outcome, run_classifier, run_knn, run_linear
+from ltplugins.eval.plan import Material, Plan, make_plan, require_protocols
 from ltplugins.eval.results import GroupMembers, ProtocolResult, Scores, Sizes
 from ltplugins.eval.scores import score_repeats
 from ltplugins.metrics.groups import GROUPS, RULES, class_hits, explain_missing, shot_groups
 
+log = logging.getLogger(__name__)
 _UNKNOWN = (
     "many, medium and few are n/a: the training images have no labels, so nobody knows which "
     "classes are rare in them."
@@ -35,6 +30,7 @@ def evaluate_features(
     classifier: Callable[[Tensor], Tensor] | None = None,
     *,
     num_classes: int | None = None,
+    class_names: Sequence[str] = (),
     words: Mapping[str, str] | None = None,
     absent: Mapping[str, str] | None = None,
 ) -> Scores:
@@ -52,6 +48,7 @@ def evaluate_features(
         cfg: what to run.
         classifier: the run's own, Float[N D] -> Float[N C]; None = it has none.
         num_classes: C, where ``class_counts`` does not say it.
+        class_names: by class id, for notes.
         words: what ``probe`` and ``train`` are, for descriptions.
         absent: why ``probe`` or ``train`` is not there.
 
@@ -59,10 +56,8 @@ def evaluate_features(
         UserError: ``cfg`` asks for nothing, test labels that cannot be scored, or no protocol of
             ``cfg`` can run.
     """
-    if not cfg.groups:
-        raise UserError(f"eval.groups is empty: expected at least one of {', '.join(RULES)}.")
-    if cfg.linear is not None and not cfg.seeds:
-        raise UserError("eval.seeds is empty: the linear probes need at least one seed.")
+    _require(cfg)
+    require_protocols(cfg, classifier is not None)
     known = class_counts is not None
     counts = [int(count) for count in class_counts or [0] * (num_classes or 0)]
     nobody: dict[str, list[int]] = {name: [] for name in GROUPS}
@@ -73,18 +68,10 @@ def evaluate_features(
         name: BankImages(name, found, (words or {}).get(name, ""), (absent or {}).get(name, ""))
         for name, found in (("probe", probe), ("train", train_bank))
     }
-    protocols: dict[str, ProtocolResult] = {}
-    failed: dict[str, str] = {}
-    for name, work in _protocols(cfg, banks, test, counts, classifier).items():
-        try:
-            entry, preds = work()
-        except UserError as error:
-            failed[name] = str(error)
-            continue
-        scores = score_repeats(preds, test.targets, groups, len(counts))
-        protocols[name] = ProtocolResult(**entry, **scores)
-    if failed and not protocols:
-        raise UserError(next(iter(failed.values())))
+    plan = make_plan(cfg, Material(banks, test, counts, class_names), classifier)
+    for note in plan.notes:
+        log.info("%s", note)
+    protocols, failed = _run(plan, test, groups, len(counts))
     notes = [line for rule in groups for line in explain_missing(groups[rule], tested, rule)]
     return Scores(
         protocols=protocols,
@@ -97,34 +84,35 @@ def evaluate_features(
             probe=len(probe.targets) if probe is not None else 0,
             test=len(test.targets),
         ),
-        notes=notes if known else [_UNKNOWN],
+        notes=[*(notes if known else [_UNKNOWN]), *plan.notes],
     )
 
 
-def _protocols(
-    cfg: EvalConfig,
-    banks: Mapping[str, "BankImages"],
-    test: Features,
-    counts: Sequence[int],
-    classifier: Callable[[Tensor], Tensor] | None,
-) -> dict[str, Callable[[], Outcome]]:
-    """What ``cfg`` asks for, by name, to be run one by one."""
-    work: dict[str, Callable[[], Outcome]] = {}
-    if cfg.classifier and classifier is not None:
-        work["classifier"] = partial(run_classifier, classifier, test, counts)
-    knn, linear = cfg.knn, cfg.linear
-    if knn is not None:
-        name = f"knn_k{knn.k}_T{knn.temperature:g}{_suffix(knn.bank)}"
-        work[name] = partial(run_knn, knn, banks[knn.bank], test, len(counts))
-    for shots in linear.shots if linear is not None else ():
-        assert linear is not None
-        kind = "full" if shots == "full" else f"{shots}shot"
-        bank = banks[linear.fit_on]
-        work[f"linear_{kind}{_suffix(linear.fit_on)}"] = partial(
-            run_linear, linear, shots, cfg.seeds, bank, test, len(counts)
-        )
-    return work
+def _require(cfg: EvalConfig) -> None:
+    if not cfg.groups:
+        raise UserError(f"eval.groups is empty: expected at least one of {', '.join(RULES)}.")
+    if cfg.linear is not None and not cfg.seeds:
+        raise UserError("eval.seeds is empty: the linear probes need at least one seed.")
 
 
-def _suffix(bank: str) -> str:
-    return "_trainset" if bank == "train" else ""
+def _run(
+    plan: Plan, test: Features, groups: Mapping[str, dict[str, list[int]]], num_classes: int
+) -> tuple[dict[str, ProtocolResult], dict[str, str]]:
+    """The protocols that came through, and why the others did not.
+
+    Raises:
+        UserError: none did.
+    """
+    protocols: dict[str, ProtocolResult] = {}
+    failed: dict[str, str] = {}
+    for name, work in plan.work.items():
+        try:
+            entry, preds = work()
+        except UserError as error:
+            failed[name] = str(error)
+            continue
+        scores = score_repeats(preds, test.targets, groups, num_classes)
+        protocols[name] = ProtocolResult(**entry, **scores)
+    if failed and not protocols:
+        raise UserError(next(iter(failed.values())))
+    return protocols, failed

@@ -20,6 +20,7 @@ from ltplugins.eval.changes import DataChanged
 from ltplugins.eval.extractor import FeatureExtractor, find_device
 from ltplugins.eval.options import EvalConfig
 from ltplugins.eval.parts import Parts
+from ltplugins.eval.plan import require_protocols
 from ltplugins.eval.protocol import evaluate_features
 from ltplugins.eval.results import Results, Scores, SplitName
 from ltplugins.host import prepare
@@ -65,6 +66,7 @@ def evaluate(cfg: DictConfig) -> Results:
     run = open_run(asked.run)
     parts = Parts(run, asked.data, options.banks())
     extract = FeatureExtractor(run, parts, device, asked.batch_size)
+    require_protocols(options, extract.classifier is not None)
     test = extract("test")
     banks, absent = _banks(extract, options)
     scores = evaluate_features(
@@ -75,6 +77,7 @@ def evaluate(cfg: DictConfig) -> Results:
         options,
         extract.classifier,
         num_classes=len(parts.class_names),
+        class_names=parts.class_names,
         words=parts.describe(),
         absent=absent,
     )

@@ -155,6 +155,7 @@ def test_one_shot_has_nothing_to_validate_on(caplog: pytest.LogCaptureFixture) -
         ({"shots": 31}, "a 31-shot probe needs 31 labelled images per class, but class 0 has 30"),
         ({"shots": 2, "num_classes": 5}, "class 4 has 0"),
         ({"shots": 0}, "shots is 0"),
+        ({"shots": -0.5}, "shots is -0.5"),
         ({"num_classes": 3}, "probe label 3 is outside 0..2"),
         ({"targets": torch.full((120,), 2)}, "at least two classes"),
         ({"engine": "torhc"}, "Did you mean 'torch'"),

@@ -93,6 +93,38 @@ def test_training_images_as_bank_change_the_name_and_the_tail() -> None:
     assert few < medium - 0.3  # 5 bank images against 50
 
 
+def test_what_nobody_asked_for_is_what_the_data_allow() -> None:
+    """A class of 61 and a bank of 12 images give other protocols, named and explained."""
+    small = gaussians([200, 61, 90], 1)
+    results = run(probe=small, cfg=EvalConfig(), class_names=["ant", "bee", "cat"])
+    assert list(results["protocols"]) == ["knn_k20_T0.07", "linear_61shot"]
+    assert results["protocols"]["linear_61shot"]["n_train"] == 183
+    [note] = results["notes"]
+    assert "61 images of each class, not on 100: class 'bee' has 61 labelled" in note
+    assert "eval.linear.shots=[full]" in note
+    for sizes, name, trained in (([7, 4, 1], "linear_full", 12), ([7, 5, 0], "linear_full", 12)):
+        results = run(probe=gaussians(sizes, 1), cfg=EvalConfig())
+        assert list(results["protocols"]) == ["knn_k12_T0.07", name]
+        assert results["protocols"][name]["n_train"] == trained
+        assert "k = 12 neighbours instead of 20" in results["notes"][0]
+        assert f"class 2 has {sizes[2]} labelled" in results["notes"][1]
+    plenty = run(cfg=EvalConfig())
+    assert list(plenty["protocols"]) == ["knn_k20_T0.07", "linear_100shot"]
+    assert plenty["notes"] == []
+
+
+def test_what_was_asked_for_is_not_changed() -> None:
+    small = gaussians([200, 61, 90], 1)
+    cfg = EvalConfig(knn=KnnConfig(k=400), linear=LinearConfig([100, 0.1]), seeds=[0])
+    results = run(probe=small, cfg=cfg)
+    assert list(results["protocols"]) == ["linear_10percent"]
+    assert results["protocols"]["linear_10percent"]["n_train"] == 20 + 6 + 9
+    assert list(results["failed"]) == ["knn_k400_T0.07", "linear_100shot"]
+    assert "class 1 has 61" in results["failed"]["linear_100shot"]
+    train = run(cfg=EvalConfig(knn=None, linear=LinearConfig(fit_on="train")))
+    assert list(train["protocols"]) == ["linear_full_trainset"]
+
+
 def test_probe_description_names_its_set() -> None:
     entry = run()["protocols"]["linear_100shot"]
     assert "100 images per class of the balanced probe set (600 images)" in entry["description"]
@@ -153,7 +185,7 @@ def test_config_is_parsed_and_checked() -> None:
         parse(EvalConfig, {"knn": {"temperatures": 0.1}}, "eval")
     with pytest.raises(UserError, match=r"eval.groups\[0\]: expected one of threshold, tercile"):
         parse(EvalConfig, {"groups": ["thirds"]}, "eval")
-    with pytest.raises(UserError, match=r"eval.linear.shots\[0\]"):
+    with pytest.raises(UserError, match=r"eval.linear.shots: expected a list of"):
         parse(EvalConfig, {"linear": {"shots": ["ful"]}}, "eval")
 
 
@@ -163,6 +195,7 @@ def test_config_is_parsed_and_checked() -> None:
         ({"probe": None}, "needs the probe set's features"),
         ({"cfg": EvalConfig(groups=[])}, "eval.groups is empty"),
         ({"cfg": EvalConfig(seeds=[])}, "eval.seeds is empty"),
+        ({"cfg": EvalConfig(knn=None, linear=None)}, "eval: expected a protocol, got none"),
         ({"class_counts": [5, 5]}, "test label 2 is outside 0..1"),
     ],
 )
