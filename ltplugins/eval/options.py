@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from ltplugins.core.ranges import Above, AtLeast, Between, Length, Seed
 from ltplugins.core.schema import Section
-from ltplugins.eval.linear import C_GRID, Engine
+from ltplugins.eval.linear import C_GRID
+from ltplugins.eval.logistic import Engine
 
 Bank = Literal["probe", "train"]
 GroupRule = Literal["threshold", "tercile"]
@@ -51,6 +52,8 @@ class LinearConfig(Section):
 class EvalConfig(Section):
     """The ``eval`` section. ``knn: null`` or ``linear: null`` leaves a protocol out.
 
+    ``linear_lt`` are probes of the long-tailed training set as it is, one for each tau of the logit
+    adjustment, 0 for none; they take grid, val_fraction and max_iter of ``linear``.
     ``classifier`` concerns runs of methods with a classifier of their own; others have no such row.
     ``groups`` lists the rules for many/medium/few; reports show the first. ``seeds`` are those of
     the probes (draw and validation split), not the run's.
@@ -58,6 +61,7 @@ class EvalConfig(Section):
 
     knn: KnnConfig | None = field(default_factory=KnnConfig)
     linear: LinearConfig | None = field(default_factory=LinearConfig)
+    linear_lt: Annotated[list[Annotated[float, AtLeast(0)]], Length(1, math.inf)] | None = None
     classifier: bool = True
     groups: list[GroupRule] = field(default_factory=lambda: ["tercile"])
     seeds: list[Seed] = field(default_factory=lambda: [0, 1, 2])
@@ -65,4 +69,5 @@ class EvalConfig(Section):
     def banks(self) -> set[Bank]:
         """What images are compared with."""
         found: set[Bank] = {self.knn.bank} if self.knn is not None else set()
-        return found | ({self.linear.fit_on} if self.linear is not None else set())
+        found |= {self.linear.fit_on} if self.linear is not None else set()
+        return found | ({"train"} if self.linear_lt is not None else set())

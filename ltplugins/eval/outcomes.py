@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from ltplugins.eval.banks import BankImages, Features
-from ltplugins.eval.linear import linear_probe
+from ltplugins.eval.linear import ProbeResult, linear_probe
 from ltplugins.eval.options import KnnConfig, LinearConfig
-from ltplugins.metrics.knn import knn_predict
+from ltplugins.metrics.confidence import Predictions, top_class
+from ltplugins.metrics.knn import iter_votes
 
-Outcome = tuple[dict[str, Any], list[Tensor]]  # what a protocol is, and its predictions by seed
+# What a protocol is, and its predictions by seed.
+Outcome = tuple[dict[str, Any], list[Predictions]]
 
 
 def run_classifier(
@@ -23,7 +25,7 @@ def run_classifier(
 ) -> Outcome:
     """What the run's own classifier says."""
     with torch.no_grad():
-        preds = classifier(test.feats).argmax(dim=1)
+        found = top_class(torch.softmax(classifier(test.feats), dim=1))
     entry = {
         "kind": "classifier",
         "description": (
@@ -34,19 +36,21 @@ def run_classifier(
         "n_train": sum(counts),
         "seeds": [],
     }
-    return entry, [preds.cpu()]
+    return entry, [found]
 
 
 def run_knn(cfg: KnnConfig, k: int, bank: BankImages, test: Features, num_classes: int) -> Outcome:
     """The vote of ``k`` neighbours among the bank's images."""
     found = bank.get()
-    preds = knn_predict(
+    votes = iter_votes(
         *found, test.feats, num_classes=num_classes, k=k, temperature=cfg.temperature
     )
+    parts = [top_class(shares) for shares in votes]
+    joined = Predictions(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
     description = f"cosine-weighted kNN, k = {k}, T = {cfg.temperature:g}, bank: {bank.describe()}"
     settings = {"k": k, "temperature": cfg.temperature, "bank": cfg.bank}
     entry = {"kind": "knn", "description": description, "settings": settings}
-    return entry | {"n_train": len(found.targets), "seeds": []}, [preds.cpu()]
+    return entry | {"n_train": len(found.targets), "seeds": []}, [joined]
 
 
 def run_linear(
@@ -84,17 +88,55 @@ def run_linear(
     drawn = "all images" if count is None else f"{'all ' if is_all else ''}{count} images per class"
     if count is not None and count < 1:
         drawn = f"{100 * count:g}% of the images of each class"
-    entry = {
+    settings = {"shots": shots, "fit_on": cfg.fit_on, "grid": cfg.grid, "engine": cfg.engine}
+    words = f"{drawn} of {bank.describe()}"
+    return _of_probes(cfg, probes, seeds, words, settings), [p.found for p in probes]
+
+
+def run_linear_lt(
+    cfg: LinearConfig, tau: float, seed: int, bank: BankImages, test: Features, num_classes: int
+) -> Outcome:
+    """A probe of the training set as it is; there is nothing to draw and so nothing to repeat.
+
+    Args:
+        cfg: gives grid, val_fraction and max_iter.
+        tau: of the logit adjustment, 0 = none.
+    """
+    probe = linear_probe(
+        *bank.get(),
+        test.feats,
+        num_classes=num_classes,
+        seed=seed,
+        grid=cfg.grid,
+        val_fraction=cfg.val_fraction,
+        max_iter=cfg.max_iter,
+        engine="torch",
+        adjust=tau,
+    )
+    loss = f"logit-adjusted loss (tau = {tau:g})" if tau else "plain loss"
+    words = f"all images of {bank.describe()}, {loss}"
+    settings = {"tau": tau, "fit_on": "train", "grid": cfg.grid, "engine": "torch"}
+    return _of_probes(cfg, [probe], [seed], words, settings), [probe.found]
+
+
+def _of_probes(
+    cfg: LinearConfig,
+    probes: Sequence[ProbeResult],
+    seeds: Sequence[int],
+    words: str,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """What probes are, by the fields of a ``ProtocolResult``."""
+    return {
         "kind": "linear",
         "description": (
-            f"logistic regression on standardised frozen features, {drawn} of {bank.describe()}, "
-            f"C chosen on {cfg.val_fraction:.0%} of them, then fitted again on all"
+            f"logistic regression on standardised frozen features, {words}, C chosen on "
+            f"{cfg.val_fraction:.0%} of them, then fitted again on all"
         ),
-        "settings": {"shots": shots, "fit_on": cfg.fit_on, "grid": cfg.grid, "engine": cfg.engine},
+        "settings": settings,
         "n_train": probes[0].n_train,
         "seeds": list(seeds),
         "chosen_c": [p.chosen_c for p in probes],
         "val_accuracy": [[p.val_accuracy.get(c) for c in sorted(cfg.grid)] for p in probes],
         "converged": [p.converged for p in probes],
     }
-    return entry, [p.preds for p in probes]

@@ -3,8 +3,9 @@
 
 ``knn_k20_T0.07``, ``linear_100shot``, ``linear_1percent``, ``linear_full``; ``_trainset`` is
 appended where the training images were asked for as bank. What a bank is, and how many images of a
-class it has, is in the protocol's description. ``classifier`` is what a supervised method itself
-has learned to say: nothing is fitted for it.
+class it has, is in the protocol's description. ``linear_lt`` is fitted on the long-tailed training
+set as it is, ``linear_lt_tau1`` with logits adjusted by its class shares. ``classifier`` is what a
+supervised method itself has learned to say: nothing is fitted for it.
 
 Legend: N test images, D dim, C classes.
 """
@@ -19,7 +20,13 @@ from ltplugins.core.errors import UserError
 from ltplugins.eval.adapt import settle_neighbours, settle_shots
 from ltplugins.eval.banks import BankImages, Features
 from ltplugins.eval.options import EvalConfig, KnnConfig, LinearConfig
-from ltplugins.eval.outcomes import Outcome, run_classifier, run_knn, run_linear
+from ltplugins.eval.outcomes import (
+    Outcome,
+    run_classifier,
+    run_knn,
+    run_linear,
+    run_linear_lt,
+)
 
 
 @dataclass
@@ -63,6 +70,16 @@ def make_plan(
         _add_knn(plan, cfg.knn, found)
     if cfg.linear is not None:
         _add_linear(plan, cfg.linear, cfg.seeds, found)
+    for tau in cfg.linear_lt or ():
+        plan.work[f"linear_lt{f'_tau{tau:g}' if tau else ''}"] = partial(
+            run_linear_lt,
+            cfg.linear or LinearConfig(),
+            tau,
+            cfg.seeds[0],
+            found.banks["train"],
+            found.test,
+            len(found.counts),
+        )
     return plan
 
 
@@ -72,11 +89,11 @@ def require_protocols(cfg: EvalConfig, has_classifier: bool) -> None:
     Raises:
         UserError: ``cfg`` asks for no protocol that the run has.
     """
-    if cfg.knn or cfg.linear or (cfg.classifier and has_classifier):
+    if cfg.knn or cfg.linear or cfg.linear_lt or (cfg.classifier and has_classifier):
         return
     raise UserError(
-        "eval: expected a protocol, got none: knn and linear are null, and the run's method has no "
-        "classifier of its own. Set one of them, or take eval=default."
+        "eval: expected a protocol, got none: knn, linear and linear_lt are null, and the run's "
+        "method has no classifier of its own. Set one of them, or take eval=default."
     )
 
 

@@ -91,7 +91,7 @@ def evaluate_features(
 def _require(cfg: EvalConfig) -> None:
     if not cfg.groups:
         raise UserError(f"eval.groups is empty: expected at least one of {', '.join(RULES)}.")
-    if cfg.linear is not None and not cfg.seeds:
+    if (cfg.linear or cfg.linear_lt) and not cfg.seeds:
         raise UserError("eval.seeds is empty: the linear probes need at least one seed.")
 
 

@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 from ltplugins.core.records import Record
 from ltplugins.runs.facts import Contents, Progress
 
-VERSION = 2  # 2: which data, how far the run came, what could not be said
+# 2: which data, how far the run came, what could not be said. 3: the least class, calibration,
+# which group is taken for which, the health of the features.
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,13 @@ class ProtocolResult:
         groups: rule -> many, medium, few, group_std.
         per_class: by class id, over the repetitions.
         chosen_c, val_accuracy, converged: of linear probes, by seed.
+        harmonic, min_class: of the accuracies per class, their harmonic mean and the smallest.
+        ece: expected calibration error over all test images.
+        group_ece: rule -> the error over the images of many, medium, few.
+        confusion: rule -> of many, medium and few (rows) the share that is taken for each
+            (columns); what is mistaken within a group is on the diagonal, too.
+
+    What files of forms 1 and 2 do not have is None.
     """
 
     kind: str
@@ -47,6 +56,11 @@ class ProtocolResult:
     chosen_c: list[float] | None = None
     val_accuracy: list[list[float | None]] | None = None
     converged: list[bool] | None = None
+    harmonic: Stat | None = None
+    min_class: Stat | None = None
+    ece: Stat | None = None
+    group_ece: dict[str, dict[str, Stat]] | None = None
+    confusion: dict[str, list[list[float | None]]] | None = None
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,42 @@ def test_what_nobody_asked_for_is_what_the_data_allow() -> None:
     assert plenty["notes"] == []
 
 
+def test_probes_of_the_long_tailed_set() -> None:
+    """Plain, the boundary lies within the class of 5 images; adjusted, before that of 50."""
+    results = run(cfg=EvalConfig(knn=None, linear=None, linear_lt=[0, 1]))
+    plain, adjusted = results["protocols"].values()
+    assert list(results["protocols"]) == ["linear_lt", "linear_lt_tau1"]
+    for entry in (plain, adjusted):
+        assert entry["n_train"] == 555 and entry["seeds"] == [0]
+        assert "all images of the long-tailed training set (555 images)" in entry["description"]
+    assert "plain loss" in plain["description"]
+    assert "logit-adjusted loss (tau = 1)" in adjusted["description"]
+    few = [entry["groups"]["tercile"]["few"]["mean"] for entry in (plain, adjusted)]
+    assert few[1] > few[0] + 0.2
+    for entry in (plain, adjusted):  # the harmonic mean punishes the class that is given up
+        assert entry["min_class"]["mean"] <= entry["harmonic"]["mean"] <= entry["balanced"]["mean"]
+    assert adjusted["harmonic"]["mean"] > plain["harmonic"]["mean"]
+    # Of the rare class's images plain takes more for one of the medium class.
+    taken = [entry["confusion"]["tercile"][2] for entry in (plain, adjusted)]
+    assert taken[0][1] > taken[1][1] + 0.2
+    assert sum(taken[0]) == pytest.approx(1)
+    with pytest.raises(UserError, match="needs the train set's features"):
+        run(cfg=EvalConfig(knn=None, linear=None, linear_lt=[1]), train_bank=None)
+
+
+def test_confidence_is_scored() -> None:
+    """Unit Gaussians are what a logistic model says of them: its confidence is its accuracy."""
+    results = run()
+    assert results["protocols"]["linear_full"]["ece"]["mean"] < 0.05
+    for entry in results["protocols"].values():
+        groups = entry["group_ece"]["threshold"]
+        assert set(groups) == {"many", "medium", "few"}
+        assert entry["ece"]["mean"] <= sum(groups[g]["mean"] for g in groups) / 3 + 1e-6
+    unknown = run(class_counts=None, num_classes=3)["protocols"]["linear_full"]
+    assert unknown["group_ece"] == unknown["confusion"] == {}
+    assert unknown["ece"]["mean"] < 0.05
+
+
 def test_what_was_asked_for_is_not_changed() -> None:
     small = gaussians([200, 61, 90], 1)
     cfg = EvalConfig(knn=KnnConfig(k=400), linear=LinearConfig([100, 0.1]), seeds=[0])
