@@ -138,6 +138,10 @@ def test_markdown_and_pictures(folder: Path) -> None:
     assert "| run | overall | many | medium | few | group std |" in text
     rows = [line for line in text.splitlines() if line.startswith("| simclr |")]
     assert len(rows) == 2  # one per protocol
+    assert "\nlinear_4shot,threshold,simclr,simclr,ece," in (folder / "numbers.csv").read_text()
+    assert (
+        "<details><summary>Balanced accuracy, worst class" in (folder / "report.html").read_text()
+    )
     assert all((folder / "figures" / name).read_bytes()[:4] == b"\x89PNG" for name in PICTURES)
 
 
