@@ -56,7 +56,8 @@ class EvalConfig(Section):
     adjustment, 0 for none; they take grid, val_fraction and max_iter of ``linear``.
     ``classifier`` concerns runs of methods with a classifier of their own; others have no such row.
     ``groups`` lists the rules for many/medium/few; reports show the first. ``seeds`` are those of
-    the probes (draw and validation split), not the run's.
+    the probes (draw and validation split), not the run's. ``remarks`` are sentences for the notes
+    of the results, such as what a preset does otherwise than a paper's code.
     """
 
     knn: KnnConfig | None = field(default_factory=KnnConfig)
@@ -65,6 +66,7 @@ class EvalConfig(Section):
     classifier: bool = True
     groups: list[GroupRule] = field(default_factory=lambda: ["tercile"])
     seeds: list[Seed] = field(default_factory=lambda: [0, 1, 2])
+    remarks: list[str] = field(default_factory=list)
 
     def banks(self) -> set[Bank]:
         """What images are compared with."""

@@ -84,7 +84,7 @@ def evaluate_features(
             probe=len(probe.targets) if probe is not None else 0,
             test=len(test.targets),
         ),
-        notes=[*(notes if known else [_UNKNOWN]), *plan.notes],
+        notes=[*(notes if known else [_UNKNOWN]), *plan.notes, *cfg.remarks],
     )
 
 
