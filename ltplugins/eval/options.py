@@ -49,8 +49,17 @@ class LinearConfig(Section):
 
 
 @dataclass
+class HealthConfig(Section):
+    """How many test images tell the features' health; ``views`` are those for the alignment."""
+
+    images: Annotated[int, AtLeast(2)] = 2048
+    views: Annotated[int, AtLeast(0)] = 512  # each in two random views; 0 = no alignment
+
+
+@dataclass
 class EvalConfig(Section):
-    """The ``eval`` section. ``knn: null`` or ``linear: null`` leaves a protocol out.
+    """The ``eval`` section. ``knn: null`` or ``linear: null`` leaves a protocol out,
+    ``health: null`` the measures of the features.
 
     ``linear_lt`` are probes of the long-tailed training set as it is, one for each tau of the logit
     adjustment, 0 for none; they take grid, val_fraction and max_iter of ``linear``.
@@ -64,6 +73,7 @@ class EvalConfig(Section):
     linear: LinearConfig | None = field(default_factory=LinearConfig)
     linear_lt: Annotated[list[Annotated[float, AtLeast(0)]], Length(1, math.inf)] | None = None
     classifier: bool = True
+    health: HealthConfig | None = field(default_factory=HealthConfig)
     groups: list[GroupRule] = field(default_factory=lambda: ["tercile"])
     seeds: list[Seed] = field(default_factory=lambda: [0, 1, 2])
     remarks: list[str] = field(default_factory=list)

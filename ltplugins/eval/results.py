@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ltplugins.core.records import Record
+from ltplugins.metrics.health import Health
 from ltplugins.runs.facts import Contents, Progress
 
 # 2: which data, how far the run came, what could not be said. 3: the least class, calibration,
@@ -131,6 +132,7 @@ class Results(Scores, Record):
         contents: what the training images were.
         parts: part -> hash of the images and labels that were compared.
         data: keys of the ``data`` block that were given for the evaluation.
+        health: of the features of test images.
 
     What files of form 1 do not have is None or empty.
     """
@@ -152,3 +154,4 @@ class Results(Scores, Record):
     contents: Contents | None = None
     parts: dict[str, str] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    health: Health | None = None

@@ -76,6 +76,7 @@ def test_an_older_file_opens_and_is_written_as_it_was(tmp_path: Path) -> None:
     [
         ({"version": 7}, "is of form 7"),
         ({"protocols": {"knn": {**KNN, "overall": 3}}}, "protocols.knn.overall: expected"),
+        ({"health": {"rankme": 3.0}}, "health.uniformity is missing"),
         ({"class_counts": ["many"]}, r"class_counts\[0\]: expected a whole number"),
     ],
 )

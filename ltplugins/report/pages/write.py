@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from ltplugins.core import files
-from ltplugins.report import style, words
+from ltplugins.report import health, style, words
 from ltplugins.report.figures import draw_counts, draw_curves, draw_groups, draw_rank
 from ltplugins.report.more import MORE, READING, more_numbers, numbers_csv
 from ltplugins.report.pages import html as page
@@ -86,6 +86,7 @@ def _draw(
     with style.theme("ltplugins"):
         add("groups.png", "Shot groups", words.GROUPS_CAPTION, draw_groups(sections))
         add("curves.png", "Training curves", words.curves_caption(rows), draw_curves(rows))
+        add("health.png", "Health of the features", health.CAPTION, health.draw_health(rows))
         if not all(any(run.class_counts) for run in runs):
             return pictures  # of a training without labels nobody knows what is rare in it
         caption = words.rank_caption(rows)
