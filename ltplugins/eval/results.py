@@ -37,8 +37,8 @@ class ProtocolResult:
         harmonic, min_class: of the accuracies per class, their harmonic mean and the smallest.
         ece: expected calibration error over all test images.
         group_ece: rule -> the error over the images of many, medium, few.
-        confusion: rule -> of many, medium and few (rows) the share that is taken for each
-            (columns); what is mistaken within a group is on the diagonal, too.
+        confusion: rule -> test images of many, medium and few (rows) taken for which (columns),
+            added up over the repetitions; what is mistaken within a group is on the diagonal, too.
 
     What files of forms 1 and 2 do not have is None.
     """
@@ -61,7 +61,7 @@ class ProtocolResult:
     min_class: Stat | None = None
     ece: Stat | None = None
     group_ece: dict[str, dict[str, Stat]] | None = None
-    confusion: dict[str, list[list[float | None]]] | None = None
+    confusion: dict[str, list[list[int]]] | None = None
 
 
 @dataclass(frozen=True)

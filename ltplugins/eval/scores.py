@@ -8,15 +8,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ltplugins.eval.results import Stat
-from ltplugins.metrics.confidence import (
-    Predictions,
-    calibration_error,
-    group_calibration,
-    group_shares,
-)
+from ltplugins.metrics.calibration import group_confusion
+from ltplugins.metrics.confidence import Predictions, ece, group_ece
 from ltplugins.metrics.groups import GROUPS, GroupAccuracy, group_accuracy
 
 COMMON = ("overall", "balanced", "class_std", "harmonic", "min_class")
@@ -52,37 +49,30 @@ def score_repeats(
         "groups": {
             rule: {key: _stat(repeats, key) for key in GROUPED} for rule, repeats in scores.items()
         },
-        "per_class": _means([score.per_class for score in first]),
-        **_trust(found, targets, groups, num_classes),
+        "per_class": [
+            None if values[0] is None else statistics.fmean(values)  # type: ignore[arg-type]
+            for values in zip(*(score.per_class for score in first), strict=True)
+        ],
+        **_trust(found, targets, groups),
     }
 
 
-def _trust(
-    found: Sequence[Predictions], targets: Tensor, groups: Groups, num_classes: int
-) -> dict[str, Any]:
+def _trust(found: Sequence[Predictions], targets: Tensor, groups: Groups) -> dict[str, Any]:
     """``ece``, and by rule, where the groups are known, ``group_ece`` and ``confusion``."""
     errors: dict[str, dict[str, Stat]] = {}
-    shares: dict[str, list[list[float | None]]] = {}
+    taken: dict[str, list[list[int]]] = {}
     for rule, members in groups.items():
         if not any(members.values()):
             continue
-        each = [group_calibration(one, targets, members) for one in found]
+        each = [group_ece(one, targets, members) for one in found]
         errors[rule] = {name: mean_std([one[name] for one in each]) for name in GROUPS}
-        tables = [group_shares(one.preds, targets, members, num_classes) for one in found]
-        shares[rule] = [_means([table[row] for table in tables]) for row in range(len(GROUPS))]
+        tables = [torch.tensor(group_confusion(one.preds, targets, members)) for one in found]
+        taken[rule] = torch.stack(tables).sum(dim=0).tolist()
     return {
-        "ece": mean_std([calibration_error(one, targets) for one in found]),
+        "ece": mean_std([ece(one, targets) for one in found]),
         "group_ece": errors,
-        "confusion": shares,
+        "confusion": taken,
     }
-
-
-def _means(repeats: Sequence[Sequence[float | None]]) -> list[float | None]:
-    """Place by place the mean over the repetitions; None stays None."""
-    return [
-        None if values[0] is None else statistics.fmean(values)  # type: ignore[arg-type]
-        for values in zip(*repeats, strict=True)
-    ]
 
 
 def _stat(scores: Sequence[GroupAccuracy], key: str) -> Stat:

@@ -79,7 +79,8 @@ def _all(run: RunResult, section: Section) -> dict[str, Stat]:
     found = {m: value(run, section.protocol, m, section.rule) for m in METRICS}
     found |= {m: _stat(run, section, m) for m in MORE}
     entry = run.results.protocols[section.protocol]
-    for true, shares in zip(GROUPS, (entry.confusion or {}).get(section.rule, ()), strict=False):
-        for taken, share in zip(GROUPS, shares, strict=True):
+    for true, counts in zip(GROUPS, (entry.confusion or {}).get(section.rule, ()), strict=False):
+        for taken, count in zip(GROUPS, counts, strict=True):
+            share = count / sum(counts) if sum(counts) else None
             found[f"taken_{true}_{taken}"] = Stat(share, None, entry.n)
     return found
