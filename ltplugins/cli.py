@@ -114,7 +114,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.command == "demo":
         from ltplugins.stages.demo import demo
 
-        demo(options.out, class_order=options.class_order, seed=options.seed, epochs=options.epochs)
+        repeated = {"class-order": options.class_order, "fold": options.fold}
+        demo(options.out, options.data, repeated, seed=options.seed, epochs=options.epochs)
     elif options.command == "report":
         from ltplugins.stages.report import report
 
@@ -151,11 +152,15 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="SimCLR against GH-SimCLR on the embedded images")
     demo.add_argument(
-        "--out", type=home, default="runs/demo", help="folder of the runs and the report"
+        "--data", choices=("fashion", "land"), default="fashion", help="garments, or the Earth"
     )
     demo.add_argument(
-        "--class-order", type=_whole(0), default=2, help="seed: which class is head or tail"
+        "--out", type=home, help="folder of the runs and the report (runs/demo, runs/demo-land)"
     )
+    demo.add_argument(
+        "--class-order", type=_whole(0), help="of fashion, a seed: which class is head or tail"
+    )
+    demo.add_argument("--fold", type=_whole(0), help="of land: the fold to test on")
     demo.add_argument("--seed", type=_whole(0), default=0, help="seed of the runs")
     demo.add_argument(
         "--epochs", type=_whole(1), default=None, help="instead of the demo's own length"

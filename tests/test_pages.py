@@ -172,7 +172,9 @@ def shorten(patch: pytest.MonkeyPatch) -> None:
     train_in_process(patch)
     added = {"pretrain": [f"++{word}" for word in SHORT], "evaluate": EVAL}
     patch.setattr(
-        demo, "compose_packaged", lambda name, words: compose_packaged(name, [*words, *added[name]])
+        demo,
+        "compose_packaged",
+        lambda name, words, *hints: compose_packaged(name, [*words, *added[name]], *hints),
     )
 
 

@@ -107,8 +107,9 @@ def _offer_nodes(spec: ModuleSpec) -> None:
 
 
 def _pool(dataset: str) -> str | None:
-    """The OOD pool that is known to suit a set: grey images of 28 pixels for such images."""
-    return "emoji_pack" if dataset in ("fashion_pack", "fashion_mnist") else None
+    """The OOD pool that is known to suit a set: of its size and its colours."""
+    pools = {"fashion_pack": "emoji_pack", "fashion_mnist": "emoji_pack", "land_pack": "land_pool"}
+    return pools.get(dataset)
 
 
 OmegaConf.register_new_resolver("ltplugins.pool", _pool, replace=True)

@@ -33,7 +33,7 @@ class DataPaths(Section):
     val_path: str | None = None
     probe_path: str | None = None
     root: str | None = None
-    format: Literal["image_folder", "file_list", "arrays"] | None = None
+    format: Literal["image_folder", "file_list", "arrays", "hf"] | None = None
     no_labels: bool | None = None
     num_workers: Annotated[int, AtLeast(0)] | None = None
     on_corrupt: Literal["fail", "skip"] | None = None  # of a bank's images; of test images never

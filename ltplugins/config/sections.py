@@ -75,7 +75,7 @@ class BackboneConfig(Section):
 @dataclass
 class OptimizerConfig(Section):
     name: str
-    batch_size: Annotated[int, AtLeast(1)]  # of each process
+    batch_size: Annotated[int, AtLeast(2)]  # of each process; one image has nothing beside it
     lr: Annotated[float, AtLeast(0)]  # for 256 images
     classifier_lr: Annotated[float, AtLeast(0)]
     weight_decay: Annotated[float, AtLeast(0)]

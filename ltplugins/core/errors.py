@@ -21,6 +21,12 @@ def unknown(what: str, name: str, valid: Iterable[str]) -> UserError:
     return UserError(f"unknown {what} '{name}'.{nearest(name, names)} Valid: {', '.join(names)}.")
 
 
+def first_sentence(error: BaseException) -> str:
+    """What a library says went wrong; what it advises next is often to load a file unsafely."""
+    line = (str(error).splitlines() or [""])[0]
+    return line.partition(". ")[0].rstrip(".:")[:200]
+
+
 def install(extra: str) -> str:
     """The command that brings an extra, run in the checkout: no index has this package."""
     return f'pip install -e ".[{extra}]"'

@@ -12,6 +12,17 @@ from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import AtLeast, Between
 from ltplugins.core.schema import Section, describe, parse
 from ltplugins.data.imbalance import ImbalanceConfig
+from ltplugins.data.sources.land.options import (
+    Block,
+    Fold,
+    Folds,
+    LandConfig,
+    Least,
+    Purity,
+    Stride,
+    Tile,
+    misfits,
+)
 
 Sampler = Literal["class_aware", "id_plus_ood", "paired", "shuffle", "two_branch"]
 
@@ -22,13 +33,17 @@ Dataset = Literal[
     "cifar100",
     "stl10",
     "emoji_pack",
+    "land_pack",
+    "land_pool",
     "imagenet",
     "imagenet100",
     "custom",
 ]
 # Those that are read from a path, and those that lie in the package and read none.
 BY_PATH: tuple[Dataset, ...] = ("imagenet", "imagenet100", "custom")
-EMBEDDED: tuple[Dataset, ...] = ("fashion_pack", "emoji_pack")
+LAND: tuple[Dataset, ...] = ("land_pack", "land_pool")
+POOLS: tuple[Dataset, ...] = ("emoji_pack", "land_pool")  # of data.ood; nothing to evaluate on
+EMBEDDED: tuple[Dataset, ...] = ("fashion_pack", "emoji_pack", *LAND)
 # Folders that say which part of a set they hold, not which set.
 _PARTS = ("train", "training", "images", "data")
 Fraction = Annotated[float, Between(0, 1, also=-1)]  # of a source; -1: everything
@@ -77,7 +92,7 @@ class OODConfig(Section):
 
     dataset: Dataset = "custom"
     train_path: str | None = None
-    format: Literal["image_folder", "file_list", "arrays"] = "image_folder"
+    format: Literal["image_folder", "file_list", "arrays", "hf"] = "image_folder"
     root: str | None = None
     fraction: Fraction = -1.0
 
@@ -93,13 +108,14 @@ class DataConfig(Section):
     ``num_classes``, ``num_samples``, ``num_large_crops`` and ``num_small_crops`` are written into
     the block by the stage for the host; they are accepted here and never read. A path without a
     ``dataset`` is ``custom``. ``drop_last: false`` trains on the last, short batch of an epoch too,
-    as the long-tail papers' code does.
+    as the long-tail papers' code does. The third group says how ``land_pack`` is cut, see
+    :class:`LandConfig`; null = its default.
     """
 
     dataset: Dataset = "custom"
     train_path: str | None = None
     val_path: str | None = None
-    format: Literal["image_folder", "file_list", "arrays", "dali"] = "image_folder"
+    format: Literal["image_folder", "file_list", "arrays", "hf", "dali"] = "image_folder"
     num_workers: Annotated[int, AtLeast(0)] = 4
     no_labels: bool = False
     fraction: Fraction = -1.0
@@ -117,9 +133,36 @@ class DataConfig(Section):
     on_corrupt: Literal["fail", "skip"] = "fail"
     drop_last: bool = True
 
+    tile: Tile | None = None
+    stride: Stride | None = None
+    purity: Purity | None = None
+    least: Least | None = None
+    block: Block | None = None
+    folds: Folds | None = None
+    fold: Fold | None = None
+
     def refusals(self) -> Iterator[tuple[str, str]]:
-        """A path, or a form of files, that nothing would read."""
+        """A path, a form of files, or a way to cut the Earth, that nothing would read or fits."""
         yield from _unread(self, ("train_path", "val_path", "probe_path", "root"))
+        if self.dataset in LAND or (self.ood is not None and self.ood.dataset in LAND):
+            yield from misfits({**vars(LandConfig()), **self.given_of_land})
+        else:
+            for key in self.given_of_land:
+                yield (
+                    key,
+                    f"null, for it is of land_pack (data=land), and dataset is {self.dataset}",
+                )
+
+    @property
+    def given_of_land(self) -> dict[str, Any]:
+        """The keys that say how ``land_pack`` is cut, where they are given."""
+        keys = (field.name for field in dataclasses.fields(LandConfig))
+        return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+
+    @property
+    def land(self) -> LandConfig:
+        """How ``land_pack`` is cut."""
+        return LandConfig(**self.given_of_land)
 
     @property
     def has_test_part(self) -> bool:
@@ -128,7 +171,7 @@ class DataConfig(Section):
         >>> DataConfig("cifar10").has_test_part, DataConfig(train_path="photos").has_test_part
         (True, False)
         """
-        return self.dataset not in (*BY_PATH, "emoji_pack") or self.val_path is not None
+        return self.dataset not in (*BY_PATH, *POOLS) or self.val_path is not None
 
     @property
     def name(self) -> str:
@@ -167,7 +210,7 @@ def _unread(cfg: Any, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     for key in paths:
         if key in unread and getattr(cfg, key) is not None:
             yield key, f"null, {why}{way_out}"
-    if not is_file_set and cfg.format in ("file_list", "arrays"):
+    if not is_file_set and cfg.format in ("file_list", "arrays", "hf"):
         yield "format", f"image_folder, for {name} has a form of its own{way_out}"
 
 

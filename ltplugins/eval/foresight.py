@@ -25,6 +25,11 @@ def lacking(data: TrainingSet, options: EvalConfig) -> list[str]:
         lines.append(
             "data.val_path names no test images: ltplugins evaluate will need data.val_path=PATH."
         )
+    if data.num_classes == 1 and not data.cfg.no_labels:
+        lines.append(
+            f"all training images are of one class, '{data.class_names[0]}': no accuracy will say "
+            f"anything. A path to an image folder names the folder above the class folders."
+        )
     if "probe" not in options.banks():
         return lines
     if data.cfg.dataset not in BY_PATH:

@@ -11,6 +11,7 @@ The network stays what solo-learn builds; ``backbone.small_stem`` changes its st
 mains.
 """
 
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -32,6 +33,7 @@ from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.data.datamodule import LTDataModule, build_datamodule
 from ltplugins.data.schema import Dataset
+from ltplugins.data.sources.land.options import LandConfig
 from ltplugins.host.stem import apply_stem, has_stem, is_small
 
 log = logging.getLogger(__name__)
@@ -54,7 +56,10 @@ _DATA_KEYS = {
     "num_small_crops",
 }
 # What says which images are trained on; its auto-resume compares the set's name alone.
-_SAME_DATA = ("train_path", "format", "root", "fraction", "imbalance", "ood", "sampler")
+_SAME_DATA = (
+    *("train_path", "format", "root", "fraction", "imbalance", "ood", "sampler"),
+    *(field.name for field in dataclasses.fields(LandConfig)),
+)
 
 
 def asked_of_ours(cfg: DictConfig) -> list[str]:
@@ -72,7 +77,8 @@ def asked_of_ours(cfg: DictConfig) -> list[str]:
     for i, block in enumerate(_plain(cfg, "augmentations") or []):
         if isinstance(block, Mapping):
             blur = block.get("gaussian_blur") or {}
-            keys += [f"augmentations[{i}].randaugment"] * bool(block.get("randaugment"))
+            ours = ("vertical_flip", "quarter_turn", "randaugment")
+            keys += [f"augmentations[{i}].{step}" for step in ours if block.get(step)]
             keys += [f"augmentations[{i}].gaussian_blur.sigma"] * ("sigma" in blur)
     return keys
 

@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from ltplugins.core.errors import UserError
+from ltplugins.core.errors import UserError, first_sentence
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def _of_file(path: Path) -> Mapping[str, Tensor]:
     except Exception as error:  # of pickle, zip and safetensors
         raise UserError(
             f"backbone.pretrained: {file} cannot be opened as weights ({type(error).__name__}: "
-            f"{str(error).splitlines()[0][:160]})."
+            f"{first_sentence(error)})."
         ) from error
     while isinstance(content, Mapping):
         inner = next((content[k] for k in _WITHIN if isinstance(content.get(k), Mapping)), None)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Repairs of solo-learn 1.0.6 for when it is the host. ``host.prepare`` calls ``apply_fixes``.
 
-Five of its defects break promises that we make on every host:
+Seven of its defects and limits break promises that we make on every host:
 
 - ``WeightedKNNClassifier`` passes ``compute_on_step``, which torchmetrics >= 1 refuses, so that
   ``knn_eval.enabled`` crashes at construction; and it sizes its vote by the classes present in the
@@ -15,14 +15,22 @@ Five of its defects break promises that we make on every host:
   with, so that ``main_knn.py`` refuses one of a small stem. The stem follows the checkpoint.
 - DeepClusterV2 has no clusters in its first epoch, and its mean over no sample is NaN: the gradient
   is zero, but the logged loss cannot be told from a run that diverged.
+- It knows some twenty backbones. Any timm name works on the stand-in, the packaged config's among
+  them, so it does here.
+- The momentum classifier's top-5 accuracy crashes on fewer than five classes; the online one's is
+  the top-C accuracy of C classes, and so is this one's.
 """
 
 import importlib
 import logging
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from torch import Tensor
+import timm
+from torch import Tensor, nn
 
+from ltplugins.host.builtin.backbones import build_backbone, unknown_backbone
 from ltplugins.host.stem import apply_stem, has_stem
 from ltplugins.host.twins import load_tau, save_momentum
 
@@ -47,12 +55,16 @@ def apply_fixes() -> list[str]:
     make_resumable()
     _fit_stem_to_checkpoints(base.BaseMethod)
     _define_first_deepcluster_loss()
+    base.BaseMethod._BACKBONES = _Backbones(base.BaseMethod._BACKBONES)
+    _clip_top_k(base)
     fixes = [
         "online kNN replaced",
         "momentum tau saved",
         "static_lr schedules resumable",
         "stem taken from the checkpoint",
         "DeepClusterV2's first loss defined",
+        "timm's backbones added",
+        "top-5 accuracy of few classes",
     ]
     logger.info("solo-learn is repaired: %s (why: ltplugins/host/solo.py)", ", ".join(fixes))
     return fixes
@@ -96,6 +108,43 @@ def _define_first_deepcluster_loss() -> None:
 
     deepclusterv2_loss_func._ltplugins_defined = True  # type: ignore[attr-defined]
     module.deepclusterv2_loss_func = deepclusterv2_loss_func
+
+
+class _Backbones(dict[str, Callable[..., nn.Module]]):
+    """solo-learn's constructors by name, and timm's where it has none of that name."""
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a backbone; it is an assertion in solo-learn, a sentence here.
+
+        Raises:
+            UserError: there is none, with the nearest that there is.
+        """
+        if super().__contains__(name) or timm.is_model(str(name)):
+            return True
+        raise unknown_backbone(str(name), [*self])
+
+    def __missing__(self, name: str) -> Callable[..., nn.Module]:
+        return partial(_timm_backbone, name)
+
+
+def _timm_backbone(name: str, method: str, **kwargs: Any) -> nn.Module:
+    """A timm model without its head, its width where solo-learn looks for it."""
+    model, width = build_backbone(name, kwargs)
+    setattr(model, "inplanes" if name.startswith("resnet") else "num_features", width)
+    return model
+
+
+def _clip_top_k(module: Any) -> None:
+    """Let an accuracy over more classes than there are be that over all of them; idempotent."""
+    accuracy = module.accuracy_at_k
+    if getattr(accuracy, "_ltplugins_clips", False):
+        return
+
+    def accuracy_at_k(outputs: Tensor, targets: Tensor, top_k: Sequence[int] = (1, 5)) -> Any:
+        return accuracy(outputs, targets, [min(k, outputs.shape[1]) for k in top_k])
+
+    accuracy_at_k._ltplugins_clips = True  # type: ignore[attr-defined]
+    module.accuracy_at_k = accuracy_at_k
 
 
 def _without_functions(scheduler: Any) -> type:

@@ -220,13 +220,14 @@ def _require_plain_first(cfg: DictConfig) -> None:
         return
     first: AugmentationBlock = parse_augmentations(OmegaConf.to_container(blocks))[0]  # type: ignore[arg-type]
     steps = ("color_jitter", "grayscale", "gaussian_blur", "solarization", "equalization")
-    random = [s for s in (*steps, "horizontal_flip") if getattr(first, s).prob > 0]
+    turns = ("horizontal_flip", "vertical_flip", "quarter_turn")
+    random = [s for s in (*steps, *turns) if getattr(first, s).prob > 0]
     random += ["rrc"] if first.rrc.enabled else []
     if random or first.num_crops != 1:
         what = f"has {', '.join(random)}" if random else f"gives {first.num_crops} views"
         raise UserError(
             f"mttv's first view is plain (normalised only) and its second strong; "
             f"augmentations[0] {what}. Take augmentations=small_plain_strong, "
-            f"small_grey_plain_strong or imagenet_plain_strong, or set "
+            f"small_grey_plain_strong, land_plain_strong or imagenet_plain_strong, or set "
             f"method_kwargs.plain_first_view=false for another first view."
         )

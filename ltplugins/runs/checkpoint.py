@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
-from ltplugins.core.errors import UserError
+from ltplugins.core.errors import UserError, first_sentence
 from ltplugins.core.records import from_plain
 from ltplugins.runs.facts import VERSION, Origin, Progress, RunFacts
 
@@ -124,7 +124,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     except Exception as error:
         raise UserError(
             f"{file} cannot be opened as a checkpoint ({type(error).__name__}: "
-            f"{str(error).splitlines()[0][:200]})."
+            f"{first_sentence(error)})."
         ) from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"{file} is no checkpoint: it has no state_dict.")

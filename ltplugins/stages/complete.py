@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tab completion of ``key=value`` words: names of keys, choices of groups, values that are listed.
+"""Words of a command line, for tab completion and help: keys, choices of groups, listed values.
 
 Imports no torch: a completion is to come while the key is still down.
 """
@@ -43,6 +43,15 @@ def words(stage: str, prefix: str) -> list[str]:
     key, is_there, _ = prefix.partition("=")
     offered = _values(stage, key) if is_there else _keys(stage)
     return sorted(word for word in set(offered) if word.startswith(prefix))
+
+
+def all_keys(stage: str) -> list[str]:
+    """Every key of a stage that is not a method's or an augmentation's, a line for each block."""
+    blocks: dict[str, list[str]] = {}
+    for word in words(stage, ""):
+        block, _, name = word.removesuffix("=").rpartition(".")
+        blocks.setdefault(block, []).append(name)
+    return [f"{block or 'at the top'}: {', '.join(names)}" for block, names in blocks.items()]
 
 
 def _keys(stage: str) -> Iterator[str]:

@@ -78,18 +78,16 @@ class Composer:
             return self._mend(parse_words(words))
 
     def _mend(self, overrides: list[Override]) -> list[str]:
+        for override in overrides:
+            _require_one_value(override)
         if self._has_own_images(overrides):
             overrides = [*overrides, *parse_words(["data=custom"])]
+        overrides = [*overrides, *parse_words(self._taken_along(overrides))]
         groups = [o for o in overrides if self._chooses(o)]
         chosen = self._mend_groups(groups)
         mended = []
         for override in overrides:
             word = str(override.input_line)
-            if override.is_sweep_override():
-                raise UserError(
-                    f"{word}: several values are for --multirun. A list of values stands in "
-                    f"brackets, a text with commas in quotes within quotes."
-                )
             if override in groups:
                 word = chosen[word]
             elif override.is_hydra_override() or override.is_force_add():
@@ -127,16 +125,33 @@ class Composer:
         chosen = base.hydra.runtime.choices.get("data")
         return chosen is not None and OmegaConf.select(base, "data.dataset") in EMBEDDED
 
+    def _taken_along(self, overrides: list[Override]) -> list[str]:
+        """A set's own views and schedule, where the words choose the set and neither of them."""
+        given = {o.key_or_group: o.value() for o in overrides if not o.is_delete()}
+        name = given.get("data")
+        return [
+            f"{group}={name}"
+            for group in ("augmentations", "schedule")
+            if isinstance(name, str)
+            and group not in given
+            and name in self._choices(group)
+            and group in self._base().hydra.runtime.choices
+        ]
+
     def _chooses(self, override: Override) -> bool:
         """Whether a word names a choice of a group, by Hydra's own rule."""
         key = override.key_or_group
-        if isinstance(override.value(), dict) or "." in key:
-            return False
-        if key not in self._options:
+        return (
+            not isinstance(override.value(), dict) and "." not in key and bool(self._choices(key))
+        )
+
+    def _choices(self, group: str) -> list[str]:
+        """What a group has to choose from; nothing, where it is none."""
+        if group not in self._options:
             loader: Any = GlobalHydra.instance().config_loader()
             with self._told():
-                self._options[key] = loader.get_group_options(key, config_name=self.name)
-        return bool(self._options[key])
+                self._options[group] = loader.get_group_options(group, config_name=self.name)
+        return self._options[group]
 
     def _mend_groups(self, overrides: list[Override]) -> dict[str, str]:
         """A group that the file does not choose from is added, one that it does is changed."""
@@ -240,6 +255,18 @@ def _no_such_method(name: str, known: Sequence[str]) -> UserError:
         f"{', '.join(f'{wrapper}_' for wrapper in WRAPPERS)} before each; {', '.join(METHODS)}. "
         f"`ltplugins methods` says more."
     )
+
+
+def _require_one_value(override: Override) -> None:
+    """Refuse a word that Hydra can read and nothing here can take."""
+    word = str(override.input_line)
+    if not override.key_or_group:
+        raise UserError(f"cannot read '{word}': expected key=value, and there is no key.")
+    if override.is_sweep_override():
+        raise UserError(
+            f"{word}: several values are for --multirun. A list of values stands in brackets, a "
+            f"text with commas in quotes within quotes."
+        )
 
 
 def _require_choice(group: str, value: Any, word: str) -> None:

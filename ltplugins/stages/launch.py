@@ -19,6 +19,7 @@ from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.stages.blocks import Hints
 from ltplugins.stages.command import PACKAGED, Command, absolute, read_command
+from ltplugins.stages.complete import all_keys
 from ltplugins.stages.compose import Composer
 
 _FULL = "HYDRA_FULL_ERROR"
@@ -54,9 +55,26 @@ def launch(
     composer = guarded(lambda: Composer(command.config_path, command.config_name, hints))
     if command.flags or any(word.startswith("hydra") for word in command.words):
         words = guarded(lambda: composer.mend(command.words)) if command.words else []
-        by_hydra(stage, config_name, _with_words(arguments, command, words))
+        try:
+            by_hydra(stage, config_name, _with_words(arguments, command, words))
+        finally:  # Hydra's help ends the process
+            if "--help" in command.flags and config_name == "pretrain":
+                _show_keys()
     else:
         guarded(lambda: stage(composer.compose(command.words)))
+
+
+def _show_keys() -> None:
+    """What Hydra's help leaves out: the keys of a training that the file does not list."""
+    lines = [
+        "== Keys ==",
+        "Those that the config above does not list are set likewise.",
+        "",
+        *all_keys("pretrain"),
+        "",
+        "method_kwargs: ltplugins methods NAME; augmentations, data.*: README.md",
+    ]
+    make_console().print("\n".join(lines), highlight=False, markup=False)
 
 
 def by_hydra(stage: Callable[[DictConfig], Any], config_name: str, arguments: list[str]) -> None:
@@ -183,6 +201,7 @@ def set_up_logging() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",
+        ".*DataLoader will create.*",  # a start says it in a line: training/announce.py
         ".*smaller than the logging interval.*",
         ".*LeafSpec.*",
         ".*Checkpoint directory.*",

@@ -63,15 +63,31 @@ def report(
         rows: run folder -> the row it belongs to, where that is not its method.
 
     Raises:
-        UserError: no run there, or one that is not evaluated yet.
+        UserError: no run there, or one that is not evaluated yet; ``out`` cannot be a folder.
     """
     results = [gather_run(path) for given in runs for path in _run_folders(Path(given))]
+    _make_folder(out)
     name_rows(results, _traits(results), rows or {})
     _embed_one_a_row(results)
     show_results(results)
     path = write_report(results, out, title)
     make_console().print(f"report: {path}", highlight=False)
     return path
+
+
+def _make_folder(out: str | Path) -> None:
+    """Make the folder of a report, before anything is drawn.
+
+    Raises:
+        UserError: it cannot be made, or is a file.
+    """
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out: expected a folder that can be made, got {out} ({error.strerror}). Give "
+            f"another one."
+        ) from None
 
 
 def _traits(runs: Sequence[RunResult]) -> dict[str, dict[str, Trait]]:

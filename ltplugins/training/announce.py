@@ -2,12 +2,15 @@
 """What a run says of itself before it trains."""
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from ltplugins.config.run import RunConfig
+from ltplugins.data.schema import DataConfig
+from ltplugins.data.sources.records import SMALL_IMAGE, DataRecord
 from ltplugins.data.training_set import TrainingSet
 from ltplugins.host.detect import HostInfo
 from ltplugins.host.stem import has_stem, is_small
@@ -55,13 +58,10 @@ def announce(
         log.info("OOD pool: %s, %d images", name, data.num_ood)
     log.info("%s, %.1f M parameters; run folder %s", run.backbone.name, params, run.output_dir)
     if has_stem(model.backbone):
-        log.info(
-            "%s stem, for images of %d pixels%s",
-            "small (3x3)" if is_small(model.backbone) else "large (7x7)",
-            data.record.image_size,
-            " (the median of a sample)" if data.record.name == "custom" else "",
-        )
+        crop = max(block.crop_size for block in run.augmentations)
+        _tell_stem(is_small(model.backbone), data.record, crop)
     tell_memory(run, needed_bytes, device)
+    _tell_workers(run.data, os.cpu_count() or 1)
     names = [b if isinstance(b, str) else b["_target_"] for b in (*run.loggers, *run.callbacks)]
     if names:
         log.info("loggers and callbacks beside our own: %s", ", ".join(names))
@@ -70,3 +70,29 @@ def announce(
     if run.debug_augmentations:
         for i, block in enumerate(run.augmentations):
             log.info("augmentations[%d]: %s", i, block)
+
+
+def _tell_workers(data: DataConfig, processors: int) -> None:
+    """Say where the processes that load images outnumber what they run on."""
+    if data.engine == "workers" and data.num_workers > processors:
+        log.info(
+            "data.num_workers=%d, and here are %d processors: more processes load no faster",
+            data.num_workers,
+            processors,
+        )
+
+
+def _tell_stem(small: bool, record: DataRecord, crop: int) -> None:
+    """Say which stem a ResNet has, and where its views are much larger than the images are."""
+    log.info(
+        "%s stem, for images of %d pixels%s",
+        "small (3x3)" if small else "large (7x7)",
+        record.image_size,
+        " (the median of a sample)" if record.name == "custom" else "",
+    )
+    if small and crop > SMALL_IMAGE:
+        log.warning(
+            "a small stem takes crops of %d pixels at sixteen times the memory and time of a large "
+            "one. Set backbone.small_stem=false, or smaller crops (augmentations=small).",
+            crop,
+        )

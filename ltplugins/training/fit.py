@@ -26,6 +26,7 @@ from ltplugins.runs.folder import Found, RunFolder
 from ltplugins.runs.metrics import MetricsLogger
 from ltplugins.training.checkpoint import RunCheckpoint, own_checkpoint
 from ltplugins.training.listeners import build_callbacks, build_loggers
+from ltplugins.training.memory import refuse_if_out_of_memory
 from ltplugins.training.progress import RunProgress
 from ltplugins.training.resume import NewSchedule, Start, misfit, require_fit
 from ltplugins.training.stopping import CTRL_C, Signals, WallClock, why_stopped
@@ -159,6 +160,7 @@ class Training:
             if job.start is not None and own is None and "loading state_dict" in str(error):
                 problem = str(error).splitlines()[-1].strip().rstrip(".")
                 raise misfit(job.start, problem) from None
+            refuse_if_out_of_memory(error, self.cfg)
             _refuse_metric(error)
             raise
         except MisconfigurationException as error:

@@ -42,15 +42,40 @@ def tell_memory(run: RunConfig, needed: int, device: torch.device) -> None:
     if there is not None and needed > there:
         batch = run.optimizer.batch_size
         smaller = batch
-        while smaller > 1 and needed * smaller / batch > 0.8 * there:
+        while smaller > 3 and needed * smaller / batch > 0.8 * there:
             smaller //= 2
         log.warning(
-            "this will hardly fit: the system may end the run without a word. Set "
-            "optimizer.batch_size=%d accumulate_grad_batches=%d, smaller crops "
-            "(augmentations.0.crop_size), a smaller backbone.name, or use a GPU.",
-            smaller,
-            -(-batch // smaller),
+            "this will hardly fit: the system may end the run without a word. %s, or use a GPU.",
+            _way_out(batch, smaller),
         )
+
+
+def refuse_if_out_of_memory(error: RuntimeError, run: RunConfig) -> None:
+    """An allocation that failed, of a GPU or the machine, as a sentence; other errors are left.
+
+    Args:
+        error: of the training.
+        run: its batch.
+
+    Raises:
+        UserError: there was too little memory.
+    """
+    # On a CPU it has no type of its own.
+    is_it = isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    if is_it:
+        batch = run.optimizer.batch_size
+        where = "the GPU" if isinstance(error, torch.OutOfMemoryError) else "this machine"
+        raise UserError(
+            f"out of memory: {where} has too little for a step of {batch} images. "
+            f"{_way_out(batch, max(batch // 2, 2))}."
+        ) from None
+
+
+def _way_out(batch: int, smaller: int) -> str:
+    return (
+        f"Set optimizer.batch_size={smaller} accumulate_grad_batches={-(-batch // smaller)}, "
+        f"smaller crops (augmentations.0.crop_size) or a smaller backbone.name"
+    )
 
 
 def needed_bytes(run: RunConfig, model: Any) -> int:

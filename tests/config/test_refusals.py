@@ -237,7 +237,7 @@ SILENT = {
     "method_kwargs.gh.memory_momentum": (2,),
     "method_kwargs.gh.num_iters": (-3,),
     "scheduler.warmup_epochs": (-2,),
-    "optimizer.batch_size": (0, -8),
+    "optimizer.batch_size": (0, -8, 1),
     "optimizer.lr": (-1,),
     "data.num_workers": (-1,),
 }
@@ -275,7 +275,7 @@ def test_a_sweep_refuses_before_its_first_member(tmp_path, monkeypatch):
     ("word", "said"),
     [
         ("method_kwargs.gh.temperature=-0.1", "method_kwargs.gh.temperature: expected a number"),
-        ("optimizer.batch_size=0", "optimizer.batch_size: expected a whole number of 1 or more"),
+        ("optimizer.batch_size=0", "optimizer.batch_size: expected a whole number of 2 or more"),
     ],
 )
 def test_command_line(word, said, tmp_path, monkeypatch, capsys):

@@ -39,7 +39,6 @@ def run(arguments: list[str], folder: Path, host: str) -> None:
 def test_a_run_with_online_knn_is_evaluated_with_solo_learn(tmp_path: Path) -> None:
     """The evaluation died of torchmetrics' ``compute_on_step``, which the stand-in has not."""
     cfg = tiny_config(tmp_path, "gh_simclr", max_epochs=1, knn_eval={"enabled": True, "k": 2})
-    cfg.backbone.name = "resnet18"  # solo-learn has no test_resnet
     OmegaConf.save(cfg, tmp_path / "own.yaml")
     run(["pretrain", "--config-path", ".", "--config-name", "own"], tmp_path, "solo")
     run(["evaluate", "run", "eval.linear=null", "eval.knn.k=3", "device=cpu"], tmp_path, "solo")

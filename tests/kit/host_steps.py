@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from ltplugins.host import METHODS, prepare
 from tests.kit.runs import quiet_trainer
 
 IMAGES, BATCH = 12, 4
@@ -53,12 +54,7 @@ class Views(torch.utils.data.Dataset[Any]):
 
 def make(cfg: Any) -> Any:
     """The host's method of a config, from a fixed seed."""
-    import ltplugins
-    from ltplugins.host import METHODS
-    from ltplugins.host.solo import apply_fixes
-
-    apply_fixes()
-    ltplugins.register()
+    prepare()
     torch.manual_seed(0)
     return METHODS[cfg.method](cfg)
 

@@ -9,10 +9,10 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
-import ltplugins
 from ltplugins.config.data import training_set
 from ltplugins.config.resolve import resolve
 from ltplugins.data.datamodule import build_datamodule
+from ltplugins.host import METHODS, prepare
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
@@ -79,9 +79,7 @@ def assert_resumes(config, folder: Path, monkeypatch, breaks=((1, 0), (2, 3))) -
 
 def build(cfg):
     """The config's method and data, as the pretraining stage builds them: (model, data)."""
-    from ltplugins.host import METHODS
-
-    ltplugins.register()
+    prepare()  # as every main does first: solo-learn is mended, whichever test ran before
     pl.seed_everything(int(cfg.get("seed", 0)), verbose=False)
     config = resolve(cfg)
     training = training_set(config)

@@ -76,13 +76,6 @@ def write_folder(root: Path, counts: tuple[int, ...], size: int = 32, seed: int 
     return root
 
 
-def backbone_name() -> str:
-    """The smallest ResNet that the host can build."""
-    from ltplugins.host import HOST
-
-    return "test_resnet" if HOST.name == "builtin" else "resnet18"
-
-
 def tiny_config(folder: Path, method: str = "gh_simclr", **changes: object) -> DictConfig:
     """Config of a run of any method on generated arrays; ``a__b=c`` sets ``a.b``."""
     cfg = plain_config(folder, method)
@@ -114,7 +107,7 @@ def plain_config(folder: Path, method: str) -> DictConfig:
             "name": "tiny",
             "method": method,
             "method_kwargs": {},
-            "backbone": {"name": backbone_name(), "small_stem": False},
+            "backbone": {"name": "test_resnet", "small_stem": False},
             "data": {
                 "dataset": "custom",
                 "format": "arrays",

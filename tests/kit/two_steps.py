@@ -28,10 +28,10 @@ class Trainer:
 
 def build(name: str) -> Any:
     """The method with a linear backbone, in double, the same on every rank."""
-    import ltplugins
     from ltplugins.host import METHODS as HOST_METHODS
+    from ltplugins.host import prepare
 
-    ltplugins.register()
+    prepare()
     steps = case_of(name).steps
     torch.manual_seed(0)
     model: Any = HOST_METHODS[name](_config(name, steps))

@@ -36,7 +36,7 @@ def test_every_wrapper_and_method_has_its_five_parts(name):
 def test_what_has_results_has_its_scripts(name):
     """On the embedded data, CIFAR-100-LT (its head says what CIFAR-10-LT needs) and ImageNet-LT."""
     method = f"{name}_simclr" if name in WRAPPERS else name
-    for part in ("fashion/{}", "cifar/{}", "imagenet_lt/{}"):
+    for part in ("fashion/{}", "land/{}", "cifar/{}", "imagenet_lt/{}"):
         path = ROOT / f"scripts/pretrain/{part.format(method)}.yaml"
         assert path.exists(), f"{name} lacks {path}"
         text = path.read_text()

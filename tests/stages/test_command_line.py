@@ -3,6 +3,7 @@
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,9 @@ def test_hydras_own_options_stay_hydras(tmp_path):
     assert text.returncode == 0, text.stderr
     assert "Configuration groups" in text.stdout
     assert "method: " in text.stdout
+    # README: the help lists every key, also one that the packaged file does not have.
+    for line in (r"at the top: .*\bmax_steps\b.*\boverwrite\b", r"data: .*\btrain_path\b"):
+        assert re.search(line, text.stdout)
 
 
 @on_the_stand_in

@@ -68,6 +68,8 @@ def test_a_tilde_takes_a_key_away(composer):
         (["seed"], "^cannot read 'seed': expected key=value"),
         (["output_dir=a b,(c"], "quotes of its own: \"output_dir='a b,\\(c'\""),
         (["seed=1,2"], "^seed=1,2: several values are for --multirun"),
+        (["method=simclr,byol"], "^method=simclr,byol: several values are for --multirun"),
+        (["=3"], "^cannot read '=3': expected key=value, and there is no key"),
         (["seed=${nothing}"], "Interpolation key 'nothing' not found"),
         (["augmentations.7.crop_size=3"], r"augmentations.7.crop_size=3"),
     ],
@@ -99,6 +101,16 @@ def test_keys_of_typed_blocks_are_left_to_their_parser(words, text, composer):
     cfg = composer.compose(words)
     with pytest.raises(UserError, match=text):
         resolve(cfg, config_blocks)
+
+
+def test_a_set_takes_its_own_views_and_schedule_along(composer):
+    cfg = composer.compose(["data=land", "data.tile=48"])
+    assert [block.crop_size for block in cfg.augmentations] == [48]
+    assert cfg.augmentations[0].quarter_turn.prob == 0.5
+    chosen = composer.compose(["data=land", "augmentations=small", "schedule=cifar"])
+    assert "quarter_turn" not in chosen.augmentations[0] and chosen.max_epochs == 1000
+    other = composer.compose(["data=cifar10_lt"])
+    assert other.augmentations == composer.compose([]).augmentations
 
 
 def test_a_file_that_chooses_from_no_such_group():

@@ -163,6 +163,13 @@ def test_a_folder_of_runs_stands_for_its_runs(runs, tmp_path):
         report([tmp_path / "nothing"], tmp_path / "report")
 
 
+def test_a_report_into_a_file_is_refused(runs, tmp_path):
+    (tmp_path / "notes.md").write_text("mine")
+    with pytest.raises(UserError, match=r"^--out: expected a folder .*notes.md \(File exists\)"):
+        report(runs[:1], tmp_path / "notes.md")
+    assert (tmp_path / "notes.md").read_text() == "mine"
+
+
 def test_report_needs_evaluated_runs(tmp_path):
     path = pretrain(tiny_config(tmp_path, "simclr", max_epochs=1))
     with pytest.raises(UserError, match=f"not evaluated yet: ltplugins evaluate {path}"):
@@ -183,7 +190,10 @@ def test_changed_data_is_noticed(tmp_path):
     [
         (lambda p: p / "nothing", "does not exist. Give a run folder or a .ckpt file"),
         (lambda p: p, "holds no run: expected run.json"),
-        (lambda p: _write(p / "x.ckpt", b"not a checkpoint"), "cannot be opened as a checkpoint"),
+        (
+            lambda p: _write(p / "x.ckpt", b"not a checkpoint"),
+            r"cannot be opened as a checkpoint \(UnpicklingError: Weights only load failed\)\.$",
+        ),
         (lambda p: _save(p / "y.ckpt", {"a": 1}), "it has no state_dict"),
         (lambda p: _save(p / "z.ckpt", {"state_dict": {}, "epoch": 0}), "holds no config"),
     ],

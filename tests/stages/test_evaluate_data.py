@@ -151,6 +151,13 @@ def test_test_images_may_come_after_the_training(home, caplog):
         scores(run, "data.val_path=nowhere")
 
 
+def test_one_class_alone_is_told_before_the_training(home, caplog):
+    write_folder(home / "album", (12,), size=16)
+    with caplog.at_level(logging.WARNING, logger="ltplugins"):
+        pretrain(config(home, data__train_path="album", data__val_path=None, output_dir="one"))
+    assert "all training images are of one class, 'class0': no accuracy" in caplog.text
+
+
 def test_a_run_without_its_training_images_is_scored_on_a_probe_set(home):
     write_folder(home / "probe", (5, 5, 5), size=16, seed=9)
     whole = scores("run", *HERE, "data.probe_path=probe")

@@ -15,7 +15,6 @@ from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from tests.kit.paths import ROOT
-from tests.kit.tiny import backbone_name
 
 FOLDER = ROOT / "scripts/pretrain"
 SCRIPTS = sorted(FOLDER.rglob("*.yaml"))
@@ -83,7 +82,7 @@ def tiny_data(tmp_path_factory):
 def shrink(cfg, folder, tiny_data, out):
     """The same file with other paths, a tiny network and a few images."""
     with open_dict(cfg):
-        cfg.backbone = {"name": backbone_name(), "small_stem": False}
+        cfg.backbone = {"name": "test_resnet", "small_stem": False}
         cfg.optimizer.batch_size = 8
         cfg.update(max_epochs=2, limit_train_batches=2, accelerator="cpu", devices=1)
         cfg.update(output_dir=str(out), enable_progress_bar=False)

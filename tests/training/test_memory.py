@@ -4,12 +4,14 @@
 import logging
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
 
 from ltplugins.config.resolve import resolve
 from ltplugins.core.errors import UserError
+from ltplugins.stages.pretrain import pretrain
 from ltplugins.training import memory
 from ltplugins.training.memory import kept_bytes, needed_bytes, tell_memory
 from tests.kit.tiny import tiny_config
@@ -52,3 +54,27 @@ def test_too_much_is_told_with_the_way_out(
         assert "hardly fit" not in caplog.text
         tell_memory(run, int(19e9), torch.device("cpu"))
     assert "optimizer.batch_size=64 accumulate_grad_batches=4" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "the GPU"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 3347316736 b"), "this machine"),
+    ],
+)
+def test_an_allocation_that_fails_is_one_line(
+    error: RuntimeError, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pl.Trainer, "fit", fit)
+    with pytest.raises(UserError, match=rf"^out of memory: {where} .* 8 .*batch_size=4") as told:
+        pretrain(tiny_config(tmp_path, "simclr"))
+    assert "accumulate_grad_batches=2" in str(told.value) and "\n" not in str(told.value)
+
+
+def test_other_errors_are_not_taken_for_it(tmp_path: Path) -> None:
+    run = resolve(tiny_config(tmp_path, "simclr"))
+    memory.refuse_if_out_of_memory(RuntimeError("shape mismatch"), run)

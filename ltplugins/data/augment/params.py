@@ -77,6 +77,28 @@ class ViewParams:
     equalize: Tensor
 
 
+@dataclass(frozen=True)
+class TurnParams:
+    """How R rows are turned in the end: Bool[R] each; the quarter turn comes last."""
+
+    vertical: Tensor
+    quarter: Tensor
+
+
+def draw_turns(block: AugmentationBlock, rows: int, generator: Randomness) -> TurnParams | None:
+    """Draw vertical flips and quarter turns, None for a block with neither.
+
+    They are drawn after all other parameters of all blocks, so that a block without them has the
+    views that it had before there were any.
+    """
+    if not block.vertical_flip.prob and not block.quarter_turn.prob:
+        return None
+    vertical, quarter = (
+        uniform(generator, rows) < step.prob for step in (block.vertical_flip, block.quarter_turn)
+    )
+    return TurnParams(vertical, quarter)
+
+
 def draw_params(
     block: AugmentationBlock,
     rows: int,

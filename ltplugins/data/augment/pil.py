@@ -2,9 +2,10 @@
 """One image at a time: the ``workers`` engine's views, and the deterministic transform of tests.
 
 Order, interpolation and operators are solo-learn 1.0.6's (``solo/data/pretrain_dataloader.py`` at
-9187ee3), RandAugment after them ours. Differences: the blur draws its sigma from torch's generator,
-not from Python's ``random``, so that one seed covers an image; without ``rrc`` an image that is not
-square is centre-cropped after the resize, where solo-learn would give views of several shapes.
+9187ee3); vertical flip, quarter turn and RandAugment, after them, are ours. Differences: the blur
+draws its sigma from torch's generator, not from Python's ``random``, so that one seed covers an
+image; without ``rrc`` an image that is not square is centre-cropped after the resize, where
+solo-learn would give views of several shapes.
 """
 
 from collections.abc import Callable, Sequence
@@ -87,7 +88,15 @@ def _random_steps(block: AugmentationBlock) -> list[Callable[..., Any]]:
     steps += _filters(block)
     if block.horizontal_flip.prob:
         steps.append(transforms.RandomHorizontalFlip(p=block.horizontal_flip.prob))
+    if block.vertical_flip.prob:
+        steps.append(transforms.RandomVerticalFlip(p=block.vertical_flip.prob))
+    if block.quarter_turn.prob:
+        steps.append(transforms.RandomApply([_quarter_turn], p=block.quarter_turn.prob))
     return steps
+
+
+def _quarter_turn(image: Image.Image) -> Image.Image:
+    return image.transpose(Image.Transpose.ROTATE_90)
 
 
 def _crop(block: AugmentationBlock) -> list[Callable[..., Any]]:

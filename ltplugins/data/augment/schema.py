@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The ``augmentations`` list of a run's YAML, typed: solo-learn 1.0.6's schema, one block a view.
 
-A step that is left out of a block is off. Every engine honours every key; ``randaugment`` is ours.
+A step that is left out of a block is off. Every engine honours every key; ``vertical_flip``,
+``quarter_turn`` and ``randaugment`` are ours.
 Some of solo-learn's files also say ``enabled`` where it reads ``prob`` alone; that is accepted
 where the two agree.
 """
@@ -102,6 +103,8 @@ class RandAugmentConfig(Section):
 class AugmentationBlock(Section):
     """One block: ``num_crops`` views of ``crop_size`` pixels; steps in the order they are applied.
 
+    ``quarter_turn`` turns by 90 degrees anticlockwise; with both flips, all at 0.5, each of the
+    eight ways in which a square can lie is as likely.
     ``mean`` and ``std``, in [0, 1], replace those of the data set's record. ``grey`` says that the
     block leaves colours alone because there are none, and is refused for images that have them.
     """
@@ -115,6 +118,8 @@ class AugmentationBlock(Section):
     solarization: ProbConfig = field(default_factory=ProbConfig)
     equalization: ProbConfig = field(default_factory=ProbConfig)
     horizontal_flip: ProbConfig = field(default_factory=ProbConfig)
+    vertical_flip: ProbConfig = field(default_factory=ProbConfig)
+    quarter_turn: ProbConfig = field(default_factory=ProbConfig)
     randaugment: RandAugmentConfig = field(default_factory=RandAugmentConfig)
     mean: Annotated[list[Share], Length(3)] | None = None
     std: Annotated[list[Annotated[float, UpTo(0, 1)]], Length(3)] | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ltplugins.core.errors import UserError
+from ltplugins.core.errors import UserError, first_sentence
 from ltplugins.data.sources.base import ArraySource, check_no_empty_class, number_names
 from ltplugins.data.sources.records import DataRecord, custom_record
 
@@ -73,7 +73,9 @@ def arrays_from_path(
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path}: cannot be read as .npz or .npy: {error}") from None
+        raise UserError(
+            f"{path}: cannot be read as .npz or .npy: {first_sentence(error)}."
+        ) from None
     return from_arrays(images, labels, num_classes=num_classes, where=str(path))
 
 

@@ -35,6 +35,8 @@ class Source:
         class_names: C names.
         record: statistics and native size.
         images: uint8 [N, H, W, 3], or [N, H, W] for greyscale; None when the images are files.
+        stand_ins: Int64[N K], rows that say which picture each image is, for a source that knows
+            it better than by its pixels; None = its pixels or its file do.
     """
 
     def __init__(self, targets: np.ndarray, class_names: Sequence[str], record: DataRecord) -> None:
@@ -42,6 +44,7 @@ class Source:
         self.class_names = tuple(class_names)
         self.record = record
         self.images: np.ndarray | None = None
+        self.stand_ins: np.ndarray | None = None
 
     @property
     def num_classes(self) -> int:
@@ -83,9 +86,11 @@ class ArraySource(Source):
 
     def subset(self, indices: np.ndarray) -> "ArraySource":
         assert self.images is not None
-        return ArraySource(
+        chosen = ArraySource(
             self.images[indices], self.targets[indices], self.class_names, self.record
         )
+        chosen.stand_ins = None if self.stand_ins is None else self.stand_ins[indices]
+        return chosen
 
 
 class FileSource(Source):

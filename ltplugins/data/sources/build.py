@@ -15,6 +15,7 @@ from ltplugins.data.schema import BY_PATH, DataConfig
 from ltplugins.data.sources.arrays import arrays_from_path
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.files import file_list, flat_folder, image_folder
+from ltplugins.data.sources.hub import hub_source
 from ltplugins.data.sources.named import Part, named_source
 
 # solo-learn draws its fraction with this state; the same key gives the same images here.
@@ -62,7 +63,10 @@ def build_ood_source(cfg: DataConfig) -> Source | None:
             f"Set data.sampler: id_plus_ood, or data.ood: null."
         )
     try:
-        return build_source(DataConfig(**dataclasses.asdict(block), no_labels=True), "train")
+        # land_pool is cut as the tiles are, and lies where these are trained on.
+        cut = cfg.given_of_land if block.dataset == "land_pool" else {}
+        pool = DataConfig(**dataclasses.asdict(block), **cut, no_labels=True)
+        return build_source(pool, "train")
     except UserError as error:
         raise UserError(f"data.ood: {error}") from None
 
@@ -83,6 +87,8 @@ def _by_path(cfg: DataConfig, part: Part, classes: Sequence[str] | None = None) 
         return image_folder(path, dataset=cfg.dataset, class_names=names)
     no_labels = cfg.no_labels and own_classes
     known = _classes(cfg, classes, own_classes)
+    if cfg.format == "hf":
+        return hub_source(path, part, no_labels=no_labels, classes=known)
     count = None if known is None else len(known)
     if cfg.format == "file_list":
         return file_list(

@@ -54,8 +54,16 @@ def labels_hash(targets: np.ndarray, indices: np.ndarray | None = None) -> str:
 
 
 def pictures_hash(source: Source, indices: np.ndarray | None = None) -> str:
-    """Sha256 of pictures, in order: of their pixels in memory, of their files' bytes otherwise."""
+    """Sha256 of pictures, in order: of their pixels in memory, of their files' bytes otherwise.
+
+    A source's stand-ins take the pixels' place.
+    """
     digest = hashlib.sha256()
+    rows = source.stand_ins
+    if rows is not None:
+        chosen = rows if indices is None else rows[indices]
+        digest.update(np.ascontiguousarray(chosen, dtype="<i8").data)
+        return digest.hexdigest()
     if isinstance(source.images, np.ndarray):
         _add_pixels(digest, source.images, indices)
     paths: Sequence[str] = getattr(source, "paths", ())

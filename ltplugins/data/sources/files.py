@@ -19,6 +19,7 @@ from ltplugins.data.sources.records import RECORDS, custom_record
 
 log = logging.getLogger(__name__)
 
+_PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 _SAMPLE = 64  # headers that are read to learn what kind of images there are
 
 
@@ -33,7 +34,8 @@ def image_folder(
         class_names: those of the training part, for a test part that need not show every class.
 
     Raises:
-        UserError: no such folder, nothing in it, a class without image, an unknown class.
+        UserError: no such folder, nothing in it, a class without image, an unknown class, the
+            folder above a training and a test part.
     """
     root = _folder(root)
     found = tuple(sorted(e.name for e in os.scandir(root) if e.is_dir() and not _is_hidden(e.name)))
@@ -42,6 +44,7 @@ def image_folder(
             f"{root}: no class folder in it; expected {root.name}/CLASS/image.jpg. "
             f"For images without classes set data.no_labels: true."
         )
+    _refuse_parts(root, found)
     names = class_names or found
     strange = sorted({shown(name) for name in found} - {shown(name) for name in names})
     if strange:
@@ -145,6 +148,20 @@ def _folder(root: str | Path) -> Path:
             f"with one subfolder of images per class."
         )
     return root
+
+
+def _refuse_parts(root: Path, found: tuple[str, ...]) -> None:
+    """Refuse the folder above the parts: they would be its classes, test images among them."""
+    if not {name.lower() for name in found} <= _PARTS:
+        return
+    if any(
+        e.is_dir() and not _is_hidden(e.name) for name in found for e in os.scandir(root / name)
+    ):
+        raise UserError(
+            f"{root}: its folders ({', '.join(found)}) are parts of a data set with folders of "
+            f"their own, no classes. Set data.train_path to one of them, {root / found[0]}, and "
+            f"data.val_path to another."
+        )
 
 
 def _is_hidden(name: str) -> bool:

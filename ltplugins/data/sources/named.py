@@ -15,6 +15,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.data.schema import DataConfig
 from ltplugins.data.sources.base import ArraySource
 from ltplugins.data.sources.idx import find_fashion_idx, read_fashion_idx
+from ltplugins.data.sources.land.source import pool_source, tile_source
 from ltplugins.data.sources.packs import CLASS_NAMES, EMOJI_CATEGORIES, load_emoji, load_pack
 from ltplugins.data.sources.records import RECORDS
 
@@ -51,6 +52,10 @@ def named_source(cfg: DataConfig, part: Part) -> ArraySource:
         UserError: not there and no network, damaged files, or a part that the set does not have.
     """
     name, root = cfg.dataset, cfg.train_path
+    if name == "land_pack":
+        return tile_source(cfg.land, part)
+    if name == "land_pool":
+        return pool_source(cfg.land, part)
     if name == "fashion_pack":
         arrays = _fashion_pack(part)
     elif name == "emoji_pack":

@@ -69,20 +69,37 @@ def load_pack(path: Path = PACK_PATH, expected: str = PACK_SHA256) -> dict[str, 
         UserError: the file is absent or its hash is not the expected one.
     """
     script = f"scripts/packs/{path.stem.removesuffix('_pack')}.py"
-    way_out = f"Install ltplugins again, or rebuild the pack with {script} (its --help says how)."
-    if not path.is_file():
-        raise UserError(f"the embedded data pack is missing: {path}. {way_out}")
-    found = sha256(path)
-    if found != expected:
-        raise UserError(
-            f"the embedded data pack is damaged: {path}: expected sha256 {expected}, "
-            f"found {found}. {way_out}"
-        )
+    require_whole(path, expected, script)
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read: {error}. {way_out}") from None
+        raise UserError(f"{path}: cannot be read: {error}. {_way_out(script)}") from None
     for array in arrays.values():
         array.setflags(write=False)
     return arrays
+
+
+def require_whole(path: Path, expected: str, script: str) -> None:
+    """Hold an embedded file to its hash.
+
+    Args:
+        path: of the file.
+        expected: sha256.
+        script: that builds it.
+
+    Raises:
+        UserError: the file is absent or its hash is not the expected one.
+    """
+    if not path.is_file():
+        raise UserError(f"the embedded data pack is missing: {path}. {_way_out(script)}")
+    found = sha256(path)
+    if found != expected:
+        raise UserError(
+            f"the embedded data pack is damaged: {path}: expected sha256 {expected}, "
+            f"found {found}. {_way_out(script)}"
+        )
+
+
+def _way_out(script: str) -> str:
+    return f"Install ltplugins again, or rebuild the pack with {script} (its --help says how)."

@@ -41,6 +41,13 @@ RECORDS: dict[str, DataRecord] = {
     "emoji_pack": DataRecord(
         "emoji_pack", 8, (0.2773, 0.2773, 0.2773), (0.3051, 0.3051, 0.3051), 28, True, True
     ),
+    # Over all tiles of the default cut; classes, size and stem are a source's own.
+    "land_pack": DataRecord(
+        "land_pack", 10, (0.4046, 0.3868, 0.2884), (0.2685, 0.2397, 0.2639), 32, True
+    ),
+    "land_pool": DataRecord(
+        "land_pool", 1, (0.4046, 0.3868, 0.2884), (0.2685, 0.2397, 0.2639), 32, True
+    ),
     "cifar10": DataRecord(
         "cifar10", 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 32, True
     ),

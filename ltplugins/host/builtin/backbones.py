@@ -5,7 +5,7 @@
 are solo-learn's names for timm models; any other timm name works as it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import timm
@@ -49,7 +49,7 @@ def build_backbone(name: str, kwargs: dict[str, Any]) -> tuple[nn.Module, int]:
         elif timm.is_model(name):
             model = timm.create_model(name, num_classes=0, **kwargs)
         else:
-            raise _unknown_backbone(name)
+            raise unknown_backbone(name, [*RESNETS, *TIMM_ALIASES])
     except TypeError as error:
         raise UserError(
             f"backbone.kwargs: {name} does not take {dict(kwargs)}: {error}. "
@@ -59,8 +59,8 @@ def build_backbone(name: str, kwargs: dict[str, Any]) -> tuple[nn.Module, int]:
     return model, getattr(model, "head_hidden_size", None) or model.num_features
 
 
-def _unknown_backbone(name: str) -> UserError:
-    own = [*RESNETS, *TIMM_ALIASES]
+def unknown_backbone(name: str, own: Sequence[str]) -> UserError:
+    """What to say of a name that neither ``own`` nor timm has, with the nearest that there is."""
     hint = nearest(name, own) or nearest(name, timm.list_models())
     return UserError(
         f"unknown backbone '{name}'.{hint} Valid: {', '.join(own)}, or any name in "

@@ -129,6 +129,8 @@ def test_statistics_of_the_block_go_before_the_records():
         ("solarization", ImageOps.solarize),
         ("equalization", ImageOps.equalize),
         ("horizontal_flip", ImageOps.mirror),
+        ("vertical_flip", ImageOps.flip),
+        ("quarter_turn", lambda p: p.rotate(90)),
         ("grayscale", lambda p: p.convert("L").convert("RGB")),
     ],
 )

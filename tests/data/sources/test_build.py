@@ -213,7 +213,7 @@ def test_bad_array_files(tmp_path):
     with pytest.raises(UserError, match=r"no such file: .*y_labels.npy, the labels of y.npy"):
         build(train_path=str(tmp_path / "y.npy"), format="arrays")
     (tmp_path / "z.npz").write_text("nothing")
-    with pytest.raises(UserError, match=r"cannot be read as .npz or .npy"):
+    with pytest.raises(UserError, match=r"read as .npz or .npy: This file contains [^.]*\.$"):
         build(train_path=str(tmp_path / "z.npz"), format="arrays")
     with pytest.raises(UserError, match=r"no such file: .*w.npz"):
         build(train_path=str(tmp_path / "w.npz"), format="arrays")

@@ -49,6 +49,23 @@ def test_what_is_left_out_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFi
         image_folder(tmp_path)
 
 
+def test_the_folder_above_the_parts_is_refused(tmp_path: Path) -> None:
+    """Its parts were taken for classes, and the test images were trained on."""
+    for part in ("train", "val"):
+        write_folder(tmp_path / part, (2, 2))
+    with pytest.raises(UserError, match=r"\(train, val\) are parts .* data.train_path to .*/train"):
+        image_folder(tmp_path)
+    write_folder(tmp_path / "boat", (2,))
+    assert image_folder(tmp_path).class_names == ("boat", "train", "val")  # a train is a class here
+
+
+def test_classes_may_be_called_as_parts_are(tmp_path: Path) -> None:
+    write_folder(tmp_path, (2, 2))
+    for old, new in (("class0", "test"), ("class1", "train")):
+        (tmp_path / old).rename(tmp_path / new)
+    assert image_folder(tmp_path).class_names == ("test", "train")
+
+
 def test_hidden_folders_are_no_classes(tmp_path: Path) -> None:
     write_folder(tmp_path, (2, 2))
     write_folder(tmp_path / "class0/.thumbs", (1,))

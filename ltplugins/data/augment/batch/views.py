@@ -25,7 +25,13 @@ from ltplugins.data.augment.batch.randaugment import (
     RandAugmentPlan,
     draw_randaugment,
 )
-from ltplugins.data.augment.params import ViewParams, draw_params, sigma_values
+from ltplugins.data.augment.params import (
+    TurnParams,
+    ViewParams,
+    draw_params,
+    draw_turns,
+    sigma_values,
+)
 from ltplugins.data.augment.schema import AugmentationBlock, normalisation
 from ltplugins.data.augment.strength import Boost
 from ltplugins.data.sources.records import DataRecord
@@ -99,9 +105,15 @@ class BatchedViews:
             self._draw_randaugment(block, batch, generator, strength)
             for block, (_, batch) in zip(self.blocks, pools, strict=True)
         ]
+        turns = [
+            draw_turns(block, block.num_crops * batch, generator)
+            for block, (_, batch) in zip(self.blocks, pools, strict=True)
+        ]
         views: list[Tensor] = []
-        for block, (pool, _), own, extra in zip(self.blocks, pools, params, extras, strict=True):
-            out = _augment_block(block, pool, own, extra, cropped=isinstance(images, list))
+        for block, (pool, _), own, turn, extra in zip(
+            self.blocks, pools, params, turns, extras, strict=True
+        ):
+            out = _augment_block(block, pool, own, turn, extra, cropped=isinstance(images, list))
             views += rearrange(out, "(crop b) c h w -> crop b c h w", crop=block.num_crops)
         return views
 
@@ -161,6 +173,7 @@ def _augment_block(
     block: AugmentationBlock,
     pool: Tensor,
     params: ViewParams,
+    turns: TurnParams | None,
     extra: RandAugmentParams | None,
     *,
     cropped: bool,
@@ -180,6 +193,8 @@ def _augment_block(
         x = crops.apply(x, start)
         plan.apply_(x, start)
         x = _filter(x, block, params, chosen)
+        if turns is not None:
+            x = _turn(x, turns, chosen)
         if randaugment is not None:
             randaugment.apply_(x, chosen)
         # int() of x + 1/2 rounds to nearest; by way of int32 it is twice as fast as directly.
@@ -208,6 +223,17 @@ def _filter(x: Tensor, block: AugmentationBlock, params: ViewParams, chosen: Ten
         if prob and len(rows := rows_of(mask)):
             rows = move(rows, x.device)
             x.index_copy_(0, rows, step(x.index_select(0, rows)))
+    return x
+
+
+def _turn(x: Tensor, turns: TurnParams, chosen: Tensor) -> Tensor:
+    """Flip upside down, then turn anticlockwise, the rows that need it, in place."""
+    for mask, turned in (
+        (turns.vertical, lambda rows: rows.flip(2)),
+        (turns.quarter, lambda rows: rows.rot90(1, (2, 3))),
+    ):
+        rows = move(mask[chosen].nonzero().squeeze(1), x.device)
+        x.index_copy_(0, rows, turned(x.index_select(0, rows)))
     return x
 
 

@@ -16,6 +16,8 @@ STEPS = {
     "solarization",
     "equalization",
     "horizontal_flip",
+    "vertical_flip",
+    "quarter_turn",
 }
 
 

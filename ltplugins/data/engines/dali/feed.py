@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from ltplugins.core.seeding import RowStreams, mix_seeds
-from ltplugins.data.augment.params import ViewParams, draw_params, sigma_values
+from ltplugins.data.augment.params import ViewParams, draw_params, draw_turns, sigma_values
 from ltplugins.data.augment.schema import AugmentationBlock
 from ltplugins.data.engines.draws import Draw, ViewDataset, corrupt_message, replacements
 from ltplugins.data.sources.base import CorruptImage, FileSource, Source
@@ -36,6 +36,8 @@ VIEW_INPUTS = {
     "roi_start": ("f", 1),
     "roi_end": ("f", 1),
     "flip": ("i", 0),
+    "flip_vertical": ("i", 0),
+    "turn": ("b", 0),
     "brightness": ("f", 1),
     "contrast": ("f", 1),
     "saturation": ("f", 1),
@@ -185,6 +187,8 @@ def needed_inputs(block: AugmentationBlock, shape: tuple[int, ...] | None) -> li
         (block.gaussian_blur.prob and block.gaussian_blur.sigma[1], ["blur", "sigma"]),
         (block.solarization.prob, ["solarize"]),
         (block.equalization.prob, ["equalize"]),
+        (block.vertical_flip.prob, ["flip_vertical"]),
+        (block.quarter_turn.prob, ["turn"]),
     ]
     return [name for needed, names in steps if needed for name in names]
 
@@ -198,6 +202,10 @@ def view_inputs(block: AugmentationBlock, number: int, batch: FedBatch) -> list[
     height, width = sizes.astype(np.float64)
     params = draw_params(block, rows, torch.from_numpy(height), torch.from_numpy(width), streams)
     table = _geometry(block, params, height, width) | _jitter(params) | _filters(block, params)
+    turns = draw_turns(block, rows, streams)
+    if turns is not None:
+        table["flip_vertical"] = turns.vertical.numpy().astype(np.int32)
+        table["turn"] = turns.quarter.numpy()
     split = {k: np.split(v, block.num_crops) for k, v in table.items()}
     return [{k: v[crop] for k, v in split.items()} for crop in range(block.num_crops)]
 

@@ -58,6 +58,7 @@ def views_pipeline(
         x = _crop(image, block, numbers[i])
         x = _jitter(x, numbers[i], colour)
         x = _filter(x, numbers[i])
+        x = _turn(x, numbers[i])
         mean, std = statistics[blocks.index(block)]
         outputs.append(_normalise(x, mean, std, colour))
     return (indexes, *outputs)
@@ -184,6 +185,17 @@ def _filter(x: Any, view: View) -> Any:
     if "equalize" in view:
         if view["equalize"]:
             x = fn.equalize(x)
+    return x
+
+
+def _turn(x: Any, view: View) -> Any:
+    """Flip upside down, then turn anticlockwise: mirrored at the diagonal, then upside down."""
+    if "flip_vertical" in view:
+        x = fn.flip(x, horizontal=0, vertical=view["flip_vertical"])
+    if "turn" in view:
+        if view["turn"]:
+            mirrored = fn.transpose(x, perm=[1, 0, 2], transpose_layout=False)
+            x = fn.flip(mirrored, horizontal=0, vertical=1)
     return x
 
 

@@ -76,7 +76,13 @@ def test_resize_without_rrc_is_equal_within_rounding(height, width, size):
     assert (view - expected).abs().max() <= 1.6 / 255
 
 
-@pytest.mark.parametrize("step", ["horizontal_flip", "solarization", "equalization", "grayscale"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        *("horizontal_flip", "vertical_flip", "quarter_turn"),
+        *("solarization", "equalization", "grayscale"),
+    ],
+)
 def test_a_certain_step_is_equal_within_rounding(step):
     images = pictures(4)
     blocks = [{**PLAIN, step: {"prob": 1.0}}]
@@ -95,6 +101,47 @@ def test_flip_with_rrc_off_and_on_mirrors_only_some():
         # Scale 1 leaves the whole image: no other ratio fits, and the fallback is all of it.
         assert (kept ^ mirrored).all()
         assert 16 < mirrored.sum() < 48
+
+
+def test_turns_come_after_one_another_and_in_front_of_randaugment():
+    images = pictures(6)
+    steps = {"vertical_flip": {"prob": 1.0}, "quarter_turn": {"prob": 1.0}}
+    shear = {"randaugment": {"prob": 1.0, "num_ops": 1, "magnitude": 30, "ops": "bcl"}}
+    (view,) = batched_views([{**PLAIN, **steps}], RECORD)(images, seeded())
+    (expected,) = one_by_one(images, [{**PLAIN, **steps}])
+    assert torch.allclose(view, expected, atol=1e-6)
+    assert torch.allclose(view, images.transpose(2, 3).flip(2, 3) / 255, atol=1e-6)
+    turned = images.transpose(2, 3).flip(2, 3).contiguous()
+    (both,), (after,) = (
+        batched_views([{**PLAIN, **more, **shear}], RECORD)(x, seeded())
+        for more, x in ((steps, images), ({}, turned))
+    )
+    assert torch.equal(both, after)
+
+
+def test_turns_leave_the_other_numbers_as_they_were():
+    """Views of every block, unturned, are those of blocks without turns."""
+    images = pictures(40)
+    small = {**FULL, "crop_size": 8}
+    never = {"vertical_flip": {"prob": 1e-9}, "quarter_turn": {"prob": 1e-9}}
+    plain = batched_views([FULL, small], RECORD)(images, seeded())
+    drawn = batched_views([{**FULL, **never}, {**small, **never}], RECORD)(images, seeded())
+    assert all(torch.equal(one, other) for one, other in zip(plain, drawn, strict=True))
+
+
+def test_flips_and_turns_make_every_way_in_which_a_square_lies():
+    images = pictures(1).expand(1600, -1, -1, -1)
+    half = {"prob": 0.5}
+    block = {**PLAIN, "horizontal_flip": half, "vertical_flip": half, "quarter_turn": half}
+    ways = [turned for m in (images[0], images[0].flip(2)) for turned in all_turns(m)]
+    for views in (batched_views([block], RECORD)(images, seeded()), one_by_one(images, [block])):
+        is_way = torch.stack([(views[0] - way / 255).abs().amax((1, 2, 3)) < 1e-5 for way in ways])
+        assert (is_way.sum(0) == 1).all()
+        assert is_way.sum(1).min() > 150 and is_way.sum(1).max() < 250
+
+
+def all_turns(image):
+    return [image.rot90(k, (1, 2)) for k in range(4)]
 
 
 def test_every_view_belongs_to_its_image():

@@ -146,7 +146,10 @@ def test_hue_is_that_of_hsv(engine):
 @dali_test
 @pytest.mark.parametrize(
     ("step", "levels"),
-    [("horizontal_flip", 0), ("solarization", 0), ("grayscale", 1)],
+    [
+        *(("horizontal_flip", 0), ("vertical_flip", 0), ("quarter_turn", 0)),
+        *(("solarization", 0), ("grayscale", 1)),
+    ],
 )
 def test_a_certain_step_is_pils(engine, step, levels):
     images = pictures(8)
@@ -270,6 +273,28 @@ def test_views_have_the_statistics_of_the_other_engines(engine, other, files, tm
     ):
         pair = [float(reduce(torch.cat(views))) for views in (found, expected)]
         assert pair[0] == pytest.approx(pair[1], rel=0.1)
+
+
+@dali_test
+@pytest.mark.parametrize("files", [False, True])
+def test_turns_are_those_of_the_workers_engine(engine, files, tmp_path):
+    """Certain ones are equal; of uncertain ones as many, and each is some way of the image."""
+    images = image_folder(write_jpegs(tmp_path, (9, 7))) if files else pictures(16)
+    steps = {"vertical_flip": {"prob": 1.0}, "quarter_turn": {"prob": 1.0}}
+    (view,), (expected,) = (views_of(images, [{**PLAIN, **steps}], e) for e in (engine, "workers"))
+    assert ((view - expected).abs() * 255).mean() < 1.5
+    assert (view - expected.flip(2)).abs().mean() * 255 > 5
+    if not files:
+        assert torch.allclose(view, expected, atol=1e-4)
+    same = pictures(1).repeat(1200, 0)
+    half = {name: {"prob": 0.5} for name in ("horizontal_flip", *steps)}
+    whole = {"rrc": {"enabled": True, "crop_min_scale": 1.0}}
+    image = to_float(same[0])
+    ways = [m.rot90(k, (1, 2)) for m in (image, image.flip(2)) for k in range(4)]
+    for block in ({**PLAIN, **half}, {**PLAIN, **half, **whole}):
+        (views,) = views_of(same, [block], engine)
+        counts = torch.stack([(views - way).abs().amax((1, 2, 3)) < 3 / 255 for way in ways]).sum(1)
+        assert counts.sum() == 1200 and counts.min() > 105 and counts.max() < 195
 
 
 def crops_seen(views):
