@@ -14,7 +14,9 @@ from ltplugins.eval.options import EvalConfig, LinearConfig
 def images(counts: list[int]) -> Any:
     source = SimpleNamespace(targets=np.repeat(np.arange(len(counts)), counts))
     cfg = SimpleNamespace(has_test_part=True, dataset="custom")
-    return SimpleNamespace(cfg=cfg, probe_source=None, source=source, class_names=("ant", "bee"))
+    return SimpleNamespace(
+        cfg=cfg, probe_source=None, source=source, num_classes=2, class_names=("ant", "bee")
+    )
 
 
 @pytest.mark.parametrize(
