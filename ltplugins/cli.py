@@ -20,12 +20,15 @@ _EPILOG = """examples:
   ltplugins balance runs/iccl/fashion                   re-train a learned classifier by class
   ltplugins methods gh                                  a method, its options and their ranges
   ltplugins report runs/a runs/b --out runs/report      compare evaluated runs
+  ltplugins features runs/a photos --out photos.npz     features of any images
+  ltplugins export runs/a exported/a --timm --onnx      a model for other programs
 
 exit codes: 0 done, 1 a defect (a traceback) or a failed member of a sweep, 2 wrong input (one
 line), 130 Ctrl-C, 143 SIGTERM; after the last two the same command continues a training
 """
 
 
+_MODEL = "a run's folder, a checkpoint, an exported folder, or a name of torchvision's or timm's"
 _HYDRA_STAGES = ("pretrain", "evaluate", "balance")
 
 
@@ -53,6 +56,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ltplugins.stages.launch import guarded, set_up_logging
 
     set_up_logging()
+    if options.command == "features":
+        from ltplugins.stages.features import STOPPED, show_features
+
+        given = {name: value for name, value in vars(options).items() if name != "command"}
+        guarded(lambda: show_features(**given), STOPPED)
+        return
     guarded(lambda: _run(options))
 
 
@@ -124,6 +133,11 @@ def _run(options: argparse.Namespace) -> None:
         from ltplugins.stages.methods import methods
 
         methods(options.name)
+    elif options.command == "export":
+        from ltplugins.stages.export import show_export
+
+        forms: Any = [form for form in ("timm", "torchvision", "onnx") if getattr(options, form)]
+        show_export(options.model, options.folder, forms)
 
 
 def _whole(least: int) -> Callable[[str], int]:
@@ -178,7 +192,45 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("runs", type=home, nargs="+", help="run folders with results.json")
     report.add_argument("--out", type=home, default="runs/report", help="folder of the report")
     report.add_argument("--title", default="Comparison of runs", help="of the report")
+    _add_users(commands)
     return parser
+
+
+def _add_users(commands: Any) -> None:
+    """The commands that use a trained model."""
+    home = os.path.expanduser
+    features = commands.add_parser("features", help="features of any images, into one file")
+    features.add_argument("model", type=home, metavar="RUN", help=_MODEL)
+    features.add_argument(
+        "images",
+        metavar="IMAGES",
+        help="a folder, a list of paths, .npz, .npy, or fashion_pack/test",
+    )
+    features.add_argument("--out", type=home, required=True, help="a new .npz or .parquet file")
+    features.add_argument("--root", type=home, help="folder that a list's paths are relative to")
+    features.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    features.add_argument("--batch-size", type=_whole(1), default=256, help="images at once")
+    features.add_argument(
+        "--workers",
+        dest="num_workers",
+        type=_whole(0),
+        default=4,
+        help="processes that decode files",
+    )
+    features.add_argument(
+        "--on-corrupt", choices=("fail", "skip"), default="fail", help="an image that is damaged"
+    )
+
+    export = commands.add_parser("export", help="a model for timm, torchvision or ONNX")
+    export.add_argument("model", type=home, metavar="RUN", help=_MODEL)
+    export.add_argument("folder", type=home, metavar="DIR", help="a new folder")
+    export.add_argument(
+        "--timm", action="store_true", help="config.json and model.safetensors: without any form"
+    )
+    export.add_argument(
+        "--torchvision", action="store_true", help="of a ResNet, also with the small stem"
+    )
+    export.add_argument("--onnx", action="store_true", help="model.onnx, for any batch size")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ NOT_IMPORTED = {
     "mlflow": "Lightning's logger imports it",
     "hydra-joblib-launcher": "a plugin that Hydra finds by itself",
     "hydra-submitit-launcher": "a plugin that Hydra finds by itself",
+    "onnxscript": "torch's exporter imports it",
     "huggingface-hub": "timm and the zoo's users fetch through it",
     "pytest-xdist": "a plugin of pytest, for --numprocesses",
     "ruff": "called by make lint",

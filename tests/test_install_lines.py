@@ -19,7 +19,7 @@ NAME = r"(?<![\w./-])ltplugins"
 REQUIREMENT = re.compile(NAME + r"\s?(\[[A-Za-z]|==|>=|~=|@\s*git)")
 INSTALLER = re.compile(
     r"\b(?:pip3?|pipx|uv|uvx|poetry|conda|mamba)\s+(?:pip\s+)?(?:install|add|run|download)\b"
-    r"[^`|;&\n]*?['\"\s]" + NAME + r"(?![\w./-])"
+    r"[^`|;&\n]*?['\" \t]" + NAME + r"(?![\w./-])"
 )
 
 
@@ -87,6 +87,7 @@ def test_the_check_sees_what_would(text: str) -> None:
         "pip install -e . && ltplugins demo",
         "pip install -e ~/ltplugins",
         "Run pip install -e . in the checkout.\n\n```bash\nltplugins demo\n```",
+        "```bash\npip install -e .\nltplugins demo\n```",
     ],
 )
 def test_and_leaves_what_would_not(text: str) -> None:

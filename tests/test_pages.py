@@ -36,6 +36,7 @@ SHORT = [
     *("augmentations.0.crop_size=16", "scheduler.warmup_epochs=0", "checkpoint.keep_prev=false"),
 ]
 EVAL = ["eval.linear.shots=[2]", "eval.seeds=[0]", "device=cpu"]
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 # What stands for something else in a page.
 STANDS_FOR = {
     "N": "2",
@@ -140,6 +141,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         write_folder(folder / "photos" / part, (9, 6, 3), size=80)
         write_arrays(folder / f"{'test' if part == 'val' else part}.npz", (16, 8, 4))
     write_list(folder / "datasets", ("train", "test", "100shot"))
+    Image.fromarray(packs.load_pack()["train_images"][0]).save(folder / "my.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         shorten(patch)
@@ -192,6 +194,8 @@ def run(words: list[str]) -> None:
         words = [*words, "epochs=1", "batch_size=8", "accelerator=cpu"]
     elif stage == "demo":
         words = [*words, "--epochs", "1"]
+    elif stage == "features":
+        words = [*words, "--device", "cpu", "--workers", "0"]
     try:
         cli.main(words)
     except SystemExit as end:
@@ -213,5 +217,17 @@ def test_the_readmes_commands_run_in_their_order(
             run(words)
         except AssertionError as error:
             raise AssertionError(f"{shown}: {error}\n{capsys.readouterr().err[-1500:]}") from error
+    check_neighbours(capsys)
     for made in ("runs/mine/results.json", "runs/demo/report.html", "runs/both/report.md"):
         assert (desk / made).exists(), made
+
+
+def check_neighbours(capsys: pytest.CaptureFixture[str]) -> None:
+    """The pages' lines of Python, after their commands; my.png is a picture of the pack."""
+    capsys.readouterr()
+    for page in ("README.md", "docs/use.md"):
+        for block in BLOCK.findall((ROOT / page).read_text()):
+            exec(block, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6 and all("fashion_pack/train/" in line for line in lines[:5])
+    assert "1.000 fashion_pack/train/0 T-shirt/top" in lines[:5]

@@ -16,7 +16,7 @@ from ltplugins.config.resolve import resolve
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.records import RECORDS
 from ltplugins.runs.checkpoint import TrainedRun
-from ltplugins.runs.model import load_backbone
+from ltplugins.runs.model import load_trained
 from tests.kit.hosts import needs_solo
 from tests.kit.solo_yaml import solo_root
 from tests.kit.tiny import tiny_config, write_folder
@@ -194,10 +194,10 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     state = {"backbone.conv1.weight": torch.zeros(1, 3, 3, 3), "backbone.other": torch.zeros(1)}
     run = TrainedRun(tmp_path, tmp_path / "x.ckpt", cfg, None, state, 1)
     with pytest.raises(UserError, match="does not fit backbone resnet18: 1 keys have another"):
-        load_backbone(run, RECORDS["fashion_pack"])
+        load_trained(run, RECORDS["fashion_pack"])
     del state["backbone.conv1.weight"]
     with pytest.raises(UserError, match=r"keys missing .*, 1 left over .other."):
-        load_backbone(run, RECORDS["fashion_pack"])
+        load_trained(run, RECORDS["fashion_pack"])
 
 
 for test in (

@@ -41,7 +41,8 @@ class FeatureExtractor:
         self.run, self.parts, self.device, self.batch_size = run, parts, device, batch_size
         self.data, self.block = parts.data, run.cfg.augmentations[0]
         model = load_trained(run, parts.record)
-        self.backbone = model.backbone
+        # Training's memory format gives other last bits; without it they are those of an export.
+        self.backbone = model.backbone.to(memory_format=torch.contiguous_format)
         # Where the method has one: a supervised method is judged by what it itself says, too.
         self.classifier = model.class_logits if getattr(model, "own_classifier", False) else None
         self.keys: dict[str, str] = {}

@@ -25,7 +25,7 @@ from ltplugins.core.modes import looked_at
 
 log = logging.getLogger(__name__)
 
-CACHE_FORMAT = 1  # part of every key: raise it when extraction changes what it computes
+CACHE_FORMAT = 2  # part of every key: raise it when extraction changes what it computes
 
 
 def extract_features(

@@ -46,7 +46,26 @@ def load_pretrained(model: Any, cfg: Any) -> None:
 
 
 def _of_library(name: str, kwargs: dict[str, Any], backbone: nn.Module) -> Mapping[str, Tensor]:
-    """Fetch, or take from the cache, what torchvision or timm has."""
+    try:
+        return library_weights(name, kwargs, backbone)
+    except UserError as error:
+        raise UserError(
+            f"backbone.pretrained: {error} Without a network give a file that is here: "
+            f"backbone.pretrained=PATH (.pth, .safetensors, .ckpt)."
+        ) from error
+
+
+def library_weights(name: str, kwargs: dict[str, Any], backbone: nn.Module) -> Mapping[str, Tensor]:
+    """Fetch, or take from the cache, what torchvision or timm has.
+
+    Args:
+        name: of the backbone, as :func:`build_backbone` takes it.
+        kwargs: that it was built with.
+        backbone: whose image size weights of a ViT are fitted to.
+
+    Raises:
+        UserError: there are none, or no network.
+    """
     import timm
     import torchvision
 
@@ -64,9 +83,8 @@ def _of_library(name: str, kwargs: dict[str, Any], backbone: nn.Module) -> Mappi
         return timm.create_model(full, pretrained=True, num_classes=0, **kwargs).state_dict()
     except Exception as error:  # of urllib, httpx, huggingface_hub, timm: each has its own
         raise UserError(
-            f"backbone.pretrained: no weights of {name} could be had ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:160]}). Without a network give a file that is here: "
-            f"backbone.pretrained=PATH (.pth, .safetensors, .ckpt)."
+            f"no weights of {name} could be had ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:160]})."
         ) from error
 
 

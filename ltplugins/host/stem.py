@@ -86,7 +86,9 @@ def has_stem(backbone: nn.Module) -> bool:
 
 
 def is_small(backbone: Any) -> bool:
-    """True if the backbone keeps the resolution up to its first stage."""
+    """True if the backbone is a ResNet that keeps the resolution up to its first stage."""
+    if not has_stem(backbone):
+        return False
     return _first_conv(backbone).stride == (1, 1) and isinstance(backbone.maxpool, nn.Identity)
 
 

@@ -35,6 +35,8 @@ class TrainedRun:
         state: its whole ``state_dict``.
         epoch: completed epochs.
         progress: how far its training had come, and what was planned; None for solo-learn's own.
+        small_stem: whether its backbone keeps the resolution up to its first stage; None where the
+            checkpoint does not say it.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class TrainedRun:
     state: dict[str, Tensor]
     epoch: int
     progress: Progress | None = None
+    small_stem: bool | None = None
 
     @property
     def label(self) -> str:
@@ -108,8 +111,16 @@ def open_run(path: str | Path) -> TrainedRun:
     epoch = int(content["epoch"]) + 1
     if origin is not None and origin.stage_1 is not None:
         epoch += origin.stage_1.epochs
-    progress = _progress_of(file, meta)
-    return TrainedRun(folder, file, cfg, origin, content["state_dict"], epoch, progress)
+    return TrainedRun(
+        folder,
+        file,
+        cfg,
+        origin,
+        content["state_dict"],
+        epoch,
+        progress=_progress_of(file, meta),
+        small_stem=meta.get("small_stem"),
+    )
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:

@@ -4,15 +4,18 @@
 Below the stages, because a method may need a trained run too: GML takes one as its teacher.
 """
 
+import dataclasses
 import logging
 from typing import Any
 
 import torch
 from omegaconf import open_dict
-from torch import Tensor, nn
+from torch import Tensor
 
 from ltplugins.core.errors import UserError
-from ltplugins.data.sources.records import DataRecord
+from ltplugins.data.schema import BY_PATH
+from ltplugins.data.sources.build import build_source
+from ltplugins.data.sources.records import RECORDS, DataRecord, custom_record
 from ltplugins.host import prepare
 from ltplugins.host.build import build_model
 from ltplugins.host.check import check_method
@@ -47,7 +50,8 @@ def load_model(run: TrainedRun, num_classes: int, small_stem: bool) -> Any:
     if hasattr(method, "inference_config"):
         with open_dict(cfg):
             cfg = method.inference_config(cfg)
-    model = build_model(cfg, 1, _has_small_stem(run.state, small_stem))
+    known = _small_stem(run)
+    model = build_model(cfg, 1, small_stem if known is None else known)
     _load(run, model.backbone, _below(run.state, "backbone."), f"backbone {cfg.backbone.name}")
     if getattr(model, "own_classifier", False):
         training_only = model.training_only
@@ -69,13 +73,14 @@ def _below(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
-def _has_small_stem(state: dict[str, Tensor], otherwise: bool) -> bool:
-    """What the weights show; solo-learn's choice, by the data set's name, may not be the record's.
+def _small_stem(run: TrainedRun) -> bool | None:
+    """What the weights or the checkpoint say; solo-learn's choice, by the data set's name, may not
+    be the record's. None where neither does.
 
     A ResNet's small stem is a 3x3 convolution. timm's deep stems do not show it.
     """
-    conv = state.get("backbone.conv1.weight")
-    return otherwise if conv is None else conv.shape[-1] == 3
+    conv = run.state.get("backbone.conv1.weight")
+    return run.small_stem if conv is None else conv.shape[-1] == 3
 
 
 def _load(
@@ -116,10 +121,35 @@ def load_trained(run: TrainedRun, record: DataRecord) -> Any:
     return load_model(run, record.num_classes, record.small_stem)
 
 
-def load_backbone(run: TrainedRun, record: DataRecord) -> nn.Module:
-    """Load the backbone of a run, without heads and online classifier.
+def load_alone(run: TrainedRun) -> Any:
+    """:func:`load_trained` of a run whose images may be gone.
 
     Raises:
-        UserError: keys are missing, left over or of another shape; none is skipped in silence.
+        UserError: see :func:`load_model`; or its stem is unknown without its images.
     """
-    return load_trained(run, record).backbone
+    return load_trained(run, known_record(run))
+
+
+def known_record(run: TrainedRun) -> DataRecord:
+    """The record of the data that a run was trained on, from its checkpoint where that says enough.
+
+    Raises:
+        UserError: the training images would have to be looked at, and cannot be.
+    """
+    count = len(run.origin.split.class_names) if run.origin else count_classes(run)
+    data = run.cfg.data
+    # Arrays and sets of the hub have a record of their own, whatever the name.
+    by_name = data.dataset not in BY_PATH or data.format in ("image_folder", "file_list")
+    if by_name and data.dataset in RECORDS:
+        return dataclasses.replace(RECORDS[data.dataset], num_classes=count)
+    has_deep_stem = "backbone.conv1.0.weight" in run.state
+    if not has_deep_stem or run.cfg.backbone.small_stem is not None or _small_stem(run) is not None:
+        return custom_record(count)
+    try:
+        record = build_source(data, "train").record
+    except UserError as error:
+        raise UserError(
+            f"{run.checkpoint} does not say whether its backbone has the small stem, and the size "
+            f"of the training images, which decides it, cannot be looked up: {error}"
+        ) from None
+    return dataclasses.replace(record, num_classes=count)

@@ -79,6 +79,11 @@ class ClassifierBalancer(pl.LightningModule):
         if self.trains_backbone:
             method.backbone.requires_grad_(True)
 
+    @property
+    def backbone(self) -> Any:
+        """The method's own."""
+        return self.method.backbone
+
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Collect the state of the method alone, so that a checkpoint is one of the method."""
         return self.method.state_dict(*args, **kwargs)

@@ -15,6 +15,7 @@ from ltplugins.config.sections import CheckpointSection
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import atomic_path, write_json
 from ltplugins.core.records import to_plain
+from ltplugins.host.stem import is_small
 from ltplugins.runs.checkpoint import ARGS
 from ltplugins.runs.facts import Progress
 from ltplugins.runs.folder import RunFolder
@@ -59,7 +60,12 @@ class RunCheckpoint(Checkpoint):
         """Add what the run is, how far it is, and the means of the epoch that ends."""
         means = {k: float(v) for k, v in trainer.callback_metrics.items() if k.endswith("_epoch")}
         progress = to_plain(self.count(trainer))
-        checkpoint["ltplugins"] = {**self.meta, "progress": progress, "last_epoch": means}
+        checkpoint["ltplugins"] = {
+            **self.meta,
+            "small_stem": is_small(pl_module.backbone),
+            "progress": progress,
+            "last_epoch": means,
+        }
 
     def count(self, trainer: Trainer) -> Progress:
         """How far the training is, at the end of an epoch."""

@@ -316,10 +316,10 @@ def test_evaluation_is_of_the_full_network(tmp_path):
     """The backbone that is evaluated has all weights and the first BatchNorms."""
     from ltplugins.data.sources.build import build_source
     from ltplugins.runs.checkpoint import open_run
-    from ltplugins.runs.model import load_backbone
+    from ltplugins.runs.model import load_trained
 
     run = open_run(pretrain(sdclr_config(tmp_path, max_epochs=1)))
-    backbone = load_backbone(run, build_source(run.cfg.data).record)
+    backbone = load_trained(run, build_source(run.cfg.data).record).backbone
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, run.state[f"backbone.{name}"]), name
         other = run.state.get(f"sdclr_norms.backbone.{name}")

@@ -9,49 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
-from torchvision.transforms import InterpolationMode
 
 from ltplugins.core.errors import UserError
+from ltplugins.data.augment.deterministic import EvalTransform, eval_resize
 from ltplugins.data.augment.schema import AugmentationBlock, normalisation
 from ltplugins.data.sources.base import CorruptImage, Source, channels_first
 from ltplugins.data.sources.records import DataRecord
 
 _SKIP = ", or set data.on_corrupt: skip to go on with the others"
-
-
-def eval_resize(size: int) -> int:
-    """Give the shorter side before the crop: 256/224 of it from 128 pixels on, else the crop."""
-    return size if size < 128 else round(size * 256 / 224)
-
-
-class EvalTransform:
-    """The deterministic transform: resize, centre crop, normalise.
-
-    Called with uint8 [H, W, 3] it gives float [3, size, size]. An image of that size keeps its
-    pixels where the size is below 128.
-
-    Args:
-        size: pixels a side.
-        mean, std: per channel, in [0, 1].
-    """
-
-    def __init__(self, size: int, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.steps = transforms.Compose(
-            [
-                # Bilinear, as solo-learn's evaluation; only the views are bicubic.
-                transforms.Resize(eval_resize(size), interpolation=InterpolationMode.BILINEAR),
-                transforms.CenterCrop(size),
-                transforms.ToTensor(),
-                transforms.Normalize(mean, std),
-            ]
-        )
-
-    def __call__(self, image: np.ndarray) -> Tensor:
-        return self.steps(Image.fromarray(image))
 
 
 def eval_transform(
@@ -140,8 +107,30 @@ def stream_images(
             yield (chosen / 255 - shift) / scale, torch.ones(len(chosen), dtype=torch.bool)
         return
     transform = eval_transform(source.record, size, mean, std)
+    yield from stream_through(
+        source,
+        indices,
+        transform,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        on_corrupt=on_corrupt,
+        way_out=way_out,
+    )
+
+
+def stream_through(
+    source: Source,
+    indices: np.ndarray,
+    transform: EvalTransform,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    on_corrupt: str = "fail",
+    way_out: str = _SKIP,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """:func:`stream_images` image by image, through any deterministic transform."""
     loader: DataLoader[Any] = DataLoader(
-        _Images(source, np.asarray(indices), transform, size),
+        _Images(source, np.asarray(indices), transform, transform.size),
         batch_size=batch_size,
         num_workers=num_workers,
         generator=torch.Generator(),

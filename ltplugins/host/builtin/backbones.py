@@ -61,7 +61,7 @@ def build_backbone(name: str, kwargs: dict[str, Any]) -> tuple[nn.Module, int]:
 
 def unknown_backbone(name: str, own: Sequence[str]) -> UserError:
     """What to say of a name that neither ``own`` nor timm has, with the nearest that there is."""
-    hint = nearest(name, own) or nearest(name, timm.list_models())
+    hint = nearest(name, [*own, *timm.list_models()])
     return UserError(
         f"unknown backbone '{name}'.{hint} Valid: {', '.join(own)}, or any name in "
         "timm.list_models()."

@@ -99,7 +99,8 @@ class BaseMethod(pl.LightningModule):
 
     def _read_backbone(self, cfg: DictConfig) -> None:
         self.backbone_name: str = cfg.backbone.name
-        self.backbone_args: dict[str, Any] = dict(cfg.backbone.kwargs)
+        kwargs: Any = OmegaConf.to_container(cfg.backbone.kwargs, resolve=True)  # lists included
+        self.backbone_args: dict[str, Any] = kwargs
         self.backbone, self.features_dim = build_backbone(self.backbone_name, self.backbone_args)
         configure_stem(self.backbone, cfg)
 
