@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ltplugins.core.records import Record
+from ltplugins.metrics.health import Health
 from ltplugins.runs.facts import Contents, Progress
 
-VERSION = 2  # 2: which data, how far the run came, what could not be said
+# 2: which data, how far the run came, what could not be said. 3: the least class, calibration,
+# which group is taken for which, the health of the features.
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,13 @@ class ProtocolResult:
         groups: rule -> many, medium, few, group_std.
         per_class: by class id, over the repetitions.
         chosen_c, val_accuracy, converged: of linear probes, by seed.
+        harmonic, min_class: of the accuracies per class, their harmonic mean and the smallest.
+        ece: expected calibration error over all test images.
+        group_ece: rule -> the error over the images of many, medium, few.
+        confusion: rule -> test images of many, medium and few (rows) taken for which (columns),
+            added up over the repetitions; what is mistaken within a group is on the diagonal, too.
+
+    What files of forms 1 and 2 do not have is None.
     """
 
     kind: str
@@ -47,6 +57,11 @@ class ProtocolResult:
     chosen_c: list[float] | None = None
     val_accuracy: list[list[float | None]] | None = None
     converged: list[bool] | None = None
+    harmonic: Stat | None = None
+    min_class: Stat | None = None
+    ece: Stat | None = None
+    group_ece: dict[str, dict[str, Stat]] | None = None
+    confusion: dict[str, list[list[int]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +132,7 @@ class Results(Scores, Record):
         contents: what the training images were.
         parts: part -> hash of the images and labels that were compared.
         data: keys of the ``data`` block that were given for the evaluation.
+        health: of the features of test images.
 
     What files of form 1 do not have is None or empty.
     """
@@ -138,3 +154,4 @@ class Results(Scores, Record):
     contents: Contents | None = None
     parts: dict[str, str] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    health: Health | None = None
