@@ -19,6 +19,7 @@ _EPILOG = """examples:
   ltplugins evaluate runs/gh_simclr/fashion             kNN and linear probe by groups
   ltplugins balance runs/iccl/fashion                   re-train a learned classifier by class
   ltplugins finetune runs/gh_simclr/fashion             train a classifier and the backbone with it
+  ltplugins segment runs/gh_simclr/land                 a class for every pixel, mIoU
   ltplugins methods gh                                  a method, its options and their ranges
   ltplugins report runs/a runs/b --out runs/report      compare evaluated runs
   ltplugins features runs/a photos --out photos.npz     features of any images
@@ -30,7 +31,7 @@ line), 130 Ctrl-C, 143 SIGTERM; after the last two the same command continues a 
 
 
 _MODEL = "a run's folder, a checkpoint, an exported folder, or a name of torchvision's or timm's"
-_HYDRA_STAGES = ("pretrain", "evaluate", "balance", "finetune")
+_HYDRA_STAGES = ("pretrain", "evaluate", "balance", "finetune", "segment")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -111,6 +112,8 @@ def _hydra_stage(name: str, rest: list[str]) -> None:
         from ltplugins.stages.balance import main as stage
     elif name == "finetune":
         from ltplugins.stages.finetune import main as stage
+    elif name == "segment":
+        from ltplugins.stages.segment import main as stage
     else:
         from ltplugins.stages.evaluate import main as stage
     stage(rest)
@@ -188,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("balance", help="re-train a run's learned classifier, class-balanced")
     commands.add_parser("finetune", help="train a classifier on a run's backbone, and both")
+    commands.add_parser("segment", help="a class for every pixel: a decoder on a run's encoder")
 
     methods = commands.add_parser("methods", help="all methods, or one with its options")
     methods.add_argument("name", nargs="?", help="a wrapper, method, base, or a composition")

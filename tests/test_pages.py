@@ -20,6 +20,7 @@ from ltplugins.config.resolve import resolve
 from ltplugins.core.schema import parse
 from ltplugins.data.sources import named, packs
 from ltplugins.downstream.options import FinetuneConfig
+from ltplugins.downstream.segmentation.options import SegmentConfig
 from ltplugins.stages import demo, sweep
 from ltplugins.stages.blocks import config_blocks, run_keys, typed_keys
 from ltplugins.stages.command import read_command
@@ -40,6 +41,7 @@ SHORT = [
     *("augmentations.0.crop_size=16", "scheduler.warmup_epochs=0", "checkpoint.keep_prev=false"),
 ]
 EVAL = ["eval.linear.shots=[2]", "eval.seeds=[0]", "device=cpu"]
+STAGE_KEYS = {"evaluate": EvaluateKeys, "balance": BalanceConfig, "segment": SegmentConfig}
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 # What stands for something else in a page.
 STANDS_FOR = {
@@ -111,8 +113,8 @@ def check_stage(stage: str, words: list[str]) -> None:
             return  # solo-learn's own file: run below, where it is at hand
         cfg = Composer(command.config_path, command.config_name, run_keys).compose(command.words)
         resolve(cfg, config_blocks)
-    elif stage in ("evaluate", "balance"):
-        keys: Any = EvaluateKeys if stage == "evaluate" else BalanceConfig
+    elif stage in STAGE_KEYS:
+        keys: Any = STAGE_KEYS[stage]
         rest = [f"run={word}" if "=" not in word else word for word in words]
         Composer("pkg://ltplugins.conf", stage, lambda _: typed_keys(keys)).compose(rest)
     elif stage == "finetune":
@@ -202,6 +204,8 @@ def run(words: list[str]) -> None:
         words = [*words, "epochs=1", "batch_size=8", "accelerator=cpu"]
     elif stage == "finetune":
         words = [*words, "epochs=1", "probe_epochs=1", "batch_size=8", "accelerator=cpu"]
+    elif stage == "segment":
+        words = [*words, "epochs=1", "batch_size=8", "accelerator=cpu", "data.stride=128"]
     elif stage == "demo":
         words = [*words, "--epochs", "1"]
     elif stage == "features":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keys as users of Lightning write them: ``ckpt_path``, ``trainer.max_epochs``."""
+"""Keys as users write them: Lightning's ``ckpt_path``, ``trainer.max_epochs``; ``health: true``."""
 
 from typing import Any
 
@@ -9,6 +9,8 @@ from ltplugins.core.errors import UserError, nearest
 
 def take_aliases(plain: dict[str, Any]) -> None:
     """Lightning's own names and the ``trainer`` block of its Hydra users become ours.
+
+    A block ``health`` that does not say otherwise is on.
 
     What stands in the block goes before the same key at the top, which a file of ours has given.
 
@@ -24,6 +26,10 @@ def take_aliases(plain: dict[str, Any]) -> None:
             )
         plain["resume_from_checkpoint"] = plain["ckpt_path"]
     plain.pop("ckpt_path", None)
+    if isinstance(plain.get("health"), bool):
+        plain["health"] = {"enabled": plain["health"]}
+    elif isinstance(plain.get("health"), dict):
+        plain["health"].setdefault("enabled", True)
     block = plain.pop("trainer", None)
     if block is None:
         return

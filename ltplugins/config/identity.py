@@ -19,6 +19,7 @@ _NOT_IDENTITY = (
     "resume_from_checkpoint",
     "debug_augmentations",
     "eval",
+    "health",
     "rank_timeout",
     "max_time",
 )

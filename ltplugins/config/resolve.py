@@ -19,6 +19,7 @@ from ltplugins.config.sections import (
     AutoUmapSection,
     BackboneConfig,
     CheckpointSection,
+    HealthSection,
     KnnConfig,
     MomentumConfig,
     OptimizerConfig,
@@ -47,6 +48,7 @@ SECTIONS: dict[str, type] = {
     "performance": PerformanceConfig,
     "dali": DaliConfig,
     "auto_umap": AutoUmapSection,
+    "health": HealthSection,
 }
 _REQUIRED_SECTIONS = ("backbone", "data", "optimizer")
 _RUN_KEYS = tuple(field.name for field in dataclasses.fields(RunKeys))

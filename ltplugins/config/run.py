@@ -13,6 +13,7 @@ from ltplugins.config.sections import (
     AutoUmapSection,
     BackboneConfig,
     CheckpointSection,
+    HealthSection,
     KnnConfig,
     MomentumConfig,
     OptimizerConfig,
@@ -64,6 +65,7 @@ class RunConfig:
     performance: PerformanceConfig
     dali: DaliConfig
     auto_umap: AutoUmapSection
+    health: HealthSection
     augmentations: list[AugmentationBlock]
 
     loggers: tuple[str | Mapping[str, Any], ...]

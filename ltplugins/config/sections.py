@@ -153,6 +153,19 @@ class WandbSection(Section):
 
 
 @dataclass
+class HealthSection(Section):
+    """``health``: whether, and how often, the features' health is logged while training.
+
+    ``health: true`` is a block with the defaults; a block that does not say ``enabled: false`` is
+    on. ``images`` are those of all ranks together, from the last batches of an epoch.
+    """
+
+    enabled: bool = False
+    every: Annotated[int, AtLeast(1)] = 1  # epochs
+    images: Annotated[int, AtLeast(2)] = 1024
+
+
+@dataclass
 class AutoUmapSection(Section):
     """``auto_umap``: accepted so that solo-learn's files load; the report draws embeddings."""
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What a trained backbone is good for: classifiers trained on it."""
+"""What a trained backbone is good for: what is trained on it."""

@@ -25,9 +25,9 @@ from ltplugins.eval.scores import score_repeats
 from ltplugins.metrics.calibration import (
     calibration_error,
     fit_temperature,
-    group_confusion,
     reliability,
 )
+from ltplugins.metrics.confidence import top_class
 from ltplugins.metrics.groups import GROUPS, RULES, class_hits, explain_missing, shot_groups
 
 PROTOCOL = "classifier"  # beside those that a supervised method has learned
@@ -53,18 +53,15 @@ def score(
     """
     logits, targets = _adjusted(test, fit_counts, options)
     groups = {rule: shot_groups(class_counts, rule) for rule in _RULES}
-    preds = logits.argmax(dim=1)
     tested = class_hits(targets, targets, len(class_counts))[:, 1].tolist()
     n_fit = int(fit_counts.sum())
-    found = score_repeats([preds], targets, groups, len(class_counts))
-    found["confusion"] = {rule: group_confusion(preds, targets, of) for rule, of in groups.items()}
     entry = ProtocolResult(
         kind=PROTOCOL,
         description=describe(options, n_fit, len(held_out[1])),
         settings=_settings(options, tau),
         n_train=n_fit,
         seeds=[],
-        **found,
+        **score_repeats([top_class(F.softmax(logits, dim=1))], targets, groups, len(class_counts)),
         calibration=_calibrate(logits, targets, _adjusted(held_out, fit_counts, options), groups),
     )
     return Scores(

@@ -9,18 +9,20 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ltplugins.core.errors import UserError
+from ltplugins.data.augment.pil import View, view_transform
 from ltplugins.data.augment.plain import EvalDataset, eval_transform, stream_images
 from ltplugins.data.augment.schema import normalisation
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.contents import content_hash
 from ltplugins.data.sources.named import Part
+from ltplugins.eval.banks import Features
 from ltplugins.eval.features import cached_features, extract_features, feature_key
 from ltplugins.eval.parts import Parts
-from ltplugins.eval.protocol import Features
 from ltplugins.runs.checkpoint import TrainedRun
 from ltplugins.runs.model import load_trained
 
@@ -73,6 +75,35 @@ class FeatureExtractor:
             )
         return features
 
+    def two_views(self, places: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Features of two random views of test images, by the first blocks of the augmentations.
+
+        The views of an image depend on its position alone: they are the same at every call.
+
+        Args:
+            places: Int[M], positions in the test set.
+
+        Returns:
+            Float[M D] each.
+        """
+        source, blocks = self.parts.source("test"), self.run.cfg.augmentations
+        pair = [blocks[0], blocks[0 if blocks[0].num_crops > 1 else min(1, len(blocks) - 1)]]
+        known = f"{self.data.dataset}/test {content_hash(source, places)}"
+        key = feature_key(self.backbone, known, f"two views {pair}")
+
+        def batches() -> Iterable[tuple[Tensor, Tensor]]:
+            for number, block in enumerate(pair):
+                make = view_transform(block, source.record)
+                for part in np.array_split(places, max(1, len(places) // self.batch_size)):
+                    yield _drawn(source, part, make, number), torch.from_numpy(part)
+
+        def compute() -> tuple[Tensor, Tensor]:
+            log.info("%s: two views of %d test images", self.run.cfg.method, len(places))
+            return extract_features(self.backbone, batches(), self.device)
+
+        first, second = cached_features(key, self.run.path / "features", compute)[0].chunk(2)
+        return first, second
+
     def _batches(self, source: Source, part: Part, skips: bool) -> Iterable[tuple[Tensor, Tensor]]:
         """Images with their labels, in order; without those that cannot be decoded where allowed.
 
@@ -99,6 +130,15 @@ class FeatureExtractor:
             start += len(images)
             if fine.any():
                 yield images[fine], labels[fine]
+
+
+def _drawn(source: Source, places: np.ndarray, make: View, number: int) -> Tensor:
+    """Float[B 3 S S], one view of each image, seeded by the image and the view's number."""
+    views = []
+    for i in places.tolist():
+        torch.manual_seed(int(np.random.SeedSequence((i, number)).generate_state(1)[0]))
+        views.append(make(Image.fromarray(source.load(i))))
+    return torch.stack(views)
 
 
 def find_device(name: str) -> str:

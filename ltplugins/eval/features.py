@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import atomic_path
+from ltplugins.core.modes import looked_at
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def extract_features(
     """
     device = torch.device(device)
     feats, targets = [], []
-    with preserved_rng(), _frozen(backbone, device), torch.no_grad():
+    with preserved_rng(), looked_at(backbone, device):
         for batch in batches:
             images, labels = _images_and_targets(batch)
             out = backbone(images.to(device, non_blocking=True))
@@ -71,20 +72,6 @@ def _images_and_targets(batch: Any) -> tuple[Tensor, Tensor]:
         )
     images = batch[-2]
     return (images if isinstance(images, Tensor) else images[0]), batch[-1]
-
-
-@contextmanager
-def _frozen(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Put ``module`` on ``device`` in eval mode; restore each submodule's mode and the device."""
-    modes = {child: child.training for child in module.modules()}
-    home = next((p.device for p in module.parameters()), device)
-    module.eval().to(device)
-    try:
-        yield
-    finally:
-        module.to(home)
-        for child, mode in modes.items():
-            child.training = mode
 
 
 @contextmanager

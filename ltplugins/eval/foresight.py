@@ -8,7 +8,7 @@ import numpy as np
 from ltplugins.core.errors import UserError
 from ltplugins.data.schema import BY_PATH
 from ltplugins.data.training_set import TrainingSet
-from ltplugins.eval.protocol import EvalConfig
+from ltplugins.eval.options import EvalConfig
 
 
 def lacking(data: TrainingSet, options: EvalConfig) -> list[str]:
@@ -48,12 +48,14 @@ def lacking(data: TrainingSet, options: EvalConfig) -> list[str]:
             "the training images have no labels: ltplugins evaluate will need labelled ones, "
             "data.probe_path=PATH."
         )
-    elif options.linear is not None:
+    elif options.linear is not None and options.linear.shots is not None:
         lines += _too_few(options.linear.shots, targets, data.class_names)
     return lines
 
 
-def _too_few(shots: Sequence[int | str], targets: np.ndarray, names: tuple[str, ...]) -> list[str]:
+def _too_few(
+    shots: Sequence[float | str], targets: np.ndarray, names: tuple[str, ...]
+) -> list[str]:
     counts = np.bincount(targets, minlength=len(names))
     least = int(counts.argmin())
     most = max((n for n in shots if isinstance(n, int)), default=0)

@@ -7,23 +7,20 @@ Legend: M labelled images, N test images, D dim, C classes.
 """
 
 import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from ltplugins.core.errors import UserError, unknown
-from ltplugins.eval.logistic import fit_softmax
+from ltplugins.eval.logistic import Engine, fit_predict
+from ltplugins.metrics.confidence import Predictions
 
 log = logging.getLogger(__name__)
 
-Engine = Literal["sklearn", "torch"]
 C_GRID = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
@@ -32,7 +29,7 @@ class ProbeResult:
     """What a probe predicted and how it was chosen.
 
     Attributes:
-        preds: Int[N] on the CPU.
+        found: predicted classes and confidence of the N test images, on the CPU.
         chosen_c: inverse regularisation strength of the final fit.
         val_accuracy: for each C tried, the mean of the classes' accuracies on the validation part;
             empty when there was nothing to choose (one C, or one image per class).
@@ -40,11 +37,16 @@ class ProbeResult:
         converged: the final fit met its tolerance within ``max_iter``.
     """
 
-    preds: Tensor
+    found: Predictions
     chosen_c: float
     val_accuracy: dict[float, float]
     n_train: int
     converged: bool
+
+    @property
+    def preds(self) -> Tensor:
+        """Int[N], the predicted classes."""
+        return self.found.preds
 
 
 def linear_probe(
@@ -53,12 +55,13 @@ def linear_probe(
     test_feats: Tensor,
     *,
     num_classes: int,
-    shots: int | None = None,
+    shots: float | None = None,
     seed: int = 0,
     grid: Sequence[float] = C_GRID,
     val_fraction: float = 0.2,
     max_iter: int = 500,
     engine: Engine = "sklearn",
+    adjust: float = 0.0,
 ) -> ProbeResult:
     """Fit multinomial logistic regression on frozen features and predict the test images.
 
@@ -71,12 +74,14 @@ def linear_probe(
         train_targets: Int[M], 0..C-1.
         test_feats: Float[N D].
         num_classes: C.
-        shots: images drawn per class without replacement; None takes all.
+        shots: images drawn per class without replacement, or below 1 the share of each class, at
+            least one image; None takes all.
         seed: of the draw and of the validation split.
         grid: values of C to try, the inverse of sklearn's L2 strength.
         val_fraction: share of each class held out while choosing C.
         max_iter: L-BFGS iterations of one fit.
         engine: ``sklearn``, or ``torch`` for the same objective on the features' device.
+        adjust: tau of the logit adjustment, see :func:`ltplugins.eval.logistic.fit_predict`.
 
     Raises:
         UserError: too few images for ``shots`` (naming the class), labels out of range, fewer than
@@ -101,40 +106,47 @@ def linear_probe(
     scores: dict[float, float] = {}
     chosen = grid[len(grid) // 2]
     if len(grid) > 1 and len(val) and len(np.unique(labels[fit])) > 1:
-        fits = _fit_predict(feats[fit], labels[fit], feats[val], grid, max_iter, engine)
+        fits = fit_predict(feats[fit], labels[fit], feats[val], grid, max_iter, engine, adjust)
         scores = {
-            c: _balanced(preds, labels[val]) for c, (preds, _) in zip(grid, fits, strict=True)
+            c: _balanced(one.found.preds.numpy(), labels[val])
+            for c, one in zip(grid, fits, strict=True)
         }
         chosen = max(grid, key=lambda c: (scores[c], -c))
     elif len(grid) > 1:
         log.warning("linear probe: too few images for a validation split; C=%g is used", chosen)
     test = test_feats.to(feats.device).float()
-    [(preds, converged)] = _fit_predict(feats, labels, test, [chosen], max_iter, engine)
-    return ProbeResult(torch.from_numpy(preds), chosen, scores, len(labels), converged)
+    [last] = fit_predict(feats, labels, test, [chosen], max_iter, engine, adjust)
+    return ProbeResult(last.found, chosen, scores, len(labels), last.converged)
 
 
 def draw_shots(
-    labels: np.ndarray, num_classes: int, shots: int | None, rng: np.random.Generator
+    labels: np.ndarray, num_classes: int, shots: float | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return sorted positions: all, or ``shots`` random ones of every class 0..C-1.
+    """Return sorted positions: all, ``shots`` random ones of every class, or a share of each.
 
     Raises:
-        UserError: a class has fewer images than ``shots``, or ``shots`` < 1.
+        UserError: a class has fewer images than ``shots``, or ``shots`` <= 0.
     """
     if shots is None:
         return np.arange(len(labels))
-    if shots < 1:
-        raise UserError(f"shots is {shots}: expected 1 or more images per class, or 'full'.")
+    if shots <= 0:
+        raise UserError(
+            f"shots is {shots}: expected 1 or more images per class, a share of them, or 'full'."
+        )
     sizes = np.bincount(labels, minlength=num_classes)[:num_classes]
     least = int(sizes.argmin())
-    if sizes[least] < shots:
+    if shots < 1:
+        wanted = np.minimum(np.maximum(1, np.round(shots * sizes)), sizes).astype(int)
+    elif sizes[least] >= shots:
+        wanted = np.full(num_classes, int(shots))
+    else:
         raise UserError(
             f"a {shots}-shot probe needs {shots} labelled images per class, but class {least} has "
             f"{sizes[least]}. Set eval.linear.shots=[{sizes[least] or 'full'}] or [full], or give "
             f"a larger set: data.probe_path."
         )
     drawn = [
-        rng.choice(np.flatnonzero(labels == label), shots, replace=False)
+        rng.choice(np.flatnonzero(labels == label), wanted[label], replace=False)
         for label in range(num_classes)
     ]
     return np.sort(np.concatenate(drawn))
@@ -169,39 +181,3 @@ def _labels(targets: Tensor, num_classes: int) -> np.ndarray:
 
 def _balanced(preds: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean([np.mean(preds[truth == c] == c) for c in np.unique(truth)]))
-
-
-def _fit_predict(
-    feats: Tensor,
-    labels: np.ndarray,
-    other: Tensor,
-    grid: Sequence[float],
-    max_iter: int,
-    engine: str,
-) -> list[tuple[np.ndarray, bool]]:
-    """For each C in ascending order: fit on ``feats``, return predictions on ``other``, converged.
-
-    Each fit starts at the previous solution, which is what makes a grid cheap.
-    """
-    mean, std = feats.mean(dim=0), feats.std(dim=0, correction=0)
-    std = torch.where(std > 1e-8, std, torch.ones_like(std))  # a dead unit stays at zero
-    feats, other = (feats - mean) / std, (other - mean) / std
-    classes, codes = np.unique(labels, return_inverse=True)
-    results = []
-    if engine == "torch":
-        feats, other = feats.double(), other.double()
-        weight: Tensor | None = None
-        targets = torch.from_numpy(codes).to(feats.device)
-        for c in grid:
-            weight, converged = fit_softmax(feats, targets, len(classes), c, max_iter, weight)
-            logits = other @ weight[:, :-1].T + weight[:, -1]
-            results.append((classes[logits.argmax(dim=1).cpu().numpy()], converged))
-        return results
-    model = LogisticRegression(warm_start=True, max_iter=max_iter)
-    inputs, queries = feats.cpu().numpy(), other.cpu().numpy()
-    for c in grid:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.set_params(C=c).fit(inputs, labels)
-        results.append((model.predict(queries), bool(np.max(model.n_iter_) < max_iter)))
-    return results

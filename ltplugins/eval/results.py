@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ltplugins.core.records import Record
+from ltplugins.metrics.health import Health
 from ltplugins.runs.facts import Contents, Progress
 
-VERSION = 2  # 2: which data, how far the run came, what could not be said
+# 2: which data, how far the run came, what could not be said. 3: the least class, calibration,
+# which group is taken for which, the health of the features.
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,14 @@ class ProtocolResult:
         groups: rule -> many, medium, few, group_std.
         per_class: by class id, over the repetitions.
         chosen_c, val_accuracy, converged: of linear probes, by seed.
-        calibration: of classifiers that say how sure they are.
-        confusion: rule -> test images of many, medium and few (rows) taken for which (columns).
+        calibration: of classifiers that say how sure they are, with a temperature.
+        harmonic, min_class: of the accuracies per class, their harmonic mean and the smallest.
+        ece: expected calibration error over all test images.
+        group_ece: rule -> the error over the images of many, medium, few.
+        confusion: rule -> test images of many, medium and few (rows) taken for which (columns),
+            added up over the repetitions; what is mistaken within a group is on the diagonal, too.
+
+    What files of forms 1 and 2 do not have is None.
     """
 
     kind: str
@@ -78,6 +87,10 @@ class ProtocolResult:
     val_accuracy: list[list[float | None]] | None = None
     converged: list[bool] | None = None
     calibration: Calibration | None = None
+    harmonic: Stat | None = None
+    min_class: Stat | None = None
+    ece: Stat | None = None
+    group_ece: dict[str, dict[str, Stat]] | None = None
     confusion: dict[str, list[list[int]]] | None = None
 
 
@@ -149,6 +162,7 @@ class Results(Scores, Record):
         contents: what the training images were.
         parts: part -> hash of the images and labels that were compared.
         data: keys of the ``data`` block that were given for the evaluation.
+        health: of the features of test images.
 
     What files of form 1 do not have is None or empty.
     """
@@ -170,3 +184,4 @@ class Results(Scores, Record):
     contents: Contents | None = None
     parts: dict[str, str] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    health: Health | None = None

@@ -89,6 +89,8 @@ class GroupAccuracy:
             (0 = every group is served alike); None with fewer than two groups.
         class_std: population standard deviation of the available per-class accuracies.
         balanced: mean of the available per-class accuracies.
+        harmonic: their harmonic mean, 0 where one is 0.
+        min_class: the smallest of them.
     """
 
     overall: float
@@ -99,6 +101,8 @@ class GroupAccuracy:
     group_std: float | None
     class_std: float
     balanced: float
+    harmonic: float
+    min_class: float
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain values for JSON."""
@@ -184,6 +188,8 @@ def group_accuracy(
         group_std=statistics.pstdev(known) if len(known) > 1 else None,
         class_std=statistics.pstdev(classes),
         balanced=statistics.fmean(classes),
+        harmonic=statistics.harmonic_mean(classes),
+        min_class=min(classes),
         **scores,
     )
 

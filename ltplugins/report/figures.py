@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ltplugins.metrics.groups import GROUPS, rank_classes
-from ltplugins.report.style import SHOTS, THEME, marker, panels, series
+from ltplugins.report.style import SHOTS, THEME, marker, panels, series, shared_legend
 from ltplugins.report.table import RunResult, Section
 
 NAMED_CLASSES = 20  # up to here every class gets its own mark and count
@@ -51,7 +51,7 @@ def draw_groups(sections: Sequence[Section]) -> Figure:
         axis.set_xlim(-0.5, len(shown) - 0.5)
         axis.set_ylim(0, 105)
         axis.set_ylabel("accuracy (%)")
-    _legend(figure, axes)
+    shared_legend(figure, axes)
     return figure
 
 
@@ -75,7 +75,7 @@ def draw_rank(sections: Sequence[Section], rows: dict[str, list[RunResult]], rul
     # The panels share one axis: what the last of them shows must fit, too.
     low, high = axes[0].get_ylim()
     axes[0].set_ylim(max(-2, 10 * (low // 10)), min(102, high))
-    _legend(figure, axes)
+    shared_legend(figure, axes)
     return figure
 
 
@@ -181,17 +181,24 @@ def draw_curves(rows: dict[str, list[RunResult]]) -> Figure | None:
             lines = [thin_out(*run.curves[metric]) for run in members if metric in run.curves]
             if not lines:
                 continue
-            same = all(np.array_equal(lines[0][0], steps) for steps, _ in lines)
-            if len(lines) > 1 or not same:
-                for steps, values in lines:
-                    axis.plot(steps, values, color=series(i), alpha=0.35, linewidth=0.8)
-            if same:
-                mean = np.mean([values for _, values in lines], axis=0)
-                axis.plot(lines[0][0], mean, color=series(i))
+            draw_lines(axis, lines, series(i))
         axis.set_title(metric)
         axis.set_xlabel("training step")
-    _legend(figure, axes)
+    shared_legend(figure, axes)
     return figure
+
+
+def draw_lines(
+    axis: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray]], colour: str, **style: Any
+) -> None:
+    """Thin lines of a row's runs and, where their steps agree, their mean as a thick one."""
+    same = all(np.array_equal(lines[0][0], steps) for steps, _ in lines)
+    if len(lines) > 1 or not same:
+        for steps, values in lines:
+            axis.plot(steps, values, color=colour, alpha=0.35, linewidth=0.8)
+    if same:
+        mean = np.mean([values for _, values in lines], axis=0)
+        axis.plot(lines[0][0], mean, color=colour, **style)
 
 
 def curve_names(rows: dict[str, list[RunResult]]) -> list[str]:
@@ -210,13 +217,3 @@ def thin_out(
     blocks = np.array_split(pairs, points, axis=1)
     means = np.array([block.mean(axis=1) for block in blocks]).T
     return means[0], means[1]
-
-
-def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend for all panels, above them, each row once and in the order of its colours."""
-    unique: dict[str, Any] = {}
-    for axis in axes:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            unique.setdefault(label, handle)
-    columns = min(6, len(unique))
-    figure.legend(list(unique.values()), list(unique), loc="outside upper left", ncols=columns)

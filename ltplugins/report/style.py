@@ -6,7 +6,7 @@ variables, so that text and rules follow the page into dark mode. Text stays tex
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -95,6 +95,16 @@ def panels(count: int, columns: int, height: float, **kwargs: Any) -> tuple[Figu
     for spare in axes[count:]:
         spare.set_axis_off()
     return figure, axes[:count]
+
+
+def shared_legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend for all panels, above them, each row once and in the order of its colours."""
+    unique: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            unique.setdefault(label, handle)
+    columns = min(6, len(unique))
+    figure.legend(list(unique.values()), list(unique), loc="outside upper left", ncols=columns)
 
 
 def save(figure: Figure, path: Path) -> str:

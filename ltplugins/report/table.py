@@ -37,6 +37,7 @@ class RunResult:
         pair_key: what a run shares with its counterparts in other rows ("permutation 2, seed 0");
             differences between rows are then taken pair by pair.
         curves: metric name -> (steps, values), logged while training.
+        health: likewise, of the features' health: ``rankme``, ``alignment`` and so on.
         embedding: Float[N 2] of test images, with Int[N] ``embedding_targets``.
         embedding_method: how it was made ("t-SNE"), for the caption.
         class_names: one per class id; None = the ids.
@@ -51,6 +52,7 @@ class RunResult:
     group_key: str | None = None
     pair_key: str | None = None
     curves: dict[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
+    health: dict[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
     embedding: Any = None
     embedding_targets: Any = None
     embedding_method: str = ""

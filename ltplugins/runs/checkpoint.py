@@ -158,6 +158,12 @@ def _progress_of(file: Path, meta: dict[str, Any]) -> Progress | None:
 
 
 def _config_of(file: Path, meta: dict[str, Any]) -> RunConfig:
+    if "segment" in meta.get("config", {}):
+        raise UserError(
+            f"{file} is a segmentation (ltplugins segment): expected a checkpoint of a "
+            f"pretraining. Its numbers are in its folder's results.json; give the run that it "
+            f"started from, {meta['config']['segment']['run']}."
+        )
     if "config" in meta:
         # Of a second stage it says how, in a block that no other config has.
         return resolve({k: v for k, v in meta["config"].items() if k not in SECOND_STAGES})

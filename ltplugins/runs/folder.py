@@ -28,7 +28,7 @@ from ltplugins.runs.facts import TRIAL, Origin, RunFacts
 log = logging.getLogger(__name__)
 
 # What a run and its evaluation write, beside run.json.
-_FILES = ("results.json", "metrics.csv", "config.yaml")
+_FILES = ("results.json", "metrics.csv", "config.yaml", "examples.npz", "segmentation.png")
 _FOLDERS = ("checkpoints", "features", "tensorboard", "mlruns")
 
 

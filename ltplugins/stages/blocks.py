@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from ltplugins.config.resolve import SECTIONS
 from ltplugins.data.augment.schema import AugmentationBlock
-from ltplugins.eval.protocol import EvalConfig
+from ltplugins.eval.options import EvalConfig
 from ltplugins.methods.registry import option_classes, split_name
 
 # From a method's name to the types of a config's keys by their path: {"data": DataConfig}.

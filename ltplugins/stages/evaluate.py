@@ -15,12 +15,17 @@ from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import AtLeast
 from ltplugins.core.schema import Section, parse
+from ltplugins.eval.banks import Features
 from ltplugins.eval.changes import DataChanged
 from ltplugins.eval.extractor import FeatureExtractor, find_device
+from ltplugins.eval.health import measure_health
+from ltplugins.eval.options import EvalConfig
 from ltplugins.eval.parts import Parts
-from ltplugins.eval.protocol import EvalConfig, Features, evaluate_features
+from ltplugins.eval.plan import require_protocols
+from ltplugins.eval.protocol import evaluate_features
 from ltplugins.eval.results import ProtocolResult, Results, Scores, SplitName
 from ltplugins.host import prepare
+from ltplugins.metrics.health import Health
 from ltplugins.report.rows import progress_mark
 from ltplugins.report.table import RunResult
 from ltplugins.report.terminal import show_results
@@ -63,7 +68,22 @@ def evaluate(cfg: DictConfig) -> Results:
     run = open_run(asked.run)
     parts = Parts(run, asked.data, options.banks())
     extract = FeatureExtractor(run, parts, device, asked.batch_size)
+    require_protocols(options, extract.classifier is not None)
     test = extract("test")
+    scores = _score(parts, extract, options, test)
+    found = measure_health(options.health, test, extract.two_views) if options.health else None
+    ill = _tell_health(found) if found else []
+    scores = dataclasses.replace(scores, notes=[*scores.notes, *ill, *parts.notes])
+    results = dataclasses.replace(_results(run, parts, scores, extract, asked), health=found)
+    if run.is_finetuned:
+        kept = {**_own_classifier(run), **results.protocols}
+        results = dataclasses.replace(results, protocols=kept)
+    results.write(run.path / "results.json")
+    return results
+
+
+def _score(parts: Parts, extract: FeatureExtractor, options: EvalConfig, test: Features) -> Scores:
+    """Every protocol that can run; of the others a warning says why they cannot."""
     banks, absent = _banks(extract, options)
     scores = evaluate_features(
         banks.get("train"),
@@ -73,19 +93,26 @@ def evaluate(cfg: DictConfig) -> Results:
         options,
         extract.classifier,
         num_classes=len(parts.class_names),
+        class_names=parts.class_names,
         words=parts.describe(),
         absent=absent,
     )
     for name, reason in scores.failed.items():
         log.warning("%s is left out: %s", name, reason)
-    scores = dataclasses.replace(scores, notes=[*scores.notes, *parts.notes])
-    results = _results(run, parts, scores, extract, asked)
-    if run.is_finetuned:
-        results = dataclasses.replace(
-            results, protocols={**_own_classifier(run), **results.protocols}
-        )
-    results.write(run.path / "results.json")
-    return results
+    return scores
+
+
+def _tell_health(found: Health) -> list[str]:
+    """Say it in a line; what has collapsed is returned, for the notes."""
+    told = f"RankMe {found.rankme:.1f} of {min(found.images, found.dim)}"
+    told += f", uniformity {found.uniformity:.2f}, {found.dead:.0%} dead dimensions"
+    told += "" if found.alignment is None else f", alignment {found.alignment:.2f}"
+    log.info("health of the features: %s", told)
+    alarm = found.alarm()
+    if alarm is None:
+        return []
+    log.warning("health: %s.", alarm)
+    return [f"health: {alarm}."]
 
 
 def _own_classifier(run: TrainedRun) -> dict[str, ProtocolResult]:

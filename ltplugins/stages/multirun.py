@@ -164,7 +164,7 @@ def _reason(code: int, output: str) -> str:
 def _evaluate(sweep: Sweep, member: Member) -> None:
     """Evaluate with the member's ``eval`` block, unless that is done already."""
     from ltplugins.core.schema import parse
-    from ltplugins.eval.protocol import EvalConfig
+    from ltplugins.eval.options import EvalConfig
     from ltplugins.stages.evaluate import evaluate
 
     run = RunFolder.existing(sweep.folder / member.name)

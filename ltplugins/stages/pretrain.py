@@ -14,10 +14,12 @@ from omegaconf import DictConfig
 from ltplugins.config.data import training_set
 from ltplugins.config.identity import data_hashes, identity
 from ltplugins.config.resolve import resolve
+from ltplugins.config.run import RunConfig
 from ltplugins.data.datamodule import build_datamodule
+from ltplugins.data.training_set import TrainingSet
 from ltplugins.eval.features import state_hash
 from ltplugins.eval.foresight import lacking
-from ltplugins.eval.protocol import EvalConfig
+from ltplugins.eval.options import EvalConfig
 from ltplugins.host import prepare
 from ltplugins.host.build import build_model
 from ltplugins.host.pretrained import load_pretrained
@@ -30,6 +32,7 @@ from ltplugins.training.announce import announce
 from ltplugins.training.check import check_run
 from ltplugins.training.faults.ranks import PARENT, watch_parent
 from ltplugins.training.fit import Job, Training
+from ltplugins.training.health import HealthWatch
 from ltplugins.training.memory import needed_bytes
 from ltplugins.training.resume import open_start
 from ltplugins.training.shots import ShotGroups
@@ -60,7 +63,6 @@ def pretrain(cfg: DictConfig) -> Path:
     needed = needed_bytes(config, model)
     split = SplitFacts.of(data.source, data.split)
     options: EvalConfig = config.blocks["eval"]
-    rules = options.groups or EvalConfig().groups
     resumed = None
     if start is not None:
         resumed = FirstStage(str(start.path), start.epochs, state_hash(start.state))
@@ -74,10 +76,19 @@ def pretrain(cfg: DictConfig) -> Path:
         announce=lambda: announce(
             config, data, model, host, training.device, needed, lacking(data, options)
         ),
-        callbacks=[ShotGroups(data.class_counts.tolist(), rules[0])],  # the rule that reports show
+        callbacks=_callbacks(config, data),
         start=start,
     )
     return training.start(job)
+
+
+def _callbacks(config: RunConfig, data: TrainingSet) -> list[pl.Callback]:
+    """What is logged of the features while they are learnt."""
+    options: EvalConfig = config.blocks["eval"]
+    rules = options.groups or EvalConfig().groups
+    shots = ShotGroups(data.class_counts.tolist(), rules[0])  # the rule that reports show
+    health = config.health
+    return [shots, HealthWatch(health.every, health.images)] if health.enabled else [shots]
 
 
 def _show(cfg: DictConfig) -> None:

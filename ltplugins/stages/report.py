@@ -13,6 +13,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.eval.features import cached_features
 from ltplugins.eval.results import Results
 from ltplugins.report.embed import embed_2d, pick_points
+from ltplugins.report.health import TITLES
 from ltplugins.report.pages.write import write_report
 from ltplugins.report.rows import Trait, name_rows, progress_mark
 from ltplugins.report.table import RunResult, group_runs
@@ -23,6 +24,8 @@ from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.traits import pair_key, run_traits
 
+Curve = tuple[Sequence[float], Sequence[float]]  # steps and values
+_HEALTH = [f"health_{name}" for name in TITLES]
 # What a reader wants to see of the training; the rest stays in metrics.csv.
 _CURVES = (
     "nce_loss",
@@ -128,13 +131,20 @@ def _run_folders(path: Path) -> list[Path]:
 def gather_run(path: str | Path) -> RunResult:
     """Collect what a report needs of one run folder."""
     run = RunFolder.evaluated(path)
+    if run.facts is not None and run.facts.method == "segment":
+        raise UserError(
+            f"{path} is a segmentation, and a report compares classifications. Its numbers are in "
+            f"{run.results}, its pictures beside it."
+        )
     results = Results.read(run.results)
+    curves = read_metrics(run.metrics) if run.metrics.exists() else {}
     return RunResult(
         name=str(path),
         results=results,
         group_key=results.method,
         pair_key=pair_key(results),
-        curves=_curves(run.metrics),
+        curves=_curves(curves),
+        health={k.removeprefix("health_"): v for k, v in curves.items() if k in _HEALTH},
         class_names=results.class_names,
         config=OmegaConf.to_yaml(run.config()),
         info=_info(results, run.facts),
@@ -169,9 +179,8 @@ def _embedding(folder: Path, results: Results) -> tuple[Any, Any]:
     return embed_2d(feats[chosen], seed=0, method="tsne"), targets[chosen]
 
 
-def _curves(path: Path) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
-    curves = read_metrics(path) if path.exists() else {}
-    chosen: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
+def _curves(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    chosen: dict[str, Curve] = {}
     for name in _CURVES:
         for key in (f"train_{name}_epoch", f"train_{name}"):
             if key in curves:

@@ -75,6 +75,16 @@ def export(
     return path
 
 
+def write_entry(backbone: Backbone, folder: Path) -> None:
+    """Write a model that is open already as timm reads it, into a new folder.
+
+    Raises:
+        UserError: timm cannot express it.
+    """
+    folder.mkdir()
+    _write(backbone, folder, frozenset({"timm"}))
+
+
 def _write(backbone: Backbone, folder: Path, forms: AbstractSet[str]) -> None:
     config = _config(backbone, forms)
     if forms & {"timm", "torchvision"}:

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from ltplugins.config.resolve import resolve
 from ltplugins.core.schema import parse
 from ltplugins.downstream.options import FinetuneConfig
-from ltplugins.eval.protocol import EvalConfig
+from ltplugins.eval.options import EvalConfig
 from ltplugins.host.facts import configured_bases, packaged_bases
 from ltplugins.methods.describe import options_of, packaged_block
 from ltplugins.methods.registry import METHODS as OURS

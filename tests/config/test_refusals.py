@@ -23,7 +23,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import AtLeast, Length, Within
 from ltplugins.data.augment.schema import AugmentationBlock
 from ltplugins.downstream.options import FinetuneConfig
-from ltplugins.eval.protocol import EvalConfig
+from ltplugins.eval.options import EvalConfig
 from ltplugins.host.builtin import METHOD_KWARGS
 from ltplugins.methods.registry import METHODS, WRAPPERS, load_mixin, split_name
 from ltplugins.stages.blocks import config_blocks

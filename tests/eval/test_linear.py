@@ -83,13 +83,13 @@ def test_validation_split_is_stratified_and_disjoint() -> None:
 def test_the_choice_uses_only_the_validation_split(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every fit is on a part, except the last, which is on all; test images come only then."""
     calls = []
-    original = linear._fit_predict
+    original = linear.fit_predict
 
     def spy(feats: Tensor, labels: np.ndarray, other: Tensor, grid: Any, *rest: Any) -> Any:
         calls.append((len(feats), len(other), len(grid)))
         return original(feats, labels, other, grid, *rest)
 
-    monkeypatch.setattr(linear, "_fit_predict", spy)
+    monkeypatch.setattr(linear, "fit_predict", spy)
     probe(shots=10)
     assert calls == [(32, 8, len(linear.C_GRID)), (40, 200, 1)]
 
@@ -117,6 +117,44 @@ def test_torch_engine_finds_sklearns_optimum(c: float) -> None:
     ours = torch.softmax(inputs.double() @ weight[:, :-1].T + weight[:, -1], dim=1)
     theirs = torch.from_numpy(model.predict_proba(inputs.double().numpy()))
     torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0])
+def test_the_adjusted_loss_is_at_its_optimum(tau: float) -> None:
+    """By the loss as the paper writes it: log(1 + sum of (pi_k / pi_y)^tau e^(f_k - f_y))."""
+    feats, targets = data(12, 0)
+    keep = (targets != 2) | (torch.arange(len(targets)) % 3 == 0)
+    feats = (feats[keep] - feats[keep].mean(0)) / feats[keep].std(0)
+    x, y = feats.double().numpy(), targets[keep].numpy()
+    share = np.bincount(y) / len(y)
+
+    def loss(flat: np.ndarray) -> float:
+        weight = flat.reshape(NUM_CLASSES, -1)
+        total = 0.0
+        for row, label in zip(x, y, strict=True):
+            f = weight[:, :-1] @ row + weight[:, -1]
+            total += np.log(np.sum((share / share[label]) ** tau * np.exp(f - f[label])))
+        return total / len(y) + np.square(weight[:, :-1]).sum() / (2 * 0.1 * len(y))
+
+    offset = tau * torch.from_numpy(share).log()
+    inputs = torch.from_numpy(x), torch.from_numpy(y), NUM_CLASSES, 0.1
+    ours, converged = fit_softmax(*inputs, tolerance=1e-6, offset=offset)
+    assert converged
+    best = loss(ours.numpy().ravel())
+    plain, _ = fit_softmax(*inputs, tolerance=1e-6)
+    twice, _ = fit_softmax(*inputs, tolerance=1e-6, offset=2 * offset)
+    other_way, _ = fit_softmax(*inputs, tolerance=1e-6, offset=-offset)
+    for wrong in (plain, twice, other_way):
+        assert loss(wrong.numpy().ravel()) > best + 1e-4
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        assert loss(ours.numpy().ravel() + 1e-2 * rng.normal(size=ours.numel())) > best
+
+
+def test_adjusting_moves_nothing_where_classes_are_equal() -> None:
+    plain, adjusted = probe(shots=10, engine="torch"), probe(shots=10, engine="torch", adjust=1.0)
+    assert torch.equal(plain.preds, adjusted.preds)
+    assert plain.chosen_c == adjusted.chosen_c
 
 
 def test_engines_agree() -> None:
@@ -155,6 +193,7 @@ def test_one_shot_has_nothing_to_validate_on(caplog: pytest.LogCaptureFixture) -
         ({"shots": 31}, "a 31-shot probe needs 31 labelled images per class, but class 0 has 30"),
         ({"shots": 2, "num_classes": 5}, "class 4 has 0"),
         ({"shots": 0}, "shots is 0"),
+        ({"shots": -0.5}, "shots is -0.5"),
         ({"num_classes": 3}, "probe label 3 is outside 0..2"),
         ({"targets": torch.full((120,), 2)}, "at least two classes"),
         ({"engine": "torhc"}, "Did you mean 'torch'"),

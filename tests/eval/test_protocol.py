@@ -13,13 +13,9 @@ from omegaconf import OmegaConf
 from ltplugins.core.errors import UserError
 from ltplugins.core.records import to_plain
 from ltplugins.core.schema import parse
-from ltplugins.eval.protocol import (
-    EvalConfig,
-    Features,
-    KnnConfig,
-    LinearConfig,
-    evaluate_features,
-)
+from ltplugins.eval.banks import Features
+from ltplugins.eval.options import EvalConfig, KnnConfig, LinearConfig
+from ltplugins.eval.protocol import evaluate_features
 from ltplugins.eval.results import Stat
 from ltplugins.eval.scores import mean_std
 
@@ -97,6 +93,74 @@ def test_training_images_as_bank_change_the_name_and_the_tail() -> None:
     assert few < medium - 0.3  # 5 bank images against 50
 
 
+def test_what_nobody_asked_for_is_what_the_data_allow() -> None:
+    """A class of 61 and a bank of 12 images give other protocols, named and explained."""
+    small = gaussians([200, 61, 90], 1)
+    results = run(probe=small, cfg=EvalConfig(), class_names=["ant", "bee", "cat"])
+    assert list(results["protocols"]) == ["knn_k20_T0.07", "linear_61shot"]
+    assert results["protocols"]["linear_61shot"]["n_train"] == 183
+    [note] = results["notes"]
+    assert "61 images of each class, not on 100: class 'bee' has 61 labelled" in note
+    assert "eval.linear.shots=[full]" in note
+    for sizes, name, trained in (([7, 4, 1], "linear_full", 12), ([7, 5, 0], "linear_full", 12)):
+        results = run(probe=gaussians(sizes, 1), cfg=EvalConfig())
+        assert list(results["protocols"]) == ["knn_k12_T0.07", name]
+        assert results["protocols"][name]["n_train"] == trained
+        assert "k = 12 neighbours instead of 20" in results["notes"][0]
+        assert f"class 2 has {sizes[2]} labelled" in results["notes"][1]
+    plenty = run(cfg=EvalConfig())
+    assert list(plenty["protocols"]) == ["knn_k20_T0.07", "linear_100shot"]
+    assert plenty["notes"] == []
+
+
+def test_probes_of_the_long_tailed_set() -> None:
+    """Plain, the boundary lies within the class of 5 images; adjusted, before that of 50."""
+    results = run(cfg=EvalConfig(knn=None, linear=None, linear_lt=[0, 1]))
+    plain, adjusted = results["protocols"].values()
+    assert list(results["protocols"]) == ["linear_lt", "linear_lt_tau1"]
+    for entry in (plain, adjusted):
+        assert entry["n_train"] == 555 and entry["seeds"] == [0]
+        assert "all images of the long-tailed training set (555 images)" in entry["description"]
+    assert "plain loss" in plain["description"]
+    assert "logit-adjusted loss (tau = 1)" in adjusted["description"]
+    few = [entry["groups"]["tercile"]["few"]["mean"] for entry in (plain, adjusted)]
+    assert few[1] > few[0] + 0.2
+    for entry in (plain, adjusted):  # the harmonic mean punishes the class that is given up
+        assert entry["min_class"]["mean"] <= entry["harmonic"]["mean"] <= entry["balanced"]["mean"]
+    assert adjusted["harmonic"]["mean"] > plain["harmonic"]["mean"]
+    # Of the rare class's images plain takes more for one of the medium class.
+    taken = [entry["confusion"]["tercile"][2] for entry in (plain, adjusted)]
+    assert taken[0][1] > taken[1][1] + 200
+    assert sum(taken[0]) == sum(taken[1]) == 1000
+    with pytest.raises(UserError, match="needs the train set's features"):
+        run(cfg=EvalConfig(knn=None, linear=None, linear_lt=[1]), train_bank=None)
+
+
+def test_confidence_is_scored() -> None:
+    """Unit Gaussians are what a logistic model says of them: its confidence is its accuracy."""
+    results = run()
+    assert results["protocols"]["linear_full"]["ece"]["mean"] < 0.05
+    for entry in results["protocols"].values():
+        groups = entry["group_ece"]["threshold"]
+        assert set(groups) == {"many", "medium", "few"}
+        assert entry["ece"]["mean"] <= sum(groups[g]["mean"] for g in groups) / 3 + 1e-6
+    unknown = run(class_counts=None, num_classes=3)["protocols"]["linear_full"]
+    assert unknown["group_ece"] == unknown["confusion"] == {}
+    assert unknown["ece"]["mean"] < 0.05
+
+
+def test_what_was_asked_for_is_not_changed() -> None:
+    small = gaussians([200, 61, 90], 1)
+    cfg = EvalConfig(knn=KnnConfig(k=400), linear=LinearConfig([100, 0.1]), seeds=[0])
+    results = run(probe=small, cfg=cfg)
+    assert list(results["protocols"]) == ["linear_10percent"]
+    assert results["protocols"]["linear_10percent"]["n_train"] == 20 + 6 + 9
+    assert list(results["failed"]) == ["knn_k400_T0.07", "linear_100shot"]
+    assert "class 1 has 61" in results["failed"]["linear_100shot"]
+    train = run(cfg=EvalConfig(knn=None, linear=LinearConfig(fit_on="train")))
+    assert list(train["protocols"]) == ["linear_full_trainset"]
+
+
 def test_probe_description_names_its_set() -> None:
     entry = run()["protocols"]["linear_100shot"]
     assert "100 images per class of the balanced probe set (600 images)" in entry["description"]
@@ -157,7 +221,7 @@ def test_config_is_parsed_and_checked() -> None:
         parse(EvalConfig, {"knn": {"temperatures": 0.1}}, "eval")
     with pytest.raises(UserError, match=r"eval.groups\[0\]: expected one of threshold, tercile"):
         parse(EvalConfig, {"groups": ["thirds"]}, "eval")
-    with pytest.raises(UserError, match=r"eval.linear.shots\[0\]"):
+    with pytest.raises(UserError, match=r"eval.linear.shots: expected a list of"):
         parse(EvalConfig, {"linear": {"shots": ["ful"]}}, "eval")
 
 
@@ -167,6 +231,7 @@ def test_config_is_parsed_and_checked() -> None:
         ({"probe": None}, "needs the probe set's features"),
         ({"cfg": EvalConfig(groups=[])}, "eval.groups is empty"),
         ({"cfg": EvalConfig(seeds=[])}, "eval.seeds is empty"),
+        ({"cfg": EvalConfig(knn=None, linear=None)}, "eval: expected a protocol, got none"),
         ({"class_counts": [5, 5]}, "test label 2 is outside 0..1"),
     ],
 )

@@ -65,7 +65,7 @@ def test_an_older_file_opens_and_is_written_as_it_was(tmp_path: Path) -> None:
     assert results.groups["tercile"].of("few") == [2]
     assert results.protocols["knn_k3_T0.07"].groups["tercile"]["few"].mean == 0.5
     results.write(tmp_path / "again.json")
-    new = {"version": 2, "failed": {}, "parts": {}, "data": {}}
+    new = {"version": 3, "failed": {}, "parts": {}, "data": {}}
     assert json.loads((tmp_path / "again.json").read_text()) == {**FILE, **new}
     without = {key: value for key, value in FILE.items() if key != "version"}
     assert Results.read(write(tmp_path / "old.json", without)) == results
@@ -76,6 +76,7 @@ def test_an_older_file_opens_and_is_written_as_it_was(tmp_path: Path) -> None:
     [
         ({"version": 7}, "is of form 7"),
         ({"protocols": {"knn": {**KNN, "overall": 3}}}, "protocols.knn.overall: expected"),
+        ({"health": {"rankme": 3.0}}, "health.uniformity is missing"),
         ({"class_counts": ["many"]}, r"class_counts\[0\]: expected a whole number"),
     ],
 )

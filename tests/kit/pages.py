@@ -30,7 +30,9 @@ class Shown:
     def ltplugins(self) -> list[str] | None:
         """What ``ltplugins`` itself is given, however it is started; None for another program."""
         for i, word in enumerate(self.words):
-            is_script = re.fullmatch(r"scripts/(pretrain|evaluate|balance|finetune)\.py", word)
+            is_script = re.fullmatch(
+                r"scripts/(pretrain|evaluate|balance|finetune|segment)\.py", word
+            )
             if is_script:
                 return [is_script[1], *self.words[i + 1 :]]
             if word in ("ltplugins", "ltplugins.cli"):

@@ -62,12 +62,37 @@ def test_results_say_what_they_are(runs):
 def test_evaluation_is_repeatable_and_uses_the_cache(runs):
     first = (runs[0] / "results.json").read_text()
     stamps = {p: p.stat().st_mtime_ns for p in (runs[0] / "features").iterdir()}
-    assert len(stamps) == 2
+    assert len(stamps) == 3  # probe set, test set, and two views of test images
     again = evaluate(evaluate_config(runs[0]))
     old = json.loads(first)
     assert to_plain(again) == {**old, "evaluated": again.evaluated}
     assert Results.read(runs[0] / "results.json") == again
     assert {p: p.stat().st_mtime_ns for p in (runs[0] / "features").iterdir()} == stamps
+
+
+def test_the_health_of_the_features_is_written(runs, tmp_path):
+    found = Results.read(runs[0] / "results.json").health
+    assert found.images == 24
+    assert 1 <= found.rankme <= min(24, found.dim)
+    assert -4 < found.uniformity < 0 < found.alignment < 4
+    assert found.etf is not None
+    copy = tmp_path / "alone.ckpt"
+    copy.write_bytes((runs[0] / "checkpoints/last.ckpt").read_bytes())
+    again = evaluate(evaluate_config(copy, eval__health={"images": 10, "views": 0})).health
+    assert (again.images, again.alignment) == (10, None)
+    assert again.etf == found.etf  # over all test images
+    assert evaluate(evaluate_config(copy, eval__health=None)).health is None
+
+
+def test_collapsed_features_are_told(runs, tmp_path, caplog):
+    content = torch.load(runs[0] / "checkpoints/last.ckpt", weights_only=True)
+    for name, value in content["state_dict"].items():
+        if name.startswith("backbone.") and value.dtype.is_floating_point and value.ndim > 1:
+            value.zero_()
+    torch.save(content, tmp_path / "dead.ckpt")
+    results = evaluate(evaluate_config(tmp_path / "dead.ckpt"))
+    assert "health: the features of all images point one way" in results.notes[-1]
+    assert "point one way" in caplog.text
 
 
 def test_a_checkpoint_alone_is_enough(runs, tmp_path):

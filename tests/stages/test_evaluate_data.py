@@ -216,6 +216,10 @@ def test_a_missing_probe_list_is_told_before_the_training(home, caplog):
 def test_what_worked_is_written(home, caplog):
     cfg = compose_packaged("evaluate", ["run=run", "eval.knn.k=3", "device=cpu"])
     OmegaConf.update(cfg, "data", {"train_path": "train", "val_path": "val"}, force_add=True)
+    usual = evaluate(cfg)
+    assert list(usual.protocols) == [KNN, "linear_4shot"]
+    assert "class 'class2' has 4 labelled images" in usual.notes[-1]
+    cfg.eval.linear.shots = [100]
     with caplog.at_level(logging.WARNING, logger="ltplugins"):
         results = evaluate(cfg)
     assert list(results.protocols) == [KNN]

@@ -109,6 +109,8 @@ def test_results_say_what_they_are(first, tmp_path):
     plain = entry.calibration.plain["tercile"]
     assert sum(row[0] for row in plain.bins["overall"]) == 24
     assert sum(row[0] for row in plain.bins["few"]) == 8
+    assert plain.error["overall"] == pytest.approx(entry.ece.mean, abs=1e-5)
+    assert plain.error["few"] == pytest.approx(entry.group_ece["tercile"]["few"].mean, abs=1e-5)
     assert entry.calibration.n == 8 and entry.calibration.temperature > 0
 
 
@@ -138,9 +140,10 @@ def test_report_and_evaluate_take_it(first, tmp_path):
     ]
     page = report(paths, tmp_path / "report").read_text()
     assert "simclr+linear" in page and "simclr+full" in page
+    scored = Results.read(paths[1] / "results.json")
     words = [f"run={paths[1]}", "eval.knn.k=3", "eval.linear.shots=[4]"]
     results = evaluate(compose_packaged("evaluate", words))
-    assert len(list((paths[1] / "features").glob("*"))) == 2  # of the test images once, and a bank
+    assert results.features["test"] == scored.features["test"]  # found, not made again
     assert next(iter(results.protocols)) == "classifier" and "knn_k3_T0.07" in results.protocols
     assert Results.read(paths[1] / "results.json").protocols["classifier"].calibration is not None
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from ltplugins.core import files
-from ltplugins.report import style, words
+from ltplugins.report import health, style, words
 from ltplugins.report.figures import draw_counts, draw_curves, draw_groups, draw_rank
+from ltplugins.report.more import MORE, READING, more_numbers, numbers_csv
 from ltplugins.report.pages import html as page
 from ltplugins.report.scatter import draw_scatter
 from ltplugins.report.sureness import draw_confusion, draw_reliability
@@ -40,7 +41,7 @@ class Picture:
 def write_report(
     results: Sequence[RunResult], out_dir: str | Path, title: str = "Who wins where"
 ) -> Path:
-    """Write ``report.html``, ``report.md`` and ``figures/*.png`` into ``out_dir``.
+    """Write ``report.html``, ``report.md``, ``numbers.csv`` and ``figures/*.png``.
 
     The HTML file stands alone: it may be mailed or moved. The Markdown refers to ``figures/``.
 
@@ -60,9 +61,12 @@ def write_report(
     rule = common_rule(results)
     sections = summarise(results)
     pictures = _draw(results, rows, sections, rule, out_dir / "figures")
+    files.write_text(out_dir / "numbers.csv", numbers_csv(rows, sections))
+    more = {section.protocol: more_numbers(rows, section) for section in sections}
+    more = {name: table for name, table in more.items() if table}
     files.write_text(out_dir / "report.md", _markdown(title, results, sections, pictures))
     path = out_dir / "report.html"
-    files.write_text(path, _html(title, results, sections, pictures))
+    files.write_text(path, _html(title, results, sections, pictures, more))
     return path
 
 
@@ -83,6 +87,7 @@ def _draw(
     with style.theme("ltplugins"):
         add("groups.png", "Shot groups", words.GROUPS_CAPTION, draw_groups(sections))
         add("curves.png", "Training curves", words.curves_caption(rows), draw_curves(rows))
+        add("health.png", "Health of the features", health.CAPTION, health.draw_health(rows))
         if not all(any(run.class_counts) for run in runs):
             return pictures  # of a training without labels nobody knows what is rare in it
         caption = words.rank_caption(rows)
@@ -102,7 +107,11 @@ def _count(row: Row) -> str:
 
 
 def _html(
-    title: str, runs: Sequence[RunResult], sections: list[Section], pictures: list[Picture]
+    title: str,
+    runs: Sequence[RunResult],
+    sections: list[Section],
+    pictures: list[Picture],
+    more: dict[str, list[Row]],
 ) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
@@ -111,6 +120,7 @@ def _html(
     parts.append(_html_table(sections))
     parts.append(f'<p class="note">{escape(words.reading(sections))}</p>')
     parts += [f'<p class="note">{escape(note)}</p>' for note in words.notes(runs)]
+    parts += [_html_more(more)] if more else []
     for picture in pictures:
         parts.append(f"<h2>{escape(picture.heading)}</h2>")
         parts.append(page.figure(picture.svg, picture.caption))
@@ -145,10 +155,24 @@ def _html_table(sections: Sequence[Section]) -> str:
     )
 
 
-def _html_cells(row: Row, chip: str, signed: bool) -> str:
+def _html_more(more: dict[str, list[Row]]) -> str:
+    head = "".join(f"<th>{label}</th>" for label in MORE.values())
+    lines = []
+    for protocol, rows in more.items():
+        name = f'<th class="protocol" colspan="{len(MORE) + 1}"><b>{escape(protocol)}</b></th>'
+        lines.append(f"<tr>{name}</tr>")
+        lines += [f"<tr>{_html_cells(row, '', False, tuple(MORE))}</tr>" for row in rows]
+    return (
+        "<details><summary>Balanced accuracy, worst class, calibration</summary>"
+        f'<p class="note">{escape(READING)}</p><div class="scroll"><table class="results"><thead>'
+        f"<tr><th>run</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div></details>"
+    )
+
+
+def _html_cells(row: Row, chip: str, signed: bool, metrics: Sequence[str] = METRICS) -> str:
     count = f'<span class="runs">{_count(row)}</span>' if row.num_runs > 1 else ""
     cells = [f"<td>{chip}{escape(row.name)}{count}</td>"]
-    for metric in METRICS:
+    for metric in metrics:
         cell = row.cells[metric]
         mean, _, spread = cell.text(signed).partition(" ± ")
         tail = f'<span class="pm">± {spread}</span>' if spread else ""

@@ -12,13 +12,9 @@ import pytest
 import torch
 
 from ltplugins.core.errors import UserError
-from ltplugins.eval.protocol import (
-    EvalConfig,
-    Features,
-    KnnConfig,
-    LinearConfig,
-    evaluate_features,
-)
+from ltplugins.eval.banks import Features
+from ltplugins.eval.options import EvalConfig, KnnConfig, LinearConfig
+from ltplugins.eval.protocol import evaluate_features
 from ltplugins.eval.results import Scores
 from ltplugins.report.embed import embed_2d, pick_points
 from ltplugins.report.figures import draw_rank, ranked_accuracy, thin_out
@@ -142,6 +138,10 @@ def test_markdown_and_pictures(folder: Path) -> None:
     assert "| run | overall | many | medium | few | group std |" in text
     rows = [line for line in text.splitlines() if line.startswith("| simclr |")]
     assert len(rows) == 2  # one per protocol
+    assert "\nlinear_4shot,threshold,simclr,simclr,ece," in (folder / "numbers.csv").read_text()
+    assert (
+        "<details><summary>Balanced accuracy, worst class" in (folder / "report.html").read_text()
+    )
     assert all((folder / "figures" / name).read_bytes()[:4] == b"\x89PNG" for name in PICTURES)
 
 

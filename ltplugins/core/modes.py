@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+"""A module that is looked at while it trains: in eval mode for a while, then as it was."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def looked_at(module: nn.Module, device: torch.device | None = None) -> Iterator[None]:
+    """Put ``module`` in eval mode, without gradients; restore each submodule's mode afterwards.
+
+    Args:
+        device: where it is put meanwhile; None = it stays.
+    """
+    modes = {child: child.training for child in module.modules()}
+    home = next((p.device for p in module.parameters()), device)
+    module.eval()
+    if device is not None:
+        module.to(device)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if device is not None:
+            module.to(home)
+        for child, mode in modes.items():
+            child.training = mode
