@@ -33,7 +33,7 @@ def composer() -> Composer:
         (["++seed=3"], "seed", 3),
         (["+optimizer.kwargs.nesterov=true"], "optimizer.kwargs.nesterov", True),
         (["optimizer.kwargs.momentum=0.5"], "optimizer.kwargs.momentum", 0.5),
-        (["+eval=default"], "eval.knn.k", 20),
+        (["+eval=default"], "eval.knn.temperature", 0.07),
         (["output_dir=${hydra:runtime.cwd}/x"], "output_dir", f"{Path.cwd()}/x"),
         (["name='a=b'"], "name", "a=b"),
         (["data.imbalance={factor: 10}"], "data.imbalance.factor", 10),
