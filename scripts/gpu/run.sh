@@ -8,7 +8,9 @@
 # antlr4-python3-runtime) is installed from wheels in .whl/, if that folder is there. Each part has a
 # limit of its own, so that one that hangs does not cost the rest; LIMIT_<PART> changes it, in seconds.
 # Logs and numbers go to $OUT (files below 15 MB), a short table to the screen. GPU_DRY_RUN=1 runs every
-# line on a CPU, with tiny sizes.
+# line on a CPU, with tiny sizes. MPS=1 lets the claims' processes share the card through NVIDIA's
+# multi-process service, if it starts: kernels of several then run side by side, where otherwise they
+# take turns.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 OUT=${OUT:-gpu-results}
@@ -40,6 +42,23 @@ part() {
 }
 TABLE=''
 
+# share on|off: one server for the processes on the card; without it they work all the same.
+share() {
+  export CUDA_MPS_PIPE_DIRECTORY=/tmp/ltplugins-mps CUDA_MPS_LOG_DIRECTORY=/tmp/ltplugins-mps
+  if [ "$1" = off ]; then
+    echo quit | timeout 20 nvidia-cuda-mps-control > /dev/null 2>&1
+  else
+    mkdir -p "$CUDA_MPS_PIPE_DIRECTORY"
+    if timeout 20 nvidia-cuda-mps-control -d && timeout 60 "$PYTHON" -c 'import torch; torch.ones(1).cuda()'; then
+      echo "the processes share the card through MPS"
+      return
+    fi
+    echo "MPS does not start here: the processes take turns"
+    echo quit | timeout 20 nvidia-cuda-mps-control > /dev/null 2>&1
+  fi
+  unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+}
+
 for wanted in $PARTS; do
   case $wanted in
     tests)
@@ -58,11 +77,13 @@ for wanted in $PARTS; do
       ;;
     claims)
       LIMIT=${LIMIT_CLAIMS:-$([ "$DRY" = 1 ] && echo 60 || echo 150)}
+      [ "${MPS:-0}" = 1 ] && share on
       # The runner ends by itself before the limit, so that cells are saved and packed.
       # shellcheck disable=SC2086
       LIMIT_CLAIMS=$((LIMIT + 30)) part claims 0 "$PYTHON" scripts/claims.py --jobs "$JOBS" \
         --accelerator "$([ "$DRY" = 1 ] && echo cpu || echo cuda)" --limit "$LIMIT" \
         --collect "$OUT/claims.tar" ${CLAIMS:-}
+      [ -n "${CUDA_MPS_PIPE_DIRECTORY:-}" ] && share off
       ;;
     *) echo "unknown part '$wanted': expected tests, sinkhorn, bench or claims." >&2; exit 2 ;;
   esac
