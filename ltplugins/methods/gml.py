@@ -53,7 +53,7 @@ from ltplugins.losses.gml import (
 from ltplugins.methods.needs import Needs
 from ltplugins.methods.parts.class_prior import ClassPrior
 from ltplugins.methods.parts.class_queue import ClassQueue
-from ltplugins.methods.parts.cosine_head import CosineClassifier, projector
+from ltplugins.methods.parts.cosine_head import CosineClassifier, project_rows, projector
 from ltplugins.methods.parts.gml_options import GMLConfig, check_against_classes
 from ltplugins.methods.parts.teacher import Teacher, require_same_teacher
 
@@ -225,9 +225,9 @@ class GMLMixin(ClassPrior):
         stored = self.gml_queue.stored()
         if self.gml_teacher is None:
             with torch.no_grad():
-                keys = self.momentum_projector(stored.feats)
+                keys = project_rows(self.momentum_projector, stored.feats, stored.filled)
         else:
-            keys = self.key_projector(stored.feats)
+            keys = project_rows(self.key_projector, stored.feats, stored.filled)
         return contrastive_terms(
             q,
             F.normalize(at_least_float32(keys), dim=1),
@@ -237,6 +237,7 @@ class GMLMixin(ClassPrior):
             indexes,
             self.prior,
             temperature=self.gml_log_temperature.exp(),
+            key_filled=stored.filled,
         )
 
     def _log_step(

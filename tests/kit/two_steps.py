@@ -35,7 +35,7 @@ def build(name: str) -> Any:
     prepare()
     steps = case_of(name).steps
     torch.manual_seed(0)
-    model: Any = HOST_METHODS[name](_config(name, steps))
+    model: Any = HOST_METHODS[name](config(name, steps))
     torch.manual_seed(0)
     for part in ("backbone", "momentum_backbone"):
         if hasattr(model, part):
@@ -50,7 +50,7 @@ def build(name: str) -> Any:
     return model
 
 
-def _config(name: str, steps: Steps) -> Any:
+def config(name: str, steps: Steps) -> Any:
     changes = {"data__num_samples": IMAGES, "data__num_large_crops": steps.views, **steps.config}
     cfg = tiny_cfg(base_of(name), scheduler__warmup_epochs=0, **changes)
     cfg.method = name

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ltplugins.core.transfer import move
 from ltplugins.data.augment.batch import ops
-from ltplugins.data.augment.batch.crop import move
 from ltplugins.data.augment.params import JitterParams
 from ltplugins.data.augment.schema import AugmentationBlock
 
