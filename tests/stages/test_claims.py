@@ -96,7 +96,10 @@ def test_measures_are_read_as_they_are_written():
         (lambda b: b["claims"][0].update(ours="simclar"), "unknown arm 'simclar'. Did you mean"),
         (lambda b: b["claims"][0].update(data="x"), "unknown data 'x'"),
         (lambda b: b["claims"][0].update(measures=["kn few"]), "unknown protocol 'kn'"),
-        (lambda b: b["claims"][0].update(measures=["knn fewer"]), "unknown group of classes 'fewer'"),
+        (
+            lambda b: b["claims"][0].update(measures=["knn fewer"]),
+            "unknown group of classes 'fewer'",
+        ),
         (lambda b: b["claims"][0].update(epochs=0), "claims.0..epochs: expected a whole number"),
         (lambda b: b["claims"].append(b["claims"][0]), "claims: expected claims of diff"),
         (lambda b: b["arms"]["second"].update(of="second"), "arms.second.of: expected an arm that"),
