@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sinkhorn's kernel for GPUs, in Triton's interpreter: the same promise, against the same oracle."""
+"""Sinkhorn's kernel for GPUs, in Triton's interpreter: the same promise and the same oracle."""
 
 import os
 import subprocess
