@@ -34,7 +34,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,8 @@ from ltplugins.methods.parts.cosine_head import CosineClassifier, project_rows, 
 from ltplugins.methods.parts.gml_options import GMLConfig, check_against_classes
 from ltplugins.methods.parts.teacher import Teacher, require_same_teacher
 
+Module = TypeVar("Module", bound=nn.Module)
+
 
 class GMLMixin(ClassPrior):
     """Views: one for the classifier, query and key; with ``contrast_weight: 0`` the first alone.
@@ -77,6 +79,8 @@ class GMLMixin(ClassPrior):
         "contrast_weight=0: one view).",
     )
     own_classifier = True
+    momentum_projector: nn.Sequential
+    key_projector: nn.Sequential
     training_only = ("momentum_", "projector.", "key_projector.", "gml_", "class_counts")
 
     @classmethod
@@ -290,6 +294,6 @@ class GMLMixin(ClassPrior):
         require_same_teacher(checkpoint.get("gml_teacher_sha256"), self.gml_teacher)
 
 
-def _twin_of(module: nn.Module) -> nn.Module:
+def _twin_of(module: Module) -> Module:
     """A copy that no gradient reaches; the host's updater moves it."""
     return copy.deepcopy(module).requires_grad_(False)

@@ -63,7 +63,7 @@ for wanted in $PARTS; do
   case $wanted in
     tests)
       mapfile -t FILES < <(grep -rl on_a_gpu tests --include='test_*.py' | sort)
-      PICK=${PICK:-$([ "$DRY" = 1 ] && echo 'gh_simclr or features or views' || echo '')}
+      PICK=${PICK:-$([ "$DRY" = 1 ] && echo '(simclr and 32-true) or stages' || echo '')}
       TAIL=40 part tests 150 "$PYTHON" -m pytest -m gpu -n "$JOBS" --dist load -p no:cacheprovider \
         -k "$PICK" --tb=short -W ignore --junitxml "$OUT/tests.xml" "${FILES[@]}"
       ;;

@@ -78,8 +78,19 @@ def sinkhorn(
         except NoKernel as error:
             give_up(error)
     if logits.ndim == 3:
-        options = {"epsilon": epsilon, "num_iters": num_iters, "tolerance": tolerance}
-        return torch.stack([sinkhorn(t, prior, counted=counted, **options) for t in logits])
+        return torch.stack(
+            [
+                sinkhorn(
+                    problem,
+                    prior,
+                    epsilon=epsilon,
+                    num_iters=num_iters,
+                    tolerance=tolerance,
+                    counted=counted,
+                )
+                for problem in logits
+            ]
+        )
     if counted is None:
         return _watched(logits, prior, epsilon, num_iters, tolerance)
     q = _watched(logits[counted], prior, epsilon, num_iters, tolerance)

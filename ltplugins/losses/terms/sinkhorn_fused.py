@@ -11,6 +11,9 @@ cross warps once a sweep. Where the kernel would underflow, a pair is worked on 
 Needs Triton. Legend: P problems (a program each), B batch, K directions.
 """
 
+# What a kernel is given are Triton's pointers and blocks, which its language has no types for.
+# mypy: disable-error-code="no-untyped-def"
+
 import math
 
 import torch

@@ -8,6 +8,9 @@ at least a share 1 / B of it, so that no sum of a column underflows. Needs Trito
 Legend: P problems (a program each), B batch, K directions.
 """
 
+# What a kernel is given are Triton's pointers and blocks, which its language has no types for.
+# mypy: disable-error-code="no-untyped-def"
+
 import torch
 import triton
 import triton.language as tl

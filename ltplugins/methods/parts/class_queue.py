@@ -120,7 +120,7 @@ class ClassQueue(nn.Module):
 
         On a CPU of the filled ones; on a GPU of all, as the number of these would be waited for.
         """
-        held = self.feats, self.targets, self.indexes
-        if runs_behind(self.filled):
-            return Stored(*(values.clone() for values in held), self.filled.clone())
-        return Stored(*(values[self.filled] for values in held), None)
+        feats, targets, indexes, filled = self.feats, self.targets, self.indexes, self.filled
+        if runs_behind(filled):
+            return Stored(feats.clone(), targets.clone(), indexes.clone(), filled.clone())
+        return Stored(feats[filled], targets[filled], indexes[filled], None)

@@ -50,8 +50,10 @@ def project_rows(head: nn.Sequential, feats: Tensor, rows: Tensor | None) -> Ten
     if rows is None:
         return head(feats)
     for layer in head:
-        normalises = isinstance(layer, _BatchNorm) and layer.training
-        feats = _batch_norm(layer, feats, rows) if normalises else layer(feats)
+        if isinstance(layer, _BatchNorm) and layer.training:
+            feats = _batch_norm(layer, feats, rows)
+        else:
+            feats = layer(feats)
     return feats
 
 
