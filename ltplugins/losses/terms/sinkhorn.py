@@ -6,8 +6,9 @@ Log-domain stabilised (Schmitzer 2019, https://arxiv.org/abs/1610.06519): the du
 in log space; between two updates of them the scalings are plain matrix-vector products on a kernel
 that has absorbed the potentials. Only so many of these are taken that no entry which has
 underflowed in the kernel could come back to weight; where that is not even one, the pair is worked
-in log space. On a CUDA device every look would be waited for, and the whole is one launch there,
-worked in log space throughout (``sinkhorn_kernel.py``).
+in log space. On a CUDA device every look would be waited for, and the whole is one launch there:
+the same plan (``sinkhorn_fused.py``), or for large problems log space throughout
+(``sinkhorn_kernel.py``).
 
 Legend: B global batch, K directions.
 """

@@ -16,6 +16,8 @@ from ltplugins.losses.terms.masked import lowest
 log = logging.getLogger(__name__)
 
 _MOST_DIRECTIONS = 4096  # a row of logits that one program holds
+# What sinkhorn_fused.py takes: registers hold a few images a thread, and L1 2^16 entries or less.
+_MOST_IMAGES, _MOST_ENTRIES = 1024, 2**17
 
 
 class NoKernel(RuntimeError):
@@ -28,7 +30,9 @@ def works_on_device(logits: Tensor) -> bool:
     return fits and not _refusals and _has_triton()
 
 
-_refusals: list[str] = []  # why the kernel did not run; it is not tried again
+# Why a kernel did not run; it is not tried again.
+_refusals: list[str] = []
+_fused_refusals: list[str] = []
 
 
 def give_up(error: NoKernel) -> None:
@@ -103,15 +107,29 @@ def _potentials(
     tolerance: float,
     relaxed_pairs: int,
 ) -> Tensor:
-    """See ``sinkhorn_kernel.py``; an operator of its own, so that torch knows its shape."""
+    """One launch of a kernel; an operator of its own, so that torch knows its shape."""
+    arguments = (scores, target, weights, num_iters, negligible, tolerance, relaxed_pairs)
+    if _is_small(scores) and not _fused_refusals:
+        try:
+            from ltplugins.losses.terms.sinkhorn_fused import column_potentials as fused
+
+            return fused(*arguments)
+        except Exception as error:  # as below
+            _fused_refusals.append(str(error))
+            log.warning("Sinkhorn is slower, as its kernel for small batches fails: %s", error)
     try:
         from ltplugins.losses.terms.sinkhorn_kernel import column_potentials
 
-        return column_potentials(
-            scores, target, weights, num_iters, negligible, tolerance, relaxed_pairs
-        )
+        return column_potentials(*arguments)
     except Exception as error:  # a compiler's: no CUDA toolchain, a card that is too old, ...
         raise NoKernel(f"{type(error).__name__}: {error}") from error
+
+
+def _is_small(scores: Tensor) -> bool:
+    """Whether a problem is one for ``sinkhorn_fused.py``: near one multiprocessor, float32."""
+    _, batch, directions = scores.shape
+    fits = 0 < batch <= _MOST_IMAGES and batch * directions <= _MOST_ENTRIES
+    return fits and scores.dtype == torch.float32
 
 
 @_potentials.register_fake
