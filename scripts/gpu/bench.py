@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ class Step:
 def step_rows(name: str, network: list[str], batch: int, size: int, rounds: int) -> Found:
     """Milliseconds of each wrapper's step, its ratio to SimCLR's, launches, waits, memory.
 
-    ``ms`` is what a step takes, with the host's launches; ``device_ms`` what the device works of it.
+    ``ms`` is what a step takes, with the host's launches; ``device_ms`` what the device works.
     """
     found: Found = {}
     contestants: dict[str, Step] = {}
@@ -200,12 +200,17 @@ RESNET50 = ["backbone.name=resnet50", "backbone.small_stem=false"]
 SMALL = ["backbone.name=test_resnet", "backbone.small_stem=false"]
 
 
-def all_steps(quick: bool) -> Found:
+NETWORKS = {
+    "resnet18": ("ResNet-18", RESNET18, 512, 32, 7),
+    "test_resnet": ("test_resnet", SMALL, 256, 32, 7),
+    "resnet50": ("ResNet-50", RESNET50, 128, 224, 3),
+}
+
+
+def all_steps(quick: bool, networks: Sequence[str] = tuple(NETWORKS)) -> Found:
     if quick:
         return step_rows("test_resnet", SMALL, 8, 32, 1)
-    found = step_rows("ResNet-18", RESNET18, 512, 32, 7)
-    found |= step_rows("test_resnet", SMALL, 256, 32, 7)
-    return found | step_rows("ResNet-50", RESNET50, 128, 224, 3)
+    return {k: v for name in networks for k, v in step_rows(*NETWORKS[name]).items()}
 
 
 def compiled(quick: bool) -> Found:
@@ -247,6 +252,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(SECTIONS), help="sections, comma-separated")
     parser.add_argument("--json", type=Path, help="where the numbers are written")
+    parser.add_argument("--networks", default=",".join(NETWORKS), help="of the steps")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -256,7 +262,8 @@ def main() -> None:
     print(f"{name}, torch {torch.__version__}, {os.cpu_count()} cores", flush=True)
     for section in args.only.split(","):
         try:
-            found[section] = SECTIONS[section](args.quick)
+            networks = {"networks": args.networks.split(",")} if section == "steps" else {}
+            found[section] = SECTIONS[section](args.quick, **networks)
         except Exception as error:  # a table that fails does not take the others with it
             found[section] = {"error": f"{type(error).__name__}: {error}"}
         show({section: found[section]})
