@@ -68,9 +68,9 @@ def claims(options: argparse.Namespace) -> None:
     tell = _teller(stderr=True)
     tell(f"{len(missing)} of {len(cells)} cells are missing in {setting.folder}")
     code = _run(missing, setting, options, tell) if missing and options.limit != 0 else 0
-    _judge(book, ledger, options, tell)
-    if options.collect:
+    if options.collect:  # first: whoever has set a limit may end the call soon after it
         _collect(cells, options, tell)
+    _judge(book, ledger, options, tell)
     if code:
         raise SystemExit(code)
 
