@@ -16,6 +16,7 @@ from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.plain import stream_images
 from ltplugins.data.imbalance import Split, hash_indices
+from ltplugins.data.samplers.base import require_step
 from ltplugins.data.sources.base import Source
 from ltplugins.data.training_set import TrainingSet
 from ltplugins.eval.features import extract_features
@@ -51,7 +52,7 @@ def split_images(cfg: RunConfig, whole: TrainingSet, fraction: float, world_size
             f"validation: no class of {', '.join(names[:3])} ... has a second image to hold out. "
             f"Keep more images (data.imbalance, data.fraction)."
         )
-    _require_batch(len(fit), cfg.optimizer.batch_size, world_size)
+    require_step(len(fit), cfg.optimizer.batch_size, world_size)
     counts = np.bincount(whole.source.targets[fit], minlength=whole.num_classes)
     description = f"{whole.split.description}, without {len(held_out)} held-out images"
     split = Split(fit, counts.astype(np.int64), hash_indices(fit), description)
@@ -70,15 +71,6 @@ def whole_set(cfg: RunConfig) -> TrainingSet:
     """All training images of the config, whatever the batch."""
     data = dataclasses.replace(cfg.data, drop_last=False)
     return TrainingSet(data, cfg.augmentations, 1, dali=cfg.dali)
-
-
-def _require_batch(count: int, batch_size: int, world_size: int) -> None:
-    if batch_size * world_size > count:
-        raise UserError(
-            f"batch_size: fewer images than the batch: there are {count} to train on and "
-            f"{world_size} process(es) take {batch_size} each. Set batch_size to "
-            f"{count // world_size} or less."
-        )
 
 
 def _require_classes(data: TrainingSet) -> list[str]:

@@ -21,6 +21,7 @@ from ltplugins.config.run import RunConfig
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
+from ltplugins.data.samplers.base import require_step
 from ltplugins.downstream.segmentation.conclude import conclude_segmentation
 from ltplugins.downstream.segmentation.data import MaskModule
 from ltplugins.downstream.segmentation.decoders import build_network, import_smp
@@ -73,7 +74,7 @@ def segment(cfg: DictConfig) -> Path:
     backbone = load_backbone(options.run, pretrained=options.weights == "run")
     masks = open_masks(options.data)
     training = Training(_training_config(options, backbone, out, masks), out, "segment")
-    _require_batch(len(masks.train), options.batch_size, training.world_size)
+    require_step(len(masks.train), options.batch_size, training.world_size)
     return training.start(_job(options, first, backbone, masks, training, host.label))
 
 
@@ -175,15 +176,6 @@ def _training_config(
     if options.precision is not None:
         plain["precision"] = options.precision
     return resolve(plain)
-
-
-def _require_batch(images: int, batch_size: int, world_size: int) -> None:
-    if batch_size * world_size > images:
-        raise UserError(
-            f"batch_size: fewer images than the batch: there are {images} to train on and "
-            f"{world_size} process(es) take {batch_size} each. Set batch_size to "
-            f"{images // world_size} or less."
-        )
 
 
 def _stored_config(config: RunConfig, options: SegmentConfig) -> DictConfig:
