@@ -127,6 +127,27 @@ def open_run(path: str | Path) -> TrainedRun:
     )
 
 
+def open_finished(path: str | Path, stage: str, takes_checkpoint: bool = True) -> TrainedRun:
+    """:func:`open_run` for a second stage: of a folder, a training that has come to its end.
+
+    Args:
+        path: of a run folder or a checkpoint.
+        stage: what is to be done with it, a command's name.
+        takes_checkpoint: whether it can be done with a checkpoint alone.
+
+    Raises:
+        UserError: as :func:`open_run`; the run is not finished.
+    """
+    run = open_run(path)
+    if Path(path).is_dir() and not RunFacts.read(Path(path) / RUN_FILE).is_over:
+        otherwise = f"; or give its checkpoint, {run.checkpoint}, to start from what it is now"
+        raise UserError(
+            f"{path} is not finished: it has {run.epoch} epochs. Give its config to ltplugins "
+            f"pretrain again, which continues it, then {stage}{otherwise * takes_checkpoint}."
+        )
+    return run
+
+
 def read_checkpoint(file: Path) -> dict[str, Any]:
     """The content of a checkpoint file, on the CPU.
 

@@ -33,9 +33,8 @@ from ltplugins.eval.features import state_hash
 from ltplugins.eval.parts import Parts
 from ltplugins.host import prepare
 from ltplugins.metrics.groups import group_accuracy, shot_groups
-from ltplugins.runs.checkpoint import TrainedRun, open_run
+from ltplugins.runs.checkpoint import TrainedRun, open_finished, open_run, require_run
 from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
-from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.model import load_trained
 from ltplugins.stages.blocks import typed_keys
 from ltplugins.stages.command import quote_run
@@ -118,13 +117,8 @@ def _open_first(path: str) -> TrainedRun:
     """The run to start from, which must be finished and have a classifier that training learned."""
     from ltplugins.host import METHODS
 
-    facts = RunFolder.existing(path).read()
-    run = open_run(path)
-    if not facts.is_over:
-        raise UserError(
-            f"{path} is not finished: it has {run.epoch} epochs. Give its config to ltplugins "
-            f"pretrain again, which continues it, then balance."
-        )
+    require_run(Path(path))
+    run = open_finished(path, "balance", takes_checkpoint=False)
     method = METHODS.get(run.cfg.method)
     if not getattr(method, "own_classifier", False):
         known = sorted(n for n, m in METHODS.items() if getattr(m, "own_classifier", False))

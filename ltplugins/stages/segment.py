@@ -32,9 +32,8 @@ from ltplugins.downstream.segmentation.sets import MaskSet, on_the_split_of, ope
 from ltplugins.downstream.segmentation.views import FILE_CROP, Normalise, PlainView, TrainView
 from ltplugins.eval.features import weights_hash
 from ltplugins.host import prepare
-from ltplugins.runs.checkpoint import RUN_FILE, TrainedRun, open_run
+from ltplugins.runs.checkpoint import RUN_FILE, TrainedRun, open_finished
 from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
-from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.blocks import typed_keys
 from ltplugins.stages.command import quote_run
 from ltplugins.stages.launch import launch
@@ -124,17 +123,8 @@ def _open_first(path: str) -> TrainedRun | None:
     Raises:
         UserError: a run that is not finished, or whose checkpoint is gone.
     """
-    place = Path(path)
-    if not (place.is_file() or (place / RUN_FILE).exists()):
-        return None
-    run = open_run(place)
-    if place.is_dir() and not RunFolder.existing(place).read().is_over:
-        raise UserError(
-            f"{path} is not finished: it has {run.epoch} epochs. Give its config to ltplugins "
-            f"pretrain again, which continues it, then segment; or give its checkpoint, "
-            f"{run.checkpoint}."
-        )
-    return run
+    is_run = Path(path).is_file() or (Path(path) / RUN_FILE).exists()
+    return open_finished(path, "segment") if is_run else None
 
 
 def _beside(options: SegmentConfig) -> str:
