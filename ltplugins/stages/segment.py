@@ -32,7 +32,7 @@ from ltplugins.downstream.segmentation.sets import MaskSet, on_the_split_of, ope
 from ltplugins.downstream.segmentation.views import FILE_CROP, Normalise, PlainView, TrainView
 from ltplugins.eval.features import weights_hash
 from ltplugins.host import prepare
-from ltplugins.runs.checkpoint import RUN_FILE, TrainedRun, open_finished
+from ltplugins.runs.checkpoint import RUN_FILE, TrainedRun, name_of, open_finished
 from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
 from ltplugins.stages.blocks import typed_keys
 from ltplugins.stages.command import quote_run
@@ -130,12 +130,9 @@ def _open_first(path: str) -> TrainedRun | None:
 def _beside(options: SegmentConfig) -> str:
     """The folder for a segmentation, beside what its encoder is of."""
     base = Path(options.run)
-    if base.is_file():  # a checkpoint
-        base = base.parent.parent if base.parent.name == "checkpoints" else base.with_suffix("")
-    elif not base.exists():
-        base = Path("runs/segment") / options.run
+    base = base if base.exists() else Path("runs/segment") / options.run
     random = "random-" * (options.weights == "random")
-    return f"{str(base).rstrip('/')}-{random}{options.decoder.name}"
+    return f"{name_of(base)}-{random}{options.decoder.name}"
 
 
 def _training_config(
