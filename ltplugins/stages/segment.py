@@ -97,7 +97,7 @@ def _job(
     val = masks.val if options.val_every else None
     workers = options.data.num_workers
     weights = "random" if is_random else weights_hash(backbone.net)
-    origin = _origin(options, first, backbone, masks, host)
+    origin = _origin(options, first, backbone, weights, masks, host)
 
     def conclude() -> Mapping[str, Any]:
         _show(conclude_segmentation(model, masks, plain, str(origin.label), weights, out), out)
@@ -173,7 +173,12 @@ def _stored_config(config: RunConfig, options: SegmentConfig) -> DictConfig:
 
 
 def _origin(
-    options: SegmentConfig, first: TrainedRun | None, backbone: Backbone, masks: MaskSet, host: str
+    options: SegmentConfig,
+    first: TrainedRun | None,
+    backbone: Backbone,
+    weights: str,
+    masks: MaskSet,
+    host: str,
 ) -> Origin:
     name = backbone.architecture.name
     known = backbone.provenance.origin
@@ -182,7 +187,7 @@ def _origin(
         label = name if known is None else known.label or known.method
     stage_1 = None
     if first is not None and options.weights == "run":
-        stage_1 = FirstStage(str(options.run), first.epoch, weights_hash(backbone.net))
+        stage_1 = FirstStage(str(options.run), first.epoch, weights)
     split = SplitFacts(
         masks.description,
         masks.fingerprint(),
