@@ -5,7 +5,6 @@ The held-out ones choose (when to stop, a temperature, a tau), so that no test l
 """
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
-from ltplugins.data.augment.plain import stream_images
+from ltplugins.data.augment.plain import labelled, stream_images
 from ltplugins.data.imbalance import Split, hash_indices
 from ltplugins.data.samplers.base import require_step
 from ltplugins.data.sources.base import Source
@@ -104,12 +103,4 @@ def features_of(
         num_workers=cfg.data.num_workers,
         way_out="",
     )
-    done = 0
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        nonlocal done
-        for images, _ in stream:
-            yield images, torch.from_numpy(source.targets[done : done + len(images)])
-            done += len(images)
-
-    return extract_features(backbone, batches(), device)
+    return extract_features(backbone, labelled(stream, source.targets), device)
