@@ -9,7 +9,7 @@ from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import AtLeast
 from ltplugins.core.schema import Section
-from ltplugins.data.schema import BY_PATH, DataConfig
+from ltplugins.data.schema import BY_PATH, DataConfig, MaxPixels
 from ltplugins.data.training_set import TrainingSet
 
 
@@ -37,6 +37,7 @@ class DataPaths(Section):
     no_labels: bool | None = None
     num_workers: Annotated[int, AtLeast(0)] | None = None
     on_corrupt: Literal["fail", "skip"] | None = None  # of a bank's images; of test images never
+    max_pixels: MaxPixels | None = None
 
     def given(self) -> dict[str, Any]:
         """What is not null."""

@@ -23,6 +23,7 @@ from ltplugins.data.sources.land.options import (
     Tile,
     misfits,
 )
+from ltplugins.data.sources.pictures import MAX_PIXELS
 
 Sampler = Literal["class_aware", "id_plus_ood", "paired", "shuffle", "two_branch"]
 
@@ -46,6 +47,7 @@ POOLS: tuple[Dataset, ...] = ("emoji_pack", "land_pool")  # of data.ood; nothing
 EMBEDDED: tuple[Dataset, ...] = ("fashion_pack", "emoji_pack", *LAND)
 # Folders that say which part of a set they hold, not which set.
 _PARTS = ("train", "training", "images", "data")
+MaxPixels = Annotated[int, AtLeast(1)]  # of an image, height times width
 Fraction = Annotated[float, Between(0, 1, also=-1)]  # of a source; -1: everything
 
 
@@ -108,7 +110,8 @@ class DataConfig(Section):
     ``num_classes``, ``num_samples``, ``num_large_crops`` and ``num_small_crops`` are written into
     the block by the stage for the host; they are accepted here and never read. A path without a
     ``dataset`` is ``custom``. ``drop_last: false`` trains on the last, short batch of an epoch too,
-    as the long-tail papers' code does. The third group says how ``land_pack`` is cut, see
+    as the long-tail papers' code does. An image of more than ``max_pixels`` is corrupt and is not
+    decoded. The third group says how ``land_pack`` is cut, see
     :class:`LandConfig`; null = its default.
     """
 
@@ -131,6 +134,7 @@ class DataConfig(Section):
     sampler: SamplerConfig = SamplerConfig("shuffle")
     ood: OODConfig | None = None
     on_corrupt: Literal["fail", "skip"] = "fail"
+    max_pixels: MaxPixels = MAX_PIXELS
     drop_last: bool = True
 
     tile: Tile | None = None

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 # Where things lie and on what they run: not what the numbers depend on.
 _NOT_IDENTITY = ("run", "output_dir", "accelerator", "devices", "overwrite", "pictures")
-_NOT_OF_DATA = ("path", "num_workers")
+_NOT_OF_DATA = ("path", "num_workers", "max_pixels")
 
 
 def segment(cfg: DictConfig) -> Path:

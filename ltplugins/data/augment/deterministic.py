@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from ltplugins.core.errors import UserError
-from ltplugins.data.sources.pictures import DAMAGE, decode, shown
+from ltplugins.data.sources.pictures import Damage, decode, opened, shown
 
 
 def eval_resize(size: int) -> int:
@@ -76,9 +76,9 @@ class Picture(nn.Module):
         """
         if isinstance(picture, str | os.PathLike):
             try:
-                with Image.open(picture) as image:
+                with opened(picture) as image:
                     return Image.fromarray(decode(image))
-            except DAMAGE as error:
+            except Damage as error:
                 raise UserError(f"{shown(picture)} is no image ({error}).") from None
         if isinstance(picture, Image.Image):
             return Image.fromarray(decode(picture))

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image
 from torch import Tensor
 
 from ltplugins.core.errors import UserError
-from ltplugins.data.sources.pictures import DAMAGE, decode, shown
+from ltplugins.data.sources.pictures import MAX_PIXELS, Damage, decode, opened, shown
 from ltplugins.data.sources.records import DataRecord
 
 
@@ -37,7 +36,10 @@ class Source:
         images: uint8 [N, H, W, 3], or [N, H, W] for greyscale; None when the images are files.
         stand_ins: Int64[N K], rows that say which picture each image is, for a source that knows
             it better than by its pixels; None = its pixels or its file do.
+        max_pixels: a file of more is not decoded.
     """
+
+    max_pixels: int = MAX_PIXELS
 
     def __init__(self, targets: np.ndarray, class_names: Sequence[str], record: DataRecord) -> None:
         self.targets = np.asarray(targets, dtype=np.int64)
@@ -108,14 +110,16 @@ class FileSource(Source):
 
     def load(self, i: int) -> np.ndarray:
         try:
-            with Image.open(self.paths[i]) as image:
+            with opened(self.paths[i], self.max_pixels) as image:
                 return decode(image)
-        except DAMAGE as error:
-            raise CorruptImage(self.paths[i], f"{type(error).__name__}: {error}") from error
+        except Damage as error:
+            raise CorruptImage(self.paths[i], str(error)) from error
 
     def subset(self, indices: np.ndarray) -> "FileSource":
         paths = [self.paths[i] for i in indices]
-        return FileSource(paths, self.targets[indices], self.class_names, self.record)
+        chosen = FileSource(paths, self.targets[indices], self.class_names, self.record)
+        chosen.max_pixels = self.max_pixels
+        return chosen
 
 
 def channels_first(images: np.ndarray) -> Tensor:

@@ -36,6 +36,7 @@ def build_source(
         UserError: a source that is absent or damaged; nothing is decoded here but headers.
     """
     source = _by_path(cfg, part, classes) if cfg.dataset in BY_PATH else named_source(cfg, part)
+    source.max_pixels = cfg.max_pixels
     if part == "train" and cfg.fraction > 0:
         return _take_fraction(source, cfg.fraction)
     return source
@@ -64,7 +65,8 @@ def build_ood_source(cfg: DataConfig) -> Source | None:
     try:
         # land_pool is cut as the tiles are, and lies where these are trained on.
         cut = cfg.given_of_land if block.dataset == "land_pool" else {}
-        pool = DataConfig(**dataclasses.asdict(block), **cut, no_labels=True)
+        limit = cfg.max_pixels
+        pool = DataConfig(**dataclasses.asdict(block), **cut, no_labels=True, max_pixels=limit)
         return build_source(pool, "train")
     except UserError as error:
         raise UserError(f"data.ood: {error}") from None

@@ -8,14 +8,14 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.base import FileSource, check_no_empty_class, number_names
 from ltplugins.data.sources.lists import parse_list
-from ltplugins.data.sources.pictures import DAMAGE, GREY_MODES, shown
+from ltplugins.data.sources.pictures import GREY_MODES, Damage, opened, shown
 from ltplugins.data.sources.records import RECORDS, custom_record
+from ltplugins.data.sources.walk import find_images, is_hidden, is_no_file, left_out
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def image_folder(
             folder above a training and a test part.
     """
     root = _folder(root)
-    found = tuple(sorted(e.name for e in os.scandir(root) if e.is_dir() and not _is_hidden(e.name)))
+    found = tuple(sorted(e.name for e in os.scandir(root) if e.is_dir() and not is_hidden(e.name)))
     if not found:
         raise UserError(
             f"{root}: no class folder in it; expected {root.name}/CLASS/image.jpg. "
@@ -58,7 +58,7 @@ def image_folder(
     empty = []
     others: Counter[str] = Counter()
     for name in found:
-        files = _walk(root / name, others)
+        files = find_images(root / name, others)
         paths += files
         targets += [numbers[shown(name)]] * len(files)
         if not files:
@@ -82,7 +82,7 @@ def flat_folder(root: str | Path, *, dataset: str = "custom") -> FileSource:
     """
     root = _folder(root)
     others: Counter[str] = Counter()
-    paths = _walk(root, others)
+    paths = find_images(root, others)
     if not paths:
         raise UserError(f"{root}: no image in it. {_accepted(others)}")
     _tell_left_out(root, others)
@@ -130,7 +130,7 @@ def _check_files_exist(files: list[str], path: Path, base: Path) -> None:
     for file in files:
         folder, name = os.path.split(file)
         if folder not in listings:
-            listings[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+            listings[folder] = _files_in(folder)
         if name not in listings[folder]:
             missing.append(file)
     if missing:
@@ -138,6 +138,14 @@ def _check_files_exist(files: list[str], path: Path, base: Path) -> None:
             f"{path}: {len(missing)} of {len(files)} files are missing, the first is "
             f"{missing[0]}. Paths are relative to {base}; set data.root to another folder."
         )
+
+
+def _files_in(folder: str) -> set[str]:
+    """Names of what can be read as a file: a pipe would be waited for without end."""
+    if not os.path.isdir(folder):
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if not is_no_file(entry)}
 
 
 def _folder(root: str | Path) -> Path:
@@ -154,9 +162,7 @@ def _refuse_parts(root: Path, found: tuple[str, ...]) -> None:
     """Refuse the folder above the parts: they would be its classes, test images among them."""
     if not {name.lower() for name in found} <= _PARTS:
         return
-    if any(
-        e.is_dir() and not _is_hidden(e.name) for name in found for e in os.scandir(root / name)
-    ):
+    if any(e.is_dir() and not is_hidden(e.name) for name in found for e in os.scandir(root / name)):
         raise UserError(
             f"{root}: its folders ({', '.join(found)}) are parts of a data set with folders of "
             f"their own, no classes. Set data.train_path to one of them, {root / found[0]}, and "
@@ -164,42 +170,16 @@ def _refuse_parts(root: Path, found: tuple[str, ...]) -> None:
         )
 
 
-def _is_hidden(name: str) -> bool:
-    """Of a notebook, a version control, or macOS: no class and no image."""
-    return name.startswith(".")
-
-
-def _walk(root: Path, others: Counter[str]) -> list[str]:
-    """Find the images below a folder, in order; count the endings of all other files."""
-    found = []
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        found.append((folder, sorted(name for name in files if not _is_hidden(name))))
-    paths = [os.path.join(folder, name) for folder, files in sorted(found) for name in files]
-    images = [path for path in paths if path.lower().endswith(IMG_EXTENSIONS)]
-    if len(images) < len(paths):
-        rest = set(paths) - set(images)
-        others.update(shown(os.path.splitext(path)[1].lower()) for path in rest)
-    return images
-
-
-def _left_out(others: Counter[str]) -> str:
-    """Such as "10 of .gif, 3 without an ending"."""
-    rows = sorted(others.items(), key=lambda row: (-row[1], not row[0], row[0]))
-    words = [f"{n} of {ending}" if ending else f"{n} without an ending" for ending, n in rows[:5]]
-    return ", ".join(words + ["..."] * (len(rows) > 5))
-
-
 def _accepted(others: Counter[str]) -> str:
-    left_out = f" Left out: {_left_out(others)}." if others else ""
-    return f"Accepted: {', '.join(IMG_EXTENSIONS)}.{left_out}"
+    rest = f" Left out: {left_out(others)}." if others else ""
+    return f"Accepted: {', '.join(IMG_EXTENSIONS)}.{rest}"
 
 
 def _tell_left_out(root: Path, others: Counter[str]) -> None:
     """Say which files are not trained on; the endings are torchvision's, as solo-learn's are."""
     if others:
         log.warning(
-            "%s: files left out: %s. %s", shown(root), _left_out(others), _accepted(Counter())
+            "%s: files left out: %s. %s", shown(root), left_out(others), _accepted(Counter())
         )
 
 
@@ -226,9 +206,9 @@ def _look_at(paths: list[str]) -> tuple[int, bool]:
     sizes, grey = [], True
     for path in paths:
         try:
-            with Image.open(path) as image:
+            with opened(path) as image:
                 sizes.append(max(image.size))
                 grey = grey and image.mode in GREY_MODES
-        except DAMAGE:
+        except Damage:
             continue
     return (int(np.median(sizes)), grey) if sizes else (224, False)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ltplugins.core.errors import UserError, install
 from ltplugins.data.sources.base import (
@@ -26,7 +25,7 @@ from ltplugins.data.sources.base import (
     number_names,
 )
 from ltplugins.data.sources.contents import file_hashes
-from ltplugins.data.sources.pictures import DAMAGE, GREY_MODES, decode
+from ltplugins.data.sources.pictures import GREY_MODES, Damage, decode, opened
 from ltplugins.data.sources.records import DataRecord, custom_record
 
 # The split of a set with several that is meant where a path names none.
@@ -58,13 +57,12 @@ class HubSource(Source):
 
     def load(self, i: int) -> np.ndarray:
         row = int(self.positions[i])
-        cell = self.rows[row]["image"]
+        cell = self.rows[row]["image"] or {}
         try:
-            with Image.open(_file_of(cell)) as image:
+            with opened(_file_of(cell), self.max_pixels) as image:
                 return decode(image)
-        except (*DAMAGE, TypeError) as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise CorruptImage(f"row {row} {(cell or {}).get('path') or ''}", reason) from error
+        except Damage as error:
+            raise CorruptImage(f"row {row} {cell.get('path') or ''}", str(error)) from error
 
     def subset(self, indices: np.ndarray) -> "HubSource":
         chosen = HubSource(
@@ -75,6 +73,7 @@ class HubSource(Source):
             self.positions[indices],
         )
         chosen.stand_ins = None if self.stand_ins is None else self.stand_ins[indices]
+        chosen.max_pixels = self.max_pixels
         return chosen
 
 
@@ -208,7 +207,10 @@ def _encoded(table: Any, column: str) -> Any:
 
 
 def _file_of(cell: Any) -> Any:
-    return BytesIO(cell["bytes"]) if cell.get("bytes") is not None else cell["path"]
+    """What can be opened; an empty file where a row has no picture."""
+    if cell.get("bytes") is None and cell.get("path"):
+        return cell["path"]
+    return BytesIO(cell.get("bytes") or b"")
 
 
 def _record(rows: Any, num_classes: int) -> DataRecord:
@@ -217,10 +219,10 @@ def _record(rows: Any, num_classes: int) -> DataRecord:
     sizes, grey = [], True
     for row in sorted(chosen.tolist()):
         try:
-            with Image.open(_file_of(rows[row]["image"])) as image:
+            with opened(_file_of(rows[row]["image"] or {})) as image:
                 sizes.append(max(image.size))
                 grey = grey and image.mode in GREY_MODES
-        except (*DAMAGE, TypeError, AttributeError):
+        except Damage:
             continue
     return custom_record(num_classes, int(np.median(sizes)) if sizes else 224, grey=grey)
 

@@ -49,7 +49,7 @@ def file_pairs(data: MaskData, part: str) -> tuple[FilePairs, list[str] | None]:
     find = {"folder": _folder, "voc": _voc, "cityscapes": _cityscapes, "ade20k": _ade20k}
     images, masks = find[data.format](root, part)
     table, allowed, names = _meaning(data, root)
-    return FilePairs(images, masks, table, allowed), names
+    return FilePairs(images, masks, table, allowed, data.max_pixels), names
 
 
 def _meaning(data: MaskData, root: Path) -> tuple[np.ndarray, np.ndarray, list[str] | None]:

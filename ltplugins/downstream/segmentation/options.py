@@ -9,7 +9,9 @@ from ltplugins.config.sections import Devices
 from ltplugins.core.errors import unknown
 from ltplugins.core.ranges import Above, AtLeast, Length, Note, Seed, UpTo, Within
 from ltplugins.core.schema import Section
+from ltplugins.data.schema import MaxPixels
 from ltplugins.data.sources.land.options import LandConfig, misfits
+from ltplugins.data.sources.pictures import MAX_PIXELS
 
 DecoderName = Literal["unet", "fpn", "deeplabv3plus", "upernet", "segformer", "dpt", "linear"]
 Format = Literal["land_pack", "folder", "voc", "cityscapes", "ade20k"]
@@ -57,6 +59,7 @@ class MaskData(Section):
         num_classes: of ``folder``; null = the largest label of the training masks and one.
         ignore: label of ``folder``'s masks that is no class.
         num_workers: processes that decode and augment.
+        max_pixels: a file of more is not decoded.
         tile, stride, least_land: pixels a side of land_pack's crops, from one crop to the next
             (null: half a crop), and the share of land in each.
         block, folds, fold: its spatial split; null = those of the run, where it was trained on
@@ -68,6 +71,7 @@ class MaskData(Section):
     num_classes: Annotated[int, Within(2, IGNORE)] | None = None
     ignore: Annotated[int, Within(0, IGNORE)] = IGNORE
     num_workers: Annotated[int, AtLeast(0)] = 0
+    max_pixels: MaxPixels = MAX_PIXELS
     tile: Annotated[int, AtLeast(32)] = 64
     stride: Annotated[int, AtLeast(1)] | None = None
     least_land: Share = 0.3

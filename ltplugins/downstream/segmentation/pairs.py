@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ltplugins.core.errors import UserError
-from ltplugins.data.sources.pictures import DAMAGE, decode, orientation
+from ltplugins.data.sources.pictures import MAX_PIXELS, Damage, decode, opened, upright_size
 from ltplugins.downstream.segmentation.options import IGNORE
 
 
@@ -60,12 +60,14 @@ class FilePairs:
         images, masks: their paths, in one order.
         table: uint8 [256], the class of each label, or IGNORE.
         allowed: Bool[256], the labels that may stand in a mask.
+        max_pixels: a file of more is not decoded.
     """
 
     images: Sequence[Path]
     masks: Sequence[Path]
     table: np.ndarray
     allowed: np.ndarray
+    max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
         return len(self.images)
@@ -76,7 +78,7 @@ class FilePairs:
         Raises:
             UserError: a file that cannot be decoded, or sizes that differ.
         """
-        with _opened(self.images[index]) as image:
+        with _opened(self.images[index], self.max_pixels) as image:
             pixels = decode(image)
         mask = self.table[self.labels(index)]
         if pixels.shape[:2] != mask.shape:  # a file has changed since all were looked at
@@ -90,7 +92,7 @@ class FilePairs:
             UserError: a file that cannot be decoded, or is a colour picture.
         """
         path = self.masks[index]
-        with _opened(path) as image:
+        with _opened(path, self.max_pixels) as image:
             mode, labels = image.mode, np.asarray(image)
         if mode not in ("L", "P", "I", "I;16", "1"):
             raise UserError(
@@ -118,19 +120,18 @@ class FilePairs:
         for image, mask in zip(self.images, self.masks, strict=True):
             sizes = []
             for path in (image, mask):
-                with _opened(path) as opened:
-                    turned = path == image and orientation(opened) >= 5  # decoding turns it back
-                    sizes.append(opened.size if turned else opened.size[::-1])
+                with _opened(path, self.max_pixels) as file:
+                    sizes.append(upright_size(file)[::-1])
             if sizes[0] != sizes[1]:
                 raise _other_size(image, mask, *sizes)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, limit: int) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
+        with opened(path, limit) as image:
             yield image
-    except DAMAGE as error:
+    except Damage as error:
         raise UserError(f"{path} cannot be decoded ({error}).") from None
 
 

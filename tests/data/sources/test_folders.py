@@ -10,7 +10,7 @@ from PIL import Image
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.contents import content_hash
-from ltplugins.data.sources.files import flat_folder, image_folder
+from ltplugins.data.sources.files import file_list, flat_folder, image_folder
 from tests.kit.tiny import write_folder
 
 
@@ -87,3 +87,53 @@ def test_names_in_any_encoding(tmp_path: Path) -> None:
     assert content_hash(source)
     again = image_folder(tmp_path, class_names=source.class_names)
     assert again.targets.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        {"class0/up": ".."},
+        {"class0/x": ".", "class0/y": "."},
+        {"class0/x": "more", "class0/y": "more"},
+        {"class1/far": "{tmp}/store", "{tmp}/store/back": "{tmp}"},
+    ],
+)
+def test_a_folder_is_read_once_whatever_links_to_it(
+    links: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "root"
+    write_folder(root, (3, 2))
+    (root / "class0/more").mkdir()
+    (tmp_path / "store").mkdir()
+    for at, to in links.items():
+        (root / at.format(tmp=tmp_path)).symlink_to(to.format(tmp=tmp_path))
+    source = image_folder(root)
+    assert source.targets.tolist() == [0, 0, 0, 1, 1]
+    assert "links to folders that hold them or were read" in caplog.text
+    assert len(flat_folder(root)) == 5
+
+
+def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path: Path) -> None:
+    write_folder(tmp_path / "root", (1, 1))
+    write_folder(tmp_path / "store", (2,))
+    (tmp_path / "root/class1/link").symlink_to(tmp_path / "store")
+    (tmp_path / "root/class2").symlink_to(tmp_path / "store/class0")
+    assert image_folder(tmp_path / "root").targets.tolist() == [0, 1, 1, 1, 2, 2]
+
+
+def test_a_class_that_links_to_the_classes_has_no_image(tmp_path: Path) -> None:
+    write_folder(tmp_path, (2, 2))
+    (tmp_path / "class2").symlink_to(".")
+    with pytest.raises(UserError, match="1 of 3 class folders have no image: class2"):
+        image_folder(tmp_path)
+
+
+def test_pipes_are_no_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folder(tmp_path, (2, 2))
+    os.mkfifo(tmp_path / "class0/pipe.png")
+    (tmp_path / "class1/null.png").symlink_to(os.devnull)
+    assert len(image_folder(tmp_path)) == 4
+    assert "2 pipes or devices" in caplog.text
+    (tmp_path / "list.txt").write_text("class0/0.png 0\nclass0/pipe.png 1\n")
+    with pytest.raises(UserError, match=r"1 of 2 files are missing, the first is .*pipe\.png"):
+        file_list(tmp_path / "list.txt")

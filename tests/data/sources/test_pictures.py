@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What a file shows is what is trained on: depth, transparency, orientation, in every engine."""
 
+import os
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,17 @@ from ltplugins.data.engines.build import build_loader
 from ltplugins.data.samplers.base import Shard
 from ltplugins.data.schema import DataConfig
 from ltplugins.data.sources.base import CorruptImage, FileSource
+from ltplugins.data.sources.build import build_source
 from ltplugins.data.sources.files import image_folder
-from ltplugins.data.sources.pictures import decode, is_plain, shown
+from ltplugins.data.sources.pictures import (
+    MAX_PIXELS,
+    Damage,
+    decode,
+    is_plain,
+    opened,
+    shown,
+    upright_size,
+)
 from ltplugins.data.training_set import TrainingSet
 
 RAMP = np.tile(np.linspace(0, 1, 32), (32, 1))
@@ -64,23 +75,117 @@ def test_transparency_is_laid_on_white(palette: bool, tmp_path: Path) -> None:
     assert np.abs(pixels[16, 16].astype(int) - [200, 30, 30]).max() <= 8
 
 
-def sideways(path: Path, orientation: int) -> np.ndarray:
+AS_TAKEN = (  # of EXIF's numbers 1 to 8: rows [H, W] that the tag makes upright
+    lambda x: x,
+    lambda x: x[:, ::-1],
+    lambda x: x[::-1, ::-1],
+    lambda x: x[::-1],
+    lambda x: x.swapaxes(0, 1),
+    lambda x: np.rot90(x, 1),
+    lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    lambda x: np.rot90(x, -1),
+)
+
+
+def sideways(path: Path, orientation: int, deep: bool = False) -> np.ndarray:
     """A file whose upright form, uint8 [8, 16, 3], is returned; its bytes lie as the camera did."""
     upright = np.zeros((8, 16, 3), dtype=np.uint8)
     upright[:4, :8] = 250
-    turns = {1: 0, 3: 2, 6: 1, 8: -1}[orientation]
+    upright[6:, 14:] = 120
+    pixels = upright[..., 0].astype(np.uint16) * 257 if deep else upright
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(np.rot90(upright, turns).copy()).save(path, exif=exif)
+    taken = np.ascontiguousarray(AS_TAKEN[orientation - 1](pixels))
+    Image.fromarray(taken).save(path, exif=exif)
     return upright
 
 
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_a_photograph_is_turned_upright(orientation: int, tmp_path: Path) -> None:
-    upright = sideways(tmp_path / "x.png", orientation)
-    with Image.open(tmp_path / "x.png") as image:
-        assert is_plain(image) == (orientation == 1)
+@pytest.mark.parametrize("ending", ["png", "tiff"])
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_turned_upright(
+    orientation: int, deep: bool, ending: str, tmp_path: Path
+) -> None:
+    """Once, whether PIL turns such files itself or not, and whatever the pixels are kept in."""
+    upright = sideways(tmp_path / f"x.{ending}", orientation, deep)
+    with opened(tmp_path / f"x.{ending}") as image:
+        assert is_plain(image) == (orientation == 1 and not deep)
+        assert upright_size(image) == (16, 8)
         assert np.array_equal(decode(image), upright)
+
+
+@pytest.mark.parametrize("ending", ["png", "pgm"])
+def test_a_dark_picture_of_16_bits_stays_dark(ending: str, tmp_path: Path) -> None:
+    """PIL keeps some of these as 32-bit integers, which alone could be 8 bits too."""
+    Image.fromarray(np.full((4, 4), 200, np.uint16)).save(tmp_path / f"x.{ending}")
+    with opened(tmp_path / f"x.{ending}") as image:
+        assert decode(image).max() == 1
+
+
+def test_deep_colours_and_inverted_greys_are_left_to_pil(tmp_path: Path) -> None:
+    """Other decoders scale 16 bits by another number, and read what TIFF and BMP say otherwise."""
+    Image.new("L", (4, 4)).save(tmp_path / "x.bmp")
+    Image.new("L", (4, 4)).save(tmp_path / "x.tiff", tiffinfo={262: 0})
+    for name in ("x.bmp", "x.tiff"):
+        with opened(tmp_path / name) as image:
+            assert not is_plain(image), name
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    Image.new("1", (60, 50)).save(tmp_path / "a/x.png")
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it is decoded"))
+    cfg = DataConfig(train_path=str(tmp_path), max_pixels=2999)
+    source = build_source(cfg).subset(np.array([0]))
+    with pytest.raises(CorruptImage, match=r"60 x 50 pixels, expected at most 2,999; .*max_pixels"):
+        source.load(0)
+
+
+def test_the_limit_can_be_raised_above_pils(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    Image.new("1", (60, 50)).save(tmp_path / "a/x.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(CorruptImage, match=r"DOS attack\.; set data.max_pixels"):
+        image_folder(tmp_path).load(0)
+    cfg = DataConfig(train_path=str(tmp_path), max_pixels=MAX_PIXELS + 1)
+    assert build_source(cfg).load(0).shape == (50, 60, 3)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), MemoryError(), RuntimeError("y"), EOFError("z")])
+def test_whatever_a_decoder_raises_is_damage(error: Exception, tmp_path: Path) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "x.png")
+    with pytest.raises(Damage, match=type(error).__name__), opened(tmp_path / "x.png"):
+        raise error
+
+
+def test_no_program_is_run_for_a_picture(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.eps")
+    (tmp_path / "x.eps").rename(tmp_path / "x.png")
+    with pytest.raises(Damage, match="EPS is a program"), opened(tmp_path / "x.png"):
+        pass
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_every_cut_and_flip_of_a_file_is_a_picture_or_damage() -> None:
+    """No other error comes out, whatever the bytes are; where they are, the seed says."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    for form in ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM", "GIF"):
+        file = BytesIO()
+        Image.fromarray(pixels).save(file, form)
+        for _ in range(60):
+            data = np.frombuffer(file.getvalue(), np.uint8).copy()
+            places = rng.integers(0, len(data), rng.integers(1, 9))
+            data[places] = rng.integers(0, 256, len(places))
+            data = data[: rng.integers(len(data) // 2, len(data) + 1)]
+            try:
+                with opened(BytesIO(data.tobytes()), limit=10_000) as image:
+                    assert decode(image).shape[2] == 3
+            except Damage as damage:
+                assert str(damage)
 
 
 def test_an_ordinary_picture_is_what_pil_gives(tmp_path: Path) -> None:
@@ -98,6 +203,9 @@ def test_every_engine_shows_them_alike(engine: str, tmp_path: Path) -> None:
     transparent(tmp_path / "a/0.png")
     sideways(tmp_path / "a/1.png", 6)
     Image.fromarray(DEEP["16 bit"]).save(tmp_path / "a/2.png")
+    sideways(tmp_path / "a/3.tiff", 5)
+    sideways(tmp_path / "a/4.png", 8, deep=True)
+    Image.fromarray(255 - sideways(tmp_path / "a/5.jpg", 2)).save(tmp_path / "a/6.bmp")
     if engine == "dali":
         pytest.importorskip("nvidia.dali")
     cfg = DataConfig(train_path=str(tmp_path), engine=engine, num_workers=0)  # type: ignore[arg-type]
@@ -105,7 +213,7 @@ def test_every_engine_shows_them_alike(engine: str, tmp_path: Path) -> None:
     blocks = parse_augmentations(
         [{"crop_size": 8, "num_crops": 1, "mean": [0] * 3, "std": [1] * 3}]
     )
-    data = TrainingSet(cfg, blocks, 3, source=source)
+    data = TrainingSet(cfg, blocks, len(source), source=source)
     ((indexes, views, _),) = list(build_loader(data, Shard(seed=0), torch.device("cpu")))
     for index, view in zip(indexes.tolist(), views[0], strict=True):
         image = Image.fromarray(source.load(index))
@@ -115,6 +223,35 @@ def test_every_engine_shows_them_alike(engine: str, tmp_path: Path) -> None:
         left = (size[0] - 8) // 2
         expected = np.asarray(small.crop((left, 0, left + 8, 8))) / 255
         assert np.abs(view.permute(1, 2, 0).numpy() - expected).mean() < 0.03, index
+
+
+@pytest.mark.parametrize(
+    "engine", ["workers", "batched", pytest.param("dali", marks=pytest.mark.dali)]
+)
+def test_every_engine_refuses_what_is_no_image_of_ours(engine: str, tmp_path: Path) -> None:
+    """A pipe, which is not waited for, and a picture of more pixels than are allowed."""
+    if engine == "dali":
+        pytest.importorskip("nvidia.dali")
+    (tmp_path / "a").mkdir()
+    for i in range(4):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"a/{i}.png")
+    Image.new("RGB", (16, 17)).save(tmp_path / "a/large.png")
+    cfg = DataConfig(
+        train_path=str(tmp_path),
+        engine=engine,
+        num_workers=0,
+        max_pixels=256,
+        on_corrupt="skip",  # type: ignore[arg-type]
+    )
+    source = build_source(cfg)
+    (tmp_path / "a/2.png").unlink()
+    os.mkfifo(tmp_path / "a/2.png")  # it was a file when the folder was read
+    blocks = parse_augmentations([{"crop_size": 8, "num_crops": 1}])
+    data = TrainingSet(cfg, blocks, 5, source=source)
+    loader = build_loader(data, Shard(seed=0), torch.device("cpu"))
+    ((indexes, _, _),) = list(loader)
+    assert set(indexes.tolist()) <= {0, 1, 3}
+    assert set(loader.corrupt) == {str(tmp_path / "a/2.png"), str(tmp_path / "a/large.png")}
 
 
 def test_a_path_of_any_encoding_can_be_shown(tmp_path: Path) -> None:

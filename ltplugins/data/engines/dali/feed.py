@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from einops import rearrange, repeat
-from PIL import Image
 from torch import Tensor
 
 from ltplugins.core.seeding import RowStreams, mix_seeds
@@ -23,7 +22,7 @@ from ltplugins.data.augment.schema import AugmentationBlock
 from ltplugins.data.engines.draws import Draw, ViewDataset, corrupt_message, replacements
 from ltplugins.data.sources.base import CorruptImage, FileSource, Source
 from ltplugins.data.sources.joined import JoinedSource
-from ltplugins.data.sources.pictures import DAMAGE, is_plain
+from ltplugins.data.sources.pictures import Damage, is_plain, opened, require_regular
 from ltplugins.data.training_set import TrainingSet
 
 # Brightness, contrast and saturation: places in the order of a row, the hue aside.
@@ -130,11 +129,11 @@ class DaliDataset(ViewDataset):
         data, path = _read(self.source, i)
         if not self._sizes[position, 0]:
             try:
-                with Image.open(BytesIO(data.tobytes())) as image:
-                    self._sizes[position] = image.size[::-1]
+                with opened(BytesIO(data.tobytes()), _limit_of(self.source, i)) as image:
                     plain = is_plain(image)
-            except DAMAGE as error:
-                raise CorruptImage(path, f"{type(error).__name__}: {error}") from error
+                    self._sizes[position] = image.size[::-1]
+            except Damage as error:
+                raise CorruptImage(path, str(error)) from error
             if not plain:
                 self.by_pil.add(position)
                 return self._by_pil(position)
@@ -158,9 +157,19 @@ def _read(source: Source, i: int) -> tuple[np.ndarray, str]:
     if not isinstance(source, FileSource):
         return _as_ppm(source.load(i)), f"image {i}"
     try:
+        require_regular(source.paths[i])
         return np.fromfile(source.paths[i], dtype=np.uint8), source.paths[i]
     except OSError as error:
         raise CorruptImage(source.paths[i], f"{type(error).__name__}: {error}") from error
+    except Damage as error:
+        raise CorruptImage(source.paths[i], str(error)) from error
+
+
+def _limit_of(source: Source, i: int) -> int:
+    """The ``max_pixels`` of the source that image i lies in."""
+    if isinstance(source, JoinedSource) and i >= len(source.source):
+        return source.ood.max_pixels
+    return source.source.max_pixels if isinstance(source, JoinedSource) else source.max_pixels
 
 
 def _as_ppm(image: np.ndarray) -> np.ndarray:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.packs import PACK_PATH, require_whole
-from ltplugins.data.sources.pictures import DAMAGE
+from ltplugins.data.sources.pictures import Damage, opened
 
 PICTURE_PATH = PACK_PATH.with_name("land_picture.jpg")
 PICTURE_SHA256 = "10f5389b365d7ece89f68a73ce5653fb5692145fde181fc64596d0d87cb89bb8"
@@ -76,9 +75,9 @@ def load_cover() -> np.ndarray:
 
 def _decode(path: Path) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             pixels = np.array(image)
-    except DAMAGE as error:
+    except Damage as error:
         raise UserError(f"{path}: cannot be decoded: {error}. Install Pillow again.") from None
     pixels.setflags(write=False)
     return pixels
