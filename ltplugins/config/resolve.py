@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.config.aliases import take_aliases
 from ltplugins.config.listeners import parse_callbacks, parse_loggers
+from ltplugins.config.literal import refuse_interpolations
 from ltplugins.config.run import RunConfig
 from ltplugins.config.sections import (
     AutoResumeSection,
@@ -79,8 +80,10 @@ def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -
 
     Raises:
         UserError: an unknown key (with the nearest valid one), a wrong type, a value outside its
-            range, a missing key.
+            range, a missing key; in a plain mapping, an interpolation.
     """
+    if not isinstance(cfg, DictConfig):  # of a checkpoint, or made here: nothing is left to resolve
+        refuse_interpolations(cfg, "the stored config")
     given_cfg = cfg if isinstance(cfg, DictConfig) else OmegaConf.create(dict(cfg))
     container = OmegaConf.to_container(given_cfg, resolve=True)
     assert isinstance(container, dict)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import atomic_path
+from ltplugins.core.links import refuse_link
 from ltplugins.core.modes import looked_at
 from ltplugins.core.precision import no_tf32
 
@@ -136,7 +137,11 @@ def cached_features(
         key: from :func:`feature_key`.
         cache_dir: folder of the cache; made if missing.
         compute: returns Float[N D] features and Int[N] targets.
+
+    Raises:
+        UserError: the folder is a link.
     """
+    refuse_link(Path(cache_dir))
     path = Path(cache_dir) / f"{key}.safetensors"
     if path.exists():
         try:

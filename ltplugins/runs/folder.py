@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from ltplugins.config.identity import comparable, differences
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_text
+from ltplugins.core.links import refuse_link
 from ltplugins.runs.checkpoint import ARGS, LAST_CHECKPOINT, RUN_FILE, read_args, require_run
 from ltplugins.runs.facts import TRIAL, Origin, RunFacts
 
@@ -239,6 +240,8 @@ class RunFolder:
         return UserError(text)
 
     def _acquire_lock(self) -> None:
+        for name in (".lock", *_FOLDERS):
+            refuse_link(self.path / name)
         self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until close()
         try:
             # A record lock, not flock: loader workers forked later must not hold it.

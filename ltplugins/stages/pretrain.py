@@ -7,9 +7,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.config.data import training_set
 from ltplugins.config.identity import data_hashes, identity
@@ -93,7 +94,8 @@ def _callbacks(config: RunConfig, data: TrainingSet) -> list[pl.Callback]:
 
 def _show(cfg: DictConfig) -> None:
     path = pretrain(cfg)
-    config = resolve(RunFolder(path).config())
+    stored: Any = OmegaConf.to_container(RunFolder(path).config())
+    config = resolve(stored)
     written = [p for p in ("config.yaml", "run.json", "metrics.csv") if (path / p).exists()]
     if (
         not config.checkpoint.enabled or PARENT in os.environ

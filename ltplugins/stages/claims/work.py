@@ -6,7 +6,9 @@ import os
 import shutil
 
 import torch
+from omegaconf import OmegaConf
 
+from ltplugins.config.literal import refuse_interpolations
 from ltplugins.core.errors import UserError
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.balance import balance
@@ -43,6 +45,7 @@ def train_and_evaluate(cell: Cell) -> None:
         train(cell)
     config = RunFolder(cell.path).config()
     cfg = compose_packaged("evaluate", [f"run={quote(str(cell.path))}"])
+    refuse_interpolations(OmegaConf.to_container(config), f"{cell.path}/config.yaml")
     cfg.eval = config.eval
     cfg.device = cell.accelerator
     evaluate(cfg)
