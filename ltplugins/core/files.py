@@ -11,6 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+CACHE_VARIABLE = "LTPLUGINS_CACHE"
+
+
+def cache_folder() -> Path:
+    """What is known between runs: ``$LTPLUGINS_CACHE``, otherwise ``~/.cache/ltplugins``."""
+    return Path(os.environ.get(CACHE_VARIABLE) or os.path.expanduser("~/.cache/ltplugins"))
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:

@@ -52,7 +52,7 @@ def finetune_config(first: TrainedRun | None, options: FinetuneConfig) -> RunCon
     is_own = first is not None and "dataset" not in options.data
     name = cfg.name if is_own else parse_data_config(options.data).name
     cfg.name = f"{name}-{options.mode}"
-    cfg.output_dir = _folder(cfg, options)
+    cfg.output_dir = _folder(cfg, first, options)
     cfg.update({k: v for k in ("accelerator", "devices") if (v := getattr(options, k)) is not None})
     if options.mode == "lp_ft":  # a probe uses no parameter of the backbone
         cfg.strategy = "ddp_find_unused_parameters_true"
@@ -104,7 +104,7 @@ def _set_data(cfg: DictConfig, first: TrainedRun | None, options: FinetuneConfig
     cfg.data.update(sampler={"name": options.sampler}, ood=None, drop_last=True)
 
 
-def _folder(cfg: DictConfig, options: FinetuneConfig) -> str:
+def _folder(cfg: DictConfig, first: TrainedRun | None, options: FinetuneConfig) -> str:
     if options.output_dir:
         return options.output_dir
     words: list[str] = [options.mode]
@@ -112,7 +112,7 @@ def _folder(cfg: DictConfig, options: FinetuneConfig) -> str:
     words += [] if options.loss.name == "cross_entropy" else [options.loss.name]
     if options.run is None:
         return "-".join([f"runs/finetune/{cfg.backbone.name}-{cfg.data.dataset}", *words])
-    base = Path(options.run)
+    base = Path(options.run) if first is None or not first.is_entry else first.path
     if base.is_file():  # a checkpoint: beside the folder that it is of
         base = base.parent.parent if base.parent.name == "checkpoints" else base.with_suffix("")
     start: list[str] = [] if options.weights == "run" else [options.weights]

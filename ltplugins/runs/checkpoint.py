@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ltplugins.catalogue.store import PREFIX, entry_folder, is_zoo
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError, first_sentence
 from ltplugins.core.records import from_plain
+from ltplugins.runs.entry import CONFIG, read_entry
 from ltplugins.runs.facts import VERSION, Origin, Progress, RunFacts
 
 RUN_FILE = "run.json"  # a folder that has it holds a run
@@ -37,6 +39,7 @@ class TrainedRun:
         epoch: completed epochs.
         progress: how far its training had come, and what was planned; None for solo-learn's own.
         is_finetuned: its state is a backbone and a classifier, without a method around them.
+        is_entry: its state is a backbone alone, of an entry of the zoo.
         small_stem: whether its backbone keeps the resolution up to its first stage; None where the
             checkpoint does not say it.
     """
@@ -49,6 +52,7 @@ class TrainedRun:
     epoch: int
     progress: Progress | None = None
     is_finetuned: bool = False
+    is_entry: bool = False
     small_stem: bool | None = None
 
     @property
@@ -85,12 +89,18 @@ def require_run(path: Path) -> None:
 
 
 def open_run(path: str | Path) -> TrainedRun:
-    """Open a run folder (its last checkpoint) or a ``.ckpt`` of ours or of solo-learn.
+    """Open a run folder (its last checkpoint), a ``.ckpt`` of ours or of solo-learn, or an entry.
+
+    Of an entry (``zoo://NAME``, or its folder) results go below ``runs/zoo``.
 
     Raises:
         UserError: nothing there, no checkpoint yet, a file that cannot be opened, no config.
     """
+    if is_zoo(path):
+        return _of_entry(entry_folder(str(path)), str(path).removeprefix(PREFIX))
     path = Path(path)
+    if is_entry_folder(path):
+        return _of_entry(path, path.resolve().name)
     if path.is_dir():
         require_run(path)
         folder, file = path, path / LAST_CHECKPOINT
@@ -124,6 +134,25 @@ def open_run(path: str | Path) -> TrainedRun:
         progress=_progress_of(file, meta),
         small_stem=meta.get("small_stem"),
         is_finetuned="finetune" in meta.get("config", {}),
+    )
+
+
+def is_entry_folder(path: Path) -> bool:
+    """Whether a folder is an entry, and no run."""
+    return (path / CONFIG).is_file() and not (path / RUN_FILE).exists()
+
+
+def _of_entry(folder: Path, name: str) -> TrainedRun:
+    found = read_entry(folder)
+    return TrainedRun(
+        Path("runs/zoo") / name,
+        found.file,
+        found.cfg,
+        found.origin,
+        found.state,
+        found.epochs,
+        is_entry=True,
+        small_stem=found.small_stem,
     )
 
 

@@ -106,8 +106,17 @@ class RunFolder:
         return RunFacts.read(self.path / RUN_FILE)
 
     def config(self) -> DictConfig:
-        """The resolved config; beside a checkpoint of solo-learn's, its args.json."""
+        """The resolved config; beside a checkpoint of solo-learn's, its args.json.
+
+        Raises:
+            UserError: there is neither.
+        """
         args = None if (self.path / "config.yaml").exists() else read_args(self.path)
+        if args is None and not (self.path / "config.yaml").is_file():
+            raise UserError(
+                f"{self.path} has no config.yaml: expected the config that it was trained by. Put "
+                f"it back, or train anew."
+            )
         cfg = OmegaConf.load(self.path / "config.yaml") if args is None else OmegaConf.create(args)
         assert isinstance(cfg, DictConfig)
         return cfg

@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.catalogue.store import PREFIX, is_zoo
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.console import make_console
@@ -68,7 +69,7 @@ def segment(cfg: DictConfig) -> Path:
         data = on_the_split_of(first.cfg.data, options.data)
         options = dataclasses.replace(options, data=data)
     out = Path(options.output_dir or _beside(options))
-    if out.resolve() == Path(options.run).resolve():
+    if not is_zoo(options.run) and out.resolve() == Path(options.run).resolve():
         raise UserError(f"output_dir is the run itself ({out}), which is never written to.")
     backbone = load_backbone(options.run, pretrained=options.weights == "run")
     masks = open_masks(options.data)
@@ -124,6 +125,8 @@ def _open_first(path: str) -> TrainedRun | None:
         UserError: a run that is not finished, or whose checkpoint is gone.
     """
     place = Path(path)
+    if is_zoo(path):
+        return open_run(path)
     if not (place.is_file() or (place / RUN_FILE).exists()):
         return None
     run = open_run(place)
@@ -142,7 +145,7 @@ def _beside(options: SegmentConfig) -> str:
     if base.is_file():  # a checkpoint
         base = base.parent.parent if base.parent.name == "checkpoints" else base.with_suffix("")
     elif not base.exists():
-        base = Path("runs/segment") / options.run
+        base = Path("runs/segment") / options.run.removeprefix(PREFIX)
     random = "random-" * (options.weights == "random")
     return f"{str(base).rstrip('/')}-{random}{options.decoder.name}"
 
