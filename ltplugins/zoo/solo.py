@@ -46,9 +46,12 @@ def solo_page(backbone: Backbone) -> str:
         **{f"+backbone.kwargs.{key}": _word(value) for key, value in made.kwargs.items()},
     }
     given = " \\\n    ".join(f"{key}={value}" for key, value in words.items())
-    stem = ""
+    stem = (
+        f"\nsolo-learn shows it `custom` images at 224 pixels and CIFAR's at 32; it was trained at "
+        f"{backbone.size}.\n"
+    )
     if made.small_stem:
-        stem = (
+        stem += (
             "\nIts small stem is what solo-learn builds for `data.dataset=cifar10` or `cifar100` "
             "alone.\n"
         )

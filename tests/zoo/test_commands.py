@@ -176,8 +176,8 @@ def test_a_key_without_the_library_is_one_line(zoo, monkeypatch, capsys):
 def keys(tmp_path):
     """A pair of keys of an elliptic curve: private, public."""
     pytest.importorskip("model_signing", reason="the extra sign is not installed")
-    from cryptography.hazmat.primitives import serialization as form
-    from cryptography.hazmat.primitives.asymmetric import ec
+    form = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    ec = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ec")
 
     def write(name, number):
         key = ec.derive_private_key(number, ec.SECP256R1())

@@ -88,7 +88,8 @@ def _write(options: argparse.Namespace, zoo: Path) -> None:
         )
         told = f"written: {add.add(options.runs, zoo, naming)}; {zoo / 'README.md'} has it"
     elif options.part == "card":
-        told = f"written: {len(add.refresh(zoo, options.names).entries)} entries in {zoo}"
+        count = len(add.refresh(zoo, options.names).entries)
+        told = f"written: index, page and cards of {zoo} ({count} in all)"
     else:
         from ltplugins.stages.zoo.sign import sign_zoo
 

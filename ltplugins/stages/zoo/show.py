@@ -34,7 +34,7 @@ def show_list(refresh: bool = False) -> None:
     index = store.index(refresh)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("name", "method", "data", "network", "epochs", "runs", "overall (%)", "size", ""):
-        table.add_column(title, no_wrap=True)
+        table.add_column(title, overflow="fold")
     for name, line in sorted(index.entries.items()):
         where = "here" if store.is_here(name) else ""
         table.add_row(
@@ -42,7 +42,9 @@ def show_list(refresh: bool = False) -> None:
             _headline(line.headline), in_words(line.size), where,
         )  # fmt: skip
     console = make_console()
-    console.print(table, soft_wrap=False, width=None if console.is_terminal else 160)
+    if not console.is_terminal:  # lines are as long as they are
+        console.width = 200
+    console.print(table, soft_wrap=False)
     console.print(
         f"{len(index.entries)} in {store.root.label}; ltplugins zoo info NAME, zoo get NAME; "
         f"zoo://NAME stands wherever a checkpoint does",
