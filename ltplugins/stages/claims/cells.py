@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""The cells of the claims: an arm, its epochs, one pair of its data. Claims share them.
+
+<root>/<variant>/<cell>/              a run folder    variant: cuda,precision=bf16-mixed
+<root>/<variant>/logs/<cell>.log      what it said    cell: fashion,gh_simclr,e500,p1
+<root>/<variant>/logs/<cell>.json     its words, and the devices that it has been on
+"""
+
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ltplugins.core.errors import UserError
+from ltplugins.core.files import write_json
+from ltplugins.runs.facts import now
+from ltplugins.runs.folder import RunFolder
+from ltplugins.stages.claims.book import Book, Claim
+from ltplugins.stages.command import quote
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cells of one call share.
+
+    Attributes:
+        root: of the folders.
+        accelerator: ``cpu`` or ``cuda``.
+        words: of every pretraining, after the file's own.
+        pairs: how many of each data set; None = all.
+        epochs: of the longer side of each claim, for a trial; None = the file's.
+    """
+
+    root: Path
+    accelerator: str = "cpu"
+    words: tuple[str, ...] = ()
+    pairs: int | None = None
+    epochs: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Of the cells that can be compared with one another: one device, the same words."""
+        return self.root / ",".join([self.accelerator, *(_plain(word) for word in self.words)])
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its evaluation.
+
+    Attributes:
+        name: of its folder.
+        folder: of all cells of its variant.
+        stage: ``pretrain`` or ``balance``.
+        words: its command line, without ``output_dir``.
+        accelerator: where it is evaluated, too.
+        of: the cell that must be finished before.
+    """
+
+    name: str
+    folder: Path
+    stage: str
+    words: tuple[str, ...]
+    accelerator: str
+    of: "Cell | None" = field(default=None)
+
+    @property
+    def path(self) -> Path:
+        """Its run folder."""
+        return self.folder / self.name
+
+    @property
+    def log(self) -> Path:
+        """What its process said."""
+        return self.folder / "logs" / f"{self.name}.log"
+
+    @property
+    def notes(self) -> Path:
+        """Its words and devices."""
+        return self.folder / "logs" / f"{self.name}.json"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is trained to its end and evaluated."""
+        run = RunFolder(self.path)
+        facts = run.facts
+        return facts is not None and facts.finished is not None and run.results.exists()
+
+    def devices(self) -> list[str]:
+        """Names of the devices that it has been trained on."""
+        return sorted({spell["device"] for spell in self._notes()["spells"]})
+
+    def note_spell(self) -> None:
+        """Write down that it is being trained here, now.
+
+        Raises:
+            UserError: its folder is of a cell with other words.
+        """
+        self.require_same()
+        here = {"device": device_name(self.accelerator), "started": now()}
+        spells = [*self._notes()["spells"], here]
+        write_json(self.notes, {"words": list(self.words), "spells": spells})
+
+    def require_same(self) -> None:
+        """Refuse a cell that was trained with other words, for the file has changed since.
+
+        Raises:
+            UserError: with the first word that differs.
+        """
+        differ = sorted(set(self._notes()["words"]) ^ set(self.words))
+        if differ:
+            raise UserError(
+                f"{self.path} was trained with other settings than the file has now "
+                f"({', '.join(differ[:3])}). Move it away together with {self.notes}."
+            )
+
+    def _notes(self) -> dict[str, Any]:
+        if not self.notes.exists():
+            return {"words": list(self.words), "spells": []}
+        found: dict[str, Any] = json.loads(self.notes.read_text(encoding="utf-8"))
+        return found
+
+
+def plan_cells(book: Book, claims: Iterable[Claim], setting: Setting) -> list[Cell]:
+    """The cells of these claims, in the order of the file, pair by pair; each once."""
+    cells: dict[str, Cell] = {}
+    for claim in claims:
+        for pair in range(num_pairs(book, claim, setting)):
+            for side in claim.sides(setting.epochs):
+                cell = make_cell(book, claim.data, side, pair, setting)
+                for one in filter(None, (cell.of, cell)):
+                    cells.setdefault(one.name, one)
+    return list(cells.values())
+
+
+def num_pairs(book: Book, claim: Claim, setting: Setting) -> int:
+    """How many pairs of a claim's data are asked for."""
+    pairs = len(book.data[claim.data].pairs)
+    return pairs if setting.pairs is None else min(pairs, setting.pairs)
+
+
+def make_cell(book: Book, data: str, side: tuple[str, int], pair: int, setting: Setting) -> Cell:
+    """The cell of an arm and its epochs on one pair, counted from 0."""
+    name, epochs = side
+    arm = book.arms[name]
+    before = None if arm.of is None else make_cell(book, data, (arm.of, epochs), pair, setting)
+    there = "" if before is None else str(before.path)
+    own = [word.replace("{of}", there) for word in arm.words]
+    if arm.stage == "balance":
+        words = [f"run={quote(there)}", f"accelerator={setting.accelerator}", "devices=1", *own]
+    else:
+        images = book.data[data]
+        machine = [f"accelerator={setting.accelerator}", "devices=1"]
+        words = [*book.common, *images.words, *own, *images.pairs[pair].split()]
+        words += [f"max_epochs={epochs}", *machine, *setting.words]
+    return Cell(
+        name=f"{data},{name},e{epochs},p{pair + 1}",
+        folder=setting.folder,
+        stage=arm.stage,
+        words=tuple(last_of_each(words)),
+        accelerator=setting.accelerator,
+        of=before,
+    )
+
+
+def last_of_each(words: Sequence[str]) -> list[str]:
+    """The words without those that a later one of the same key replaces.
+
+    >>> last_of_each(["lr=1", "seed=0", "lr=2"])
+    ['seed=0', 'lr=2']
+    """
+    keys = [word.partition("=")[0] for word in words]
+    return [w for i, w in enumerate(words) if keys[i] not in keys[i + 1 :]]
+
+
+def device_name(accelerator: str) -> str:
+    """What this process computes on."""
+    if accelerator == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    return f"CPU, {platform.machine()}"
+
+
+def _plain(word: str) -> str:
+    """A word that can be part of a folder's name."""
+    return "".join(c if c.isalnum() or c in "=.-_" else "-" for c in word)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""``make claims``, ``python scripts/claims.py``: train what is missing, then judge every claim."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ltplugins.core.console import make_console
+from ltplugins.stages.claims.book import Book, Claim, read_book
+from ltplugins.stages.claims.cells import Cell, Setting, num_pairs, plan_cells
+from ltplugins.stages.launch import guarded
+
+FILE = "scripts/sweep/claims.yaml"
+_EPILOG = """The same command again trains what is missing, and nothing else. Further words are
+those of a pretraining: precision=bf16-mixed. Cells on other devices or with other words lie in
+folders of their own, and are compared among themselves alone.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``scripts/claims.py``."""
+    options = _parser().parse_args(arguments)
+    guarded(lambda: claims(options))
+
+
+def claims(options: argparse.Namespace) -> None:
+    """Run the missing cells of the chosen claims.
+
+    Raises:
+        UserError: a wrong file, name or word, before anything is trained.
+        SystemExit: with 1 where a cell has failed, 143 where a signal has ended the call.
+    """
+    book = read_book(options.file)
+    setting = Setting(
+        root=Path(options.root),
+        accelerator=options.accelerator,
+        words=tuple(options.words),
+        pairs=options.pairs,
+        epochs=options.epochs,
+    )
+    chosen = book.chosen(options.only)
+    cells = plan_cells(book, chosen, setting)
+    for cell in cells:
+        cell.require_same()
+    missing = [cell for cell in cells if not cell.is_done]
+    console = make_console(stderr=True)
+
+    def tell(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    if options.list:
+        _list(book, chosen, cells, setting)
+        return
+    tell(f"{len(missing)} of {len(cells)} cells are missing in {setting.folder}")
+    code = _run(missing, options, tell) if missing else 0
+    if options.collect:
+        _collect(cells, options, tell)
+    if code:
+        raise SystemExit(code)
+
+
+def _run(missing: list[Cell], options: argparse.Namespace, tell: Any) -> int:
+    """Train; the exit code."""
+    from ltplugins.stages.claims.pool import Pool
+    from ltplugins.stages.claims.work import run_cell, warm_up
+
+    warm_up(missing[0])
+    outcome = Pool(run_cell, options.jobs, tell, options.start).run(missing, options.limit)
+    tell(
+        f"{len(outcome.done)} done, {len(outcome.failed)} failed, {len(outcome.stopped)} stopped, "
+        f"{len(outcome.left)} not begun; the same command goes on."
+    )
+    if outcome.is_interrupted:
+        return 143
+    return 1 if outcome.failed else 0
+
+
+def _collect(cells: list[Cell], options: argparse.Namespace, tell: Any) -> None:
+    from ltplugins.stages.claims.pack import pack
+
+    files, absent = pack(cells, Path(options.root), Path(options.collect))
+    for file in files:
+        tell(f"packed: {file} ({file.stat().st_size / 1e6:.1f} MB)")
+    if absent:
+        tell(f"no room for {len(absent)} files, such as {absent[0]}")
+
+
+def _list(book: Book, chosen: Sequence[Claim], cells: Sequence[Cell], setting: Setting) -> None:
+    """A line for each claim, then the cells that are missing."""
+    console = make_console()
+
+    def tell(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    for claim in chosen:
+        own = plan_cells(book, [claim], setting)
+        done = sum(cell.is_done for cell in own)
+        pairs = num_pairs(book, claim, setting)
+        tell(f"{claim.name}: {done} of {len(own)} cells, {pairs} pairs. {claim.statement}.")
+    for cell in cells:
+        if not cell.is_done:
+            tell(f"missing: {cell.name}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="claims",
+        description="Train and evaluate what the claims need, and judge them.",
+        epilog=_EPILOG,
+    )
+    add = parser.add_argument
+    add("words", nargs="*", help="key=value of every pretraining")
+    add("--file", default=FILE, help="the claims (%(default)s)")
+    add("--root", default="runs/claims", help="folder of the cells (%(default)s)")
+    add("--only", nargs="+", metavar="CLAIM", help="these claims")
+    add("--pairs", type=_whole, metavar="N", help="at most, of each data set")
+    add("--epochs", type=_whole, metavar="N", help="of the longer side, for a trial")
+    add("--jobs", type=_whole, default=1, metavar="N", help="cells at once, a thread each")
+    add("--accelerator", choices=("cpu", "cuda"), default="cpu", help="cuda: all on card 0")
+    add("--limit", type=float, metavar="SECONDS", help="then stop; the same command goes on")
+    add("--start", choices=("fork", "spawn"), default="fork", help="how processes are made")
+    add("--collect", metavar="FILE.tar", help="pack what there is, 8 files below 15 MB at most")
+    add("--list", action="store_true", help="say what is missing, and train nothing")
+    return parser
+
+
+def _whole(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
+    return int(text)
