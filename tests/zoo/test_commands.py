@@ -216,3 +216,54 @@ def test_one_flipped_byte_is_refused(zoo, keys, capsys):
     (zoo / "index.json.sig").unlink()
     assert "the signature is missing" in refused(verify, capsys)
     assert "the public key is missing" in refused(["zoo", "verify", "--key", "none.pub"], capsys)
+
+
+# --- an entry that means harm, under hashes that fit ---
+
+
+def rehashed(zoo):
+    """Give the index the hashes of what is there now."""
+    index = json.loads((zoo / "index.json").read_text())
+    for name, facts in index["entries"]["tiny"]["files"].items():
+        path = zoo / "tiny" / name
+        facts.update(sha256=sha256(path), size=path.stat().st_size)
+    (zoo / "index.json").write_text(json.dumps(index))
+
+
+HARM = {
+    "another place's network": ({"architecture": "hf-hub:evil/net"}, "expected a name of timm's"),
+    "a file to load": (
+        {"model_args": {"checkpoint_path": "/tmp/x.pth"}},
+        "arguments of the network",
+    ),
+    "a config of its own": ({"model_args": {"pretrained_cfg": {"url": "http://x"}}}, "alone"),
+    "a class to import": ({"model_args": {"act_layer": "os.system"}}, "cannot be built|no network"),
+}
+
+
+@pytest.mark.parametrize("name", HARM)
+def test_an_entry_that_asks_for_code_is_one_line(name, server, zoo, monkeypatch, capsys):
+    changes, text = HARM[name]
+    config = json.loads((zoo / "tiny/config.json").read_text())
+    (zoo / "tiny/config.json").write_text(json.dumps({**config, **changes}))
+    rehashed(zoo)
+    monkeypatch.setenv("LTPLUGINS_ZOO", server)
+    with pytest.raises(UserError, match=text) as error:
+        load_backbone("zoo://tiny")
+    assert "\n" not in str(error.value)
+
+
+def test_weights_that_are_a_pickle_are_not_opened(server, zoo, monkeypatch, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    torch.save({"state_dict": Evil()}, zoo / "tiny/model.safetensors")
+    config = json.loads((zoo / "tiny/config.json").read_text())
+    config["ltplugins"]["sha256"] = sha256(zoo / "tiny/model.safetensors")
+    (zoo / "tiny/config.json").write_text(json.dumps(config))
+    rehashed(zoo)
+    monkeypatch.setenv("LTPLUGINS_ZOO", server)
+    with pytest.raises(UserError, match="cannot be opened as safetensors"):
+        load_backbone("zoo://tiny")
+    assert not (tmp_path / "owned").exists()
