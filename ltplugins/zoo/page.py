@@ -40,6 +40,11 @@ model = timm.create_model("local-dir:zoo/{example}", pretrained=True)
 """
 
 
+def figure_of(dataset: str) -> str:
+    """The file of the figure of all entries of a data set, beside the page."""
+    return f"groups-{dataset}.png"
+
+
 def read_facts(folder: Path) -> tuple[dict[str, Any], EntryFacts]:
     """The whole ``config.json`` of an entry of a zoo, and its block ``ltplugins``.
 
@@ -149,7 +154,11 @@ def zoo_page(
     size = sum(line.size for line in index.entries.values()) / 1e6
     count = f"{len(entries)} entr{'y' if len(entries) == 1 else 'ies'}"
     parts = [_HEAD.format(example=next(iter(entries), "NAME"), count=count, size=size)]
+    drawn = set()
     for (dataset, protocol), rows in _by_protocol(entries).items():
+        if dataset not in drawn:
+            drawn.add(dataset)
+            parts.append(f"![Accuracy by shot group on {dataset}]({figure_of(dataset)})\n")
         parts.append(f"## `{dataset}`, `{protocol}`\n\n{_measured(rows)}")
     if reported.is_file():
         parts.append(_reported(reported))

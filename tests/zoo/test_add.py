@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What becomes an entry, what it says of itself, and what is refused."""
 
+import dataclasses
 import json
 import shutil
 
@@ -14,6 +15,7 @@ from ltplugins.catalogue.store import damage_of
 from ltplugins.core.errors import UserError
 from ltplugins.runs.checkpoint import open_run
 from ltplugins.stages.zoo import add as stage
+from ltplugins.stages.zoo import figure
 from ltplugins.stages.zoo.add import Naming, add, refresh
 from ltplugins.zoo.card import card
 from ltplugins.zoo.load import load_backbone
@@ -211,7 +213,9 @@ def test_a_name_is_taken_once(run, tmp_path):
         add([run], zoo, Naming("x"))
     add([run], zoo, Naming("x", replace=True, license="apache-2.0"))
     assert (folder / "config.json").read_bytes() != before
-    assert sorted(path.name for path in zoo.iterdir()) == ["README.md", "index.json", "x"]
+    assert sorted(path.name for path in zoo.iterdir()) == [
+        "README.md", "groups-custom.png", "index.json", "x",
+    ]  # fmt: skip
     with pytest.raises(UserError, match="expected a name of small letters"):
         add([run], zoo, Naming("../x"))
 
@@ -230,3 +234,14 @@ def test_the_zoo_is_small_and_whole():
     for name, facts in found.items():
         assert card(*facts) == (zoo / name / "README.md").read_text()
     assert zoo_page(found, index, zoo / "reported.csv") == (zoo / "README.md").read_text()
+
+
+def test_an_entry_without_a_protocol_keeps_its_row_and_colour(made_zoo):
+    zoo = read_facts(made_zoo / "tiny")[1].zoo
+    knn = next(name for name, entry in zoo.protocols.items() if entry.kind == "knn")
+    other = dataclasses.replace(zoo, name="other", protocols={knn: zoo.protocols[knn]})
+    (lacking,) = set(zoo.protocols) - {knn}
+    section = figure._section(lacking, [other, zoo])
+    assert [row.name for row in section.rows] == ["other", "tiny"]
+    assert section.rows[0].cells["overall"].mean is None
+    assert section.rows[1].cells["overall"].mean == zoo.protocols[lacking].overall.mean

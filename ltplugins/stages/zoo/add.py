@@ -26,7 +26,7 @@ from ltplugins.stages.command import quote
 from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.traits import run_traits
-from ltplugins.stages.zoo.figure import draw_entry
+from ltplugins.stages.zoo.figure import draw_entry, draw_zoo
 from ltplugins.zoo.card import summary_of
 from ltplugins.zoo.check import check_of
 from ltplugins.zoo.entry import open_entry
@@ -106,6 +106,7 @@ def add(runs: Sequence[str | Path], zoo: Path, naming: Naming) -> Path:
         _write(main.path, Path(tmp) / "entry", facts)
         shutil.rmtree(place, ignore_errors=True)
         (Path(tmp) / "entry").rename(place)
+    draw_zoo(zoo)
     write_pages(zoo)
     return place
 
@@ -128,6 +129,7 @@ def refresh(zoo: Path, names: Sequence[str] = ()) -> Index:
         if is_entry and (not names or path.name in names):
             draw_entry(path)
             write_card(path)
+    draw_zoo(zoo)
     return write_pages(zoo)
 
 

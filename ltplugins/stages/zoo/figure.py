@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The figure of an entry, of its facts alone: accuracy by shot group, as a report draws it."""
+"""Accuracy by shot group, as a report draws it: of an entry, and of all of a data set's entries.
 
+They are drawn of what entries say of themselves, and of nothing else.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from ltplugins.core.files import atomic_path
@@ -9,8 +14,8 @@ from ltplugins.report.figures import draw_groups
 from ltplugins.report.style import theme
 from ltplugins.report.table import Cell, Row, Section
 from ltplugins.zoo.card import FIGURE, require_zoo, rule_of
-from ltplugins.zoo.facts import ZooFacts
-from ltplugins.zoo.page import read_facts
+from ltplugins.zoo.facts import EntryProtocol, ZooFacts
+from ltplugins.zoo.page import entries_of, figure_of, read_facts
 
 _GROUPS = ("many", "medium", "few")
 
@@ -21,24 +26,42 @@ def draw_entry(folder: Path) -> Path:
     Raises:
         UserError: it is no entry of a zoo.
     """
-    zoo = require_zoo(read_facts(folder)[1])
-    path = folder / FIGURE
-    with theme(zoo.name), atomic_path(path) as tmp:
+    return _draw([require_zoo(read_facts(folder)[1])], folder / FIGURE)
+
+
+def draw_zoo(zoo: Path) -> list[Path]:
+    """Write the figure of each data set into a zoo's folder and return them.
+
+    Raises:
+        UserError: an entry is damaged.
+    """
+    found = defaultdict(list)
+    for _, facts in entries_of(zoo).values():
+        found[str(facts.dataset)].append(require_zoo(facts))
+    return [_draw(entries, zoo / figure_of(dataset)) for dataset, entries in found.items()]
+
+
+def _draw(entries: Sequence[ZooFacts], path: Path) -> Path:
+    names = dict.fromkeys(name for zoo in entries for name in zoo.protocols)
+    with theme(path.stem), atomic_path(path) as tmp:
         # Small: it travels with the weights.
-        draw_groups(_sections(zoo)).savefig(tmp, dpi=80, metadata={"Software": None})
+        figure = draw_groups([_section(name, entries) for name in names])
+        figure.savefig(tmp, dpi=80, metadata={"Software": None})
     return path
 
 
-def _sections(zoo: ZooFacts) -> list[Section]:
-    sections = []
-    for name, entry in zoo.protocols.items():
-        rule = rule_of(entry)
-        groups = entry.groups[rule] if rule else {}
-        cells = {"overall": _cell(entry.overall)}
-        cells |= {group: _cell(groups.get(group)) for group in _GROUPS}
-        row = Row(zoo.name, len(zoo.runs), cells)
-        sections.append(Section(name, entry.description, rule or "", [row], []))
-    return sections
+def _section(protocol: str, entries: Sequence[ZooFacts]) -> Section:
+    """A protocol's bars: a row an entry, in the same colour everywhere, empty without it."""
+    rows = [Row(zoo.name, len(zoo.runs), _cells(zoo.protocols.get(protocol))) for zoo in entries]
+    return Section(protocol, "", "", rows, [])
+
+
+def _cells(entry: EntryProtocol | None) -> dict[str, Cell]:
+    if entry is None:
+        return {name: Cell(None) for name in ("overall", *_GROUPS)}
+    groups = entry.groups.get(rule_of(entry) or "", {})
+    found = {"overall": entry.overall, **{name: groups.get(name) for name in _GROUPS}}
+    return {name: _cell(stat) for name, stat in found.items()}
 
 
 def _cell(stat: Stat | None) -> Cell:

@@ -19,7 +19,7 @@ from ltplugins.catalogue.root import FolderRoot
 from ltplugins.catalogue.store import Store
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
-from ltplugins.zoo.page import PAGE
+from ltplugins.zoo.page import PAGE, figure_of
 from ltplugins.zoo.signature import INDEX_SIGNATURE, SIGNATURE
 
 log = logging.getLogger(__name__)
@@ -83,6 +83,7 @@ def make_server(zoo: Path, host: str = "127.0.0.1", port: int = 0) -> ThreadingH
     files = {INDEX, INDEX_SIGNATURE, PAGE}
     for name, line in index.entries.items():
         files |= {f"{name}/{file}" for file in (*line.files, SIGNATURE)}
+        files.add(figure_of(line.dataset))
     handler = type("Handler", (_Handler,), {"zoo": zoo, "files": frozenset(files)})
     try:
         return ThreadingHTTPServer((host, port), handler)
