@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ltplugins.core.kernels import is_given_up
 from ltplugins.losses.gh import gh_loss
 from ltplugins.losses.terms import sinkhorn as plain
 from ltplugins.losses.terms import sinkhorn_device
@@ -132,7 +133,8 @@ def main() -> None:
             if name == "trained":
                 line = measure(lambda v=views, p=prior: term(v, p), torch.zeros_like(expected))
                 print(f"{batch} x {directions}, {name:8}{'whole GH term':16}{line}", flush=True)
-    print("the kernel for small batches was refused:", sinkhorn_device._fused_refusals or "never")
+    names = (sinkhorn_device.KERNEL, sinkhorn_device.SMALL_KERNEL)
+    print("kernels that were given up:", [name for name in names if is_given_up(name)] or "none")
 
 
 if __name__ == "__main__":

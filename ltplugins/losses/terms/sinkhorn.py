@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from ltplugins.core.errors import UserError
+from ltplugins.core.kernels import NoKernel, give_up
 from ltplugins.core.precision import full_precision
-from ltplugins.losses.terms.sinkhorn_device import NoKernel, assignments, give_up, works_on_device
+from ltplugins.losses.terms.sinkhorn_device import KERNEL, assignments, works_on_device
 
 _LOOK_EVERY = 10  # pairs of scalings; a look costs about as much as one of them
 _NEGLIGIBLE = 340  # of q, in units of the logits' precision: 4e-5 in float32
@@ -76,7 +77,7 @@ def sinkhorn(
         try:
             return _unwatched(logits, prior, epsilon, num_iters, tolerance, counted)
         except NoKernel as error:
-            give_up(error)
+            give_up(KERNEL, error)
     if logits.ndim == 3:
         return torch.stack(
             [

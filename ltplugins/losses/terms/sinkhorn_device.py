@@ -4,49 +4,24 @@
 Legend: P problems, B batch, K directions.
 """
 
-import functools
-import logging
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
 
+from ltplugins.core.kernels import NoKernel, give_up, is_given_up, runs_kernel
 from ltplugins.losses.terms.masked import lowest
 
-log = logging.getLogger(__name__)
-
+KERNEL, SMALL_KERNEL = "Sinkhorn", "Sinkhorn for small batches"
 _MOST_DIRECTIONS = 4096  # a row of logits that one program holds
 # What sinkhorn_fused.py takes: registers hold a few images a thread, and L1 2^16 entries or less.
 _MOST_IMAGES, _MOST_ENTRIES = 1024, 2**17
 
 
-class NoKernel(RuntimeError):
-    """The kernel cannot be built or started on this machine."""
-
-
 def works_on_device(logits: Tensor) -> bool:
-    """Whether :func:`assignments` can be asked for these logits: CUDA, and Triton is there."""
-    fits = logits.device.type == "cuda" and logits.shape[-1] <= _MOST_DIRECTIONS
-    return fits and not _refusals and _has_triton()
+    """Whether :func:`assignments` can be asked for these logits: CUDA, and the kernel runs there.
 
-
-# Why a kernel did not run; it is not tried again.
-_refusals: list[str] = []
-_fused_refusals: list[str] = []
-
-
-def give_up(error: NoKernel) -> None:
-    """Do without the kernel from now on, and say so once."""
-    _refusals.append(str(error))
-    log.warning("Sinkhorn waits for the GPU every ten pairs, as its kernel does not run: %s", error)
-
-
-@functools.cache
-def _has_triton() -> bool:
-    if find_spec("triton") is None:
-        log.warning("Sinkhorn waits for the GPU every ten pairs: Triton is not installed.")
-        return False
-    return True
+    Without it the plain form waits for the GPU every ten pairs.
+    """
+    return logits.shape[-1] <= _MOST_DIRECTIONS and runs_kernel(KERNEL, logits)
 
 
 def assignments(
@@ -109,14 +84,13 @@ def _potentials(
 ) -> Tensor:
     """One launch of a kernel; an operator of its own, so that torch knows its shape."""
     arguments = (scores, target, weights, num_iters, negligible, tolerance, relaxed_pairs)
-    if _is_small(scores) and not _fused_refusals:
+    if _is_small(scores) and not is_given_up(SMALL_KERNEL):
         try:
             from ltplugins.losses.terms.sinkhorn_fused import column_potentials as fused
 
             return fused(*arguments)
         except Exception as error:  # as below
-            _fused_refusals.append(str(error))
-            log.warning("Sinkhorn is slower, as its kernel for small batches fails: %s", error)
+            give_up(SMALL_KERNEL, error)
     try:
         from ltplugins.losses.terms.sinkhorn_kernel import column_potentials
 

@@ -9,8 +9,9 @@ from unittest import mock
 import pytest
 import torch
 
+from ltplugins.core import kernels
 from tests.kit.fake_cuda import fake_cuda
-from tests.kit.gpu import DEVICE, DRY, nothing_waits, on_a_gpu
+from tests.kit.gpu import DEVICE, nothing_waits, on_a_gpu
 from tests.kit.paths import ROOT
 from tests.losses.terms.test_sinkhorn import logits_of, oracle, priors
 
@@ -92,36 +93,37 @@ def test_a_kernel_that_fails_is_replaced_by_the_next_and_it_is_said_once(monkeyp
     general.column_potentials = lambda scores, *rest: scores.new_zeros(1, 3)
     monkeypatch.setitem(sys.modules, "ltplugins.losses.terms.sinkhorn_fused", fused)
     monkeypatch.setitem(sys.modules, "ltplugins.losses.terms.sinkhorn_kernel", general)
-    monkeypatch.setattr(sinkhorn_device, "_fused_refusals", [])
+    monkeypatch.setattr(kernels, "_refused", set())
     given = torch.zeros(1, 4, 3), torch.ones(3), torch.ones(4), 300, 4e-5, 0.0, 40
     for _ in range(2):
         assert sinkhorn_device._potentials._init_fn(*given).shape == (1, 3)
     assert len(tried) == 1
     assert [record.getMessage() for record in caplog.records] == [
-        "Sinkhorn is slower, as its kernel for small batches fails: no compiler"
+        "the GPU kernel of Sinkhorn for small batches does not run here, a slower form does: "
+        "no compiler"
     ]
     general.column_potentials = broken
-    with pytest.raises(sinkhorn_device.NoKernel, match="RuntimeError: no compiler"):
+    with pytest.raises(kernels.NoKernel, match="RuntimeError: no compiler"):
         sinkhorn_device._potentials._init_fn(*given)
 
 
 def test_without_the_kernel_the_gpu_is_waited_for_and_it_is_said_once(monkeypatch, caplog):
-    from ltplugins.losses.terms import sinkhorn, sinkhorn_device
+    from ltplugins.losses.terms import sinkhorn
 
     def broken(*args, **kwargs):
         tried.append(args)
-        raise sinkhorn_device.NoKernel("no compiler")
+        raise kernels.NoKernel("no compiler")
 
     tried: list = []
-    monkeypatch.setattr(sinkhorn_device, "_refusals", [])
-    monkeypatch.setattr(sinkhorn, "works_on_device", lambda t: not sinkhorn_device._refusals)
+    monkeypatch.setattr(kernels, "_refused", set())
+    monkeypatch.setattr(sinkhorn, "works_on_device", lambda t: not kernels._refused)
     monkeypatch.setattr(sinkhorn, "assignments", broken)
     logits = torch.eye(3)
     for _ in range(2):
         found = sinkhorn.sinkhorn(logits)
     assert len(tried) == 1
     assert [record.getMessage() for record in caplog.records] == [
-        "Sinkhorn waits for the GPU every ten pairs, as its kernel does not run: no compiler"
+        "the GPU kernel of Sinkhorn does not run here, a slower form does: no compiler"
     ]
     monkeypatch.setattr(sinkhorn, "works_on_device", lambda t: False)
     assert torch.equal(found, sinkhorn.sinkhorn(logits))
@@ -140,10 +142,9 @@ def test_which_logits_the_kernel_takes():
 @on_a_gpu
 @pytest.mark.parametrize(("batch", "directions"), [(512, 100), (40, 10)])
 def test_on_a_card_it_keeps_the_promise_and_waits_for_nothing(batch, directions, monkeypatch):
-    from ltplugins.losses.terms import sinkhorn, sinkhorn_device
+    from ltplugins.losses.terms import sinkhorn
 
-    for refusals in ("_refusals", "_fused_refusals"):
-        monkeypatch.setattr(sinkhorn_device, refusals, [])
+    monkeypatch.setattr(kernels, "_refused", set())
     g = torch.Generator().manual_seed(0)
     for kind in ("spread", "crowded", "apart"):
         views = torch.stack([logits_of(kind, batch, directions, g) for _ in range(2)])
@@ -157,4 +158,4 @@ def test_on_a_card_it_keeps_the_promise_and_waits_for_nothing(batch, directions,
                     [oracle(t.to(DEVICE), given[1], epsilon, 300) for t in views]
                 )
                 assert (found.double() - expected).abs().max() < 6e-5, (kind, epsilon)
-    assert DRY or not sinkhorn_device._refusals + sinkhorn_device._fused_refusals
+    assert not kernels._refused
