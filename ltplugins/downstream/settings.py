@@ -113,10 +113,5 @@ def _folder(cfg: DictConfig, first: TrainedRun | None, options: FinetuneConfig) 
         return "-".join([f"runs/finetune/{cfg.backbone.name}-{cfg.data.dataset}", *words])
     start: list[str] = [] if options.weights == "run" else [options.weights]
     start = start if options.backbone is None else [options.backbone.name]
-    return "-".join(
-        [
-            name_of(first.path if first is not None and first.is_entry else options.run),
-            *start,
-            *words,
-        ]
-    )
+    base = first.path if first is not None and first.is_entry else options.run
+    return "-".join([name_of(base), *start, *words])

@@ -13,7 +13,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.eval.results import Results
 from ltplugins.host.pretrained import load_pretrained
 from ltplugins.methods.parts.teacher import Teacher
-from ltplugins.runs.checkpoint import open_run
+from ltplugins.runs.checkpoint import open_finished, open_run
 from ltplugins.stages import pretrain as stage
 from ltplugins.stages.balance import balance
 from ltplugins.stages.compose import compose_packaged
@@ -160,4 +160,4 @@ def test_an_export_without_a_training_is_told(made_zoo, tiny_run, tmp_path):
     with pytest.raises(UserError, match="says nothing of a training: expected an entry"):
         open_run("plain")
     shutil.copytree(made_zoo / "tiny", tmp_path / "copy")
-    assert open_run(tmp_path / "copy").path.name == "copy"
+    assert open_finished(tmp_path / "copy", "finetune").path.name == "copy"
