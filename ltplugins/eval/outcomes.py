@@ -88,7 +88,7 @@ def run_linear(
     drawn = "all images" if count is None else f"{'all ' if is_all else ''}{count} images per class"
     if count is not None and count < 1:
         drawn = f"{100 * count:g}% of the images of each class"
-    settings = {"shots": shots, "fit_on": cfg.fit_on, "grid": cfg.grid, "engine": cfg.engine}
+    settings = {"shots": shots, "fit_on": cfg.fit_on, "engine": cfg.engine, **_fitting(cfg)}
     words = f"{drawn} of {bank.describe()}"
     return _of_probes(cfg, probes, seeds, words, settings), [p.found for p in probes]
 
@@ -115,8 +115,13 @@ def run_linear_lt(
     )
     loss = f"logit-adjusted loss (tau = {tau:g})" if tau else "plain loss"
     words = f"all images of {bank.describe()}, {loss}"
-    settings = {"tau": tau, "fit_on": "train", "grid": cfg.grid, "engine": "torch"}
+    settings = {"tau": tau, "fit_on": "train", "engine": "torch", **_fitting(cfg)}
     return _of_probes(cfg, [probe], [seed], words, settings), [probe.found]
+
+
+def _fitting(cfg: LinearConfig) -> dict[str, Any]:
+    """How C is chosen and a probe fitted."""
+    return {"grid": cfg.grid, "val_fraction": cfg.val_fraction, "max_iter": cfg.max_iter}
 
 
 def _of_probes(

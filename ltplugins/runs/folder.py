@@ -106,7 +106,16 @@ class RunFolder:
         return RunFacts.read(self.path / RUN_FILE)
 
     def config(self) -> DictConfig:
-        """The resolved config; beside a checkpoint of solo-learn's, its args.json."""
+        """The resolved config; beside a checkpoint of solo-learn's, its args.json.
+
+        Raises:
+            UserError: neither is there, as beside a checkpoint that was copied elsewhere.
+        """
+        if not any((self.path / name).exists() for name in ("config.yaml", "args.json")):
+            raise UserError(
+                f"{self.path} holds no config.yaml and no args.json: expected the folder of a run. "
+                f"Evaluate a checkpoint where its run left it, or copy the whole folder."
+            )
         args = None if (self.path / "config.yaml").exists() else read_args(self.path)
         cfg = OmegaConf.load(self.path / "config.yaml") if args is None else OmegaConf.create(args)
         assert isinstance(cfg, DictConfig)
