@@ -8,9 +8,10 @@ in one file: that file is put aside under a name of its own.
 import dataclasses
 import logging
 from pathlib import Path
+from typing import get_args
 
 from ltplugins.core.errors import UserError
-from ltplugins.eval.options import EvalConfig
+from ltplugins.eval.options import EvalConfig, GroupRule
 from ltplugins.eval.results import ProtocolResult, Results
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ def with_rules_of(options: EvalConfig, earlier: Results | None) -> EvalConfig:
     All protocols of a file are then scored under the rules that any of them has.
     """
     known = [] if earlier is None else list(earlier.groups)
-    more = [rule for rule in known if rule not in options.groups]
+    rules: tuple[GroupRule, ...] = get_args(GroupRule)
+    more = [rule for rule in rules if rule in known and rule not in options.groups]
     return dataclasses.replace(options, groups=[*options.groups, *more])
 
 

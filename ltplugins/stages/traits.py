@@ -61,7 +61,7 @@ def _data(config: Any, results: Results) -> dict[str, Trait]:
 
 def _evaluation(results: Results) -> dict[str, Trait]:
     """By protocol, since those of one file may have been asked for one after the other."""
-    traits = {}
+    traits: dict[str, Trait] = {}
     for name, entry in results.protocols.items():
         found = {k: v for k, v in entry.settings.items() if k not in _NAMED}
         if entry.kind != "classifier":
