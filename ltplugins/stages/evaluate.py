@@ -104,6 +104,7 @@ def _score(parts: Parts, extract: FeatureExtractor, options: EvalConfig, test: F
         class_names=parts.class_names,
         words=parts.describe(),
         absent=absent,
+        places=extract.places,
     )
     for name, reason in scores.failed.items():
         log.warning("%s is left out: %s", name, reason)
