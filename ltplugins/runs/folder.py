@@ -148,6 +148,8 @@ class RunFolder:
                 f"output_dir: expected a folder that can be made, got {self.path} "
                 f"({error.strerror}). Set output_dir to another."
             ) from None
+        if not any((self.path / name).exists() for name in (RUN_FILE, ".lock")):
+            self._refuse_foreign()  # before the lock leaves a file there
         self._acquire_lock()
         if (self.path / RUN_FILE).exists():
             found = self.look(identity, overwrite, resume)
