@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import atomic_path
 from ltplugins.core.modes import looked_at
+from ltplugins.core.precision import no_tf32
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def extract_features(
     """
     device = torch.device(device)
     feats, targets = [], []
-    with preserved_rng(), looked_at(backbone, device):
+    with preserved_rng(), looked_at(backbone, device), no_tf32():
         for batch in batches:
             images, labels = _images_and_targets(batch)
             out = backbone(images.to(device, non_blocking=True))

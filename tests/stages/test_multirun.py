@@ -135,7 +135,7 @@ def test_a_member_whose_process_is_killed_is_named(files, monkeypatch, capsys):
     ],
 )
 def test_reasons(code, output, reason):
-    assert stage._reason(code, output) == reason
+    assert stage.reason_of(code, output) == reason
 
 
 def test_torchrun_is_not_for_a_sweep(files, monkeypatch):
