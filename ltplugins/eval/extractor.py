@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.pil import View, view_transform
-from ltplugins.data.augment.plain import EvalDataset, eval_transform, stream_images
+from ltplugins.data.augment.plain import EvalDataset, eval_transform, labelled, stream_images
 from ltplugins.data.augment.schema import normalisation
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.contents import content_hash
@@ -128,12 +128,7 @@ class FeatureExtractor:
             on_corrupt="skip" if skips else "fail",
             way_out="" if part == "test" else ", or leave it out of the bank: data.on_corrupt=skip",
         )
-        start = 0
-        for images, fine in stream:
-            labels = torch.from_numpy(source.targets[start : start + len(images)])
-            start += len(images)
-            if fine.any():
-                yield images[fine], labels[fine]
+        yield from labelled(stream, source.targets)
 
 
 def _drawn(source: Source, places: np.ndarray, make: View, number: int) -> Tensor:

@@ -20,7 +20,7 @@ from ltplugins.report.pages.write import write_report
 from ltplugins.report.rows import Trait, name_rows, progress_mark
 from ltplugins.report.table import RunResult, group_runs
 from ltplugins.report.terminal import show_results
-from ltplugins.runs.checkpoint import RUN_FILE
+from ltplugins.runs.checkpoint import RUN_FILE, folder_of
 from ltplugins.runs.facts import RunFacts
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_metrics
@@ -123,7 +123,7 @@ def _run_folders(path: Path) -> list[Path]:
     Bases before wrappers, so that differences in the tables read "wrapper minus base".
     """
     if path.suffix == ".ckpt" and path.is_file():
-        folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        folder = folder_of(path)
         if not (folder / "results.json").exists():
             raise UserError(f"{path} is not evaluated yet: ltplugins evaluate {path}")
         return [folder]

@@ -19,6 +19,7 @@ from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import _show, evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
+from tests.kit import forked
 from tests.kit.tiny import tiny_config, write_arrays
 
 
@@ -278,18 +279,9 @@ def _save(path, value):
     return path
 
 
-def run_cli(*arguments, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "ltplugins.cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        cwd=cwd,
-    )
-
-
 def test_cli_shows_one_clear_error_and_exit_code_2(tmp_path):
-    result = run_cli("pretrain", "+method_kwargs.temprature=0.1", cwd=tmp_path)
+    command = [sys.executable, "-m", "ltplugins.cli", "pretrain", "+method_kwargs.temprature=0.1"]
+    result = forked.run(command, cwd=tmp_path)
     assert result.returncode == 2
     assert "error: unknown key 'method_kwargs.temprature'" in result.stderr.replace("\n", " ")
     assert "Traceback" not in result.stderr
@@ -306,6 +298,7 @@ def test_cli_evaluate_without_a_run(capsys):
 def test_importing_and_help_are_light():
     code = "import sys, ltplugins, ltplugins.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=600).returncode == 0
-    result = run_cli("--help")
+    command = [sys.executable, "-m", "ltplugins.cli", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0
     assert "ltplugins demo" in result.stdout

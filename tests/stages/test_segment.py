@@ -2,7 +2,6 @@
 """Segmentation as a stage: its numbers, an exact resume, and one line for what does not fit."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -22,6 +21,7 @@ from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
 from ltplugins.stages.segment import segment
+from tests.kit import forked
 from tests.kit.masks import write_masks
 from tests.kit.runs import interrupted, load
 from tests.kit.tiny import tiny_config
@@ -241,7 +241,7 @@ def test_command_line(first, masks, tmp_path):
     command = [sys.executable, "-m", "ltplugins.cli", "segment", str(first), "output_dir=out"]
     command += ["data.format=folder", f"data.path={masks}", "epochs=1", "batch_size=4"]
     command += ["views.crop=64", "decoder=linear", "loss=adjusted", "accelerator=cpu"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
+    result = forked.run(command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "simclr+linear: mIoU" in result.stdout
     assert "rare" in result.stdout and "Warning" not in result.stderr
@@ -255,7 +255,7 @@ def test_two_processes(first, masks, tmp_path):
     command = [sys.executable, "-m", "ltplugins.cli", "segment", str(first), "output_dir=out"]
     command += ["data.format=folder", f"data.path={masks}", "epochs=1", "batch_size=2", "devices=2"]
     command += ["views.crop=64", "decoder=fpn", "accelerator=cpu", "freeze=true"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
+    result = forked.run(command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     facts = json.loads((tmp_path / "out/run.json").read_text())
     assert facts["identity"]["world_size"] == 2 and facts["finished"]
