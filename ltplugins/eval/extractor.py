@@ -35,6 +35,7 @@ class FeatureExtractor:
     Attributes:
         keys: part -> key of its cached features.
         contents: part -> hash of its images and labels.
+        places: part -> those of its images, where the source knows them.
     """
 
     def __init__(self, run: TrainedRun, parts: Parts, device: str, batch_size: int) -> None:
@@ -47,6 +48,7 @@ class FeatureExtractor:
         self.classifier = model.class_logits if getattr(model, "own_classifier", False) else None
         self.keys: dict[str, str] = {}
         self.contents: dict[str, str] = {}
+        self.places: dict[str, np.ndarray] = {}
 
     def __call__(self, part: Part) -> Features:
         """Extract (or read) the features of a part.
@@ -62,6 +64,8 @@ class FeatureExtractor:
         data = f"{self.data.dataset}/{part} {self.contents[part]}" + (" skip" if skips else "")
         key = feature_key(self.backbone, data, f"eval_transform{shape}")
         self.keys[part] = key
+        if source.places is not None:
+            self.places[part] = source.places
 
         def compute() -> tuple[Tensor, Tensor]:
             log.info("%s: features of %d %s images", self.run.cfg.method, len(source), part)

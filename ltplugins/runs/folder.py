@@ -109,14 +109,14 @@ class RunFolder:
         """The resolved config; beside a checkpoint of solo-learn's, its args.json.
 
         Raises:
-            UserError: there is neither.
+            UserError: neither is there, as beside a checkpoint that was copied elsewhere.
         """
-        args = None if (self.path / "config.yaml").exists() else read_args(self.path)
-        if args is None and not (self.path / "config.yaml").is_file():
+        if not any((self.path / name).exists() for name in ("config.yaml", "args.json")):
             raise UserError(
-                f"{self.path} has no config.yaml: expected the config that it was trained by. Put "
-                f"it back, or train anew."
+                f"{self.path} holds no config.yaml and no args.json: expected the folder of a run. "
+                f"Evaluate a checkpoint where its run left it, or copy the whole folder."
             )
+        args = None if (self.path / "config.yaml").exists() else read_args(self.path)
         cfg = OmegaConf.load(self.path / "config.yaml") if args is None else OmegaConf.create(args)
         assert isinstance(cfg, DictConfig)
         return cfg
@@ -148,6 +148,8 @@ class RunFolder:
                 f"output_dir: expected a folder that can be made, got {self.path} "
                 f"({error.strerror}). Set output_dir to another."
             ) from None
+        if not any((self.path / name).exists() for name in (RUN_FILE, ".lock")):
+            self._refuse_foreign()  # before the lock leaves a file there
         self._acquire_lock()
         if (self.path / RUN_FILE).exists():
             found = self.look(identity, overwrite, resume)
