@@ -21,12 +21,15 @@ from omegaconf import DictConfig, OmegaConf
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.core.records import to_plain
+from ltplugins.runs.checkpoint import own_checkpoints
 from ltplugins.runs.facts import Origin, now
 from ltplugins.runs.folder import Found, RunFolder
 from ltplugins.runs.metrics import MetricsLogger
-from ltplugins.training.checkpoint import RunCheckpoint, own_checkpoint
+from ltplugins.training.checkpoint import RunCheckpoint
+from ltplugins.training.faults.divergence import DivergenceWatch
 from ltplugins.training.listeners import build_callbacks, build_loggers
 from ltplugins.training.memory import refuse_if_out_of_memory
+from ltplugins.training.own import is_sound, own_checkpoint
 from ltplugins.training.progress import RunProgress
 from ltplugins.training.resume import NewSchedule, Start, misfit, require_fit
 from ltplugins.training.stopping import CTRL_C, Signals, WallClock, why_stopped
@@ -125,16 +128,16 @@ class Training:
             if is_first
             else self.run.look(job.identity, overwrite, resume)
         )
-        if found is Found.OVER:
+        if found is Found.OVER and self._is_whole():
             log.info("%s %s", self.run.path, self.run.read().ending)
             return
         if is_first:
             job.announce()
         planned, clock = self.cfg.max_epochs, self.clock
         saver = RunCheckpoint(self.run.checkpoints, _meta(job), self.cfg.checkpoint, planned, clock)
-        own = own_checkpoint(self.cfg, self.run, self.logger) if found is Found.UNFINISHED else None
+        own = None if found is Found.NEW else own_checkpoint(self.cfg, self.run, self.logger)
         saver.goes_on = own is not None
-        callbacks = [*job.callbacks, saver]
+        callbacks = [*job.callbacks, self._divergence(), saver]
         if job.start is not None and own is None:
             callbacks.insert(0, NewSchedule(job.start))
         self.trainer.callbacks += callbacks  # type: ignore[attr-defined]
@@ -144,6 +147,16 @@ class Training:
             self._write_down(job, saver, round(time.perf_counter() - started, 1), code)
         if code is not None:
             raise SystemExit(code)
+
+    def _is_whole(self) -> bool:
+        """Whether a run that is over has the weights that it should have."""
+        return not self.cfg.checkpoint.enabled or is_sound(self.run)
+
+    def _divergence(self) -> DivergenceWatch:
+        def newest() -> str | None:
+            return next((path.name for path in own_checkpoints(self.run.checkpoints)), None)
+
+        return DivergenceWatch(self.run.path, newest)
 
     def _fit(self, job: Job, own: str | None) -> int | None:
         """Train from the run's own checkpoint, another run's, or from nothing.
