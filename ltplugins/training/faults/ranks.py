@@ -28,7 +28,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from ltplugins.core.console import make_console
-from ltplugins.core.errors import UserError
+from ltplugins.core.door import as_user_error
 
 # Process id of the process that has started this one and that it must not outlive.
 PARENT = "LTPLUGINS_PARENT"
@@ -162,9 +162,6 @@ class EndTogether(Callback):
         launcher: Any = trainer.strategy.launcher
         watch = getattr(launcher, "watch", None)
         rank = trainer.global_rank
-        if isinstance(exception, UserError):
-            launcher_kill(launcher)
-            return  # it is shown as any other
         if is_timeout(exception):
             text = f"{unanswered(trainer, rank)}. {CONTINUES}"
             if watch is None and PARENT in os.environ:
@@ -175,6 +172,9 @@ class EndTogether(Callback):
             line = str(exception).strip().splitlines()[0][:200]
             say(f"rank {rank} has lost another rank, which ended or did not answer: {line}")
             say(CONTINUES)
+        elif as_user_error(exception) is not None:
+            launcher_kill(launcher)
+            return  # it is shown as any other
         else:
             traceback.print_exception(exception)
             if watch is not None or PARENT not in os.environ:
