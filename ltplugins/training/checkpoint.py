@@ -5,6 +5,7 @@ import contextlib
 import logging
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ltplugins.runs.checkpoint import ARGS, LAST, PREVIOUS, STOPPED
 from ltplugins.runs.facts import Progress
 from ltplugins.training.faults.finite import require_finite
 from ltplugins.training.stopping import WallClock, is_trial
+from ltplugins.training.within import place
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,8 @@ class RunCheckpoint(Checkpoint):
         self.folder, self.meta, self.section = folder, meta, section
         self.planned_epochs, self.clock = planned_epochs, clock
         self.progress: Progress | None = None
+        self.within: dict[str, Any] | None = None  # a place in an epoch, while it is saved
+        self.is_stopped: Callable[[], bool] = lambda: False  # by a signal, which makes a save due
         self.goes_on = False  # from a checkpoint of the run's own, whose progress counts
 
     def on_save_checkpoint(
@@ -66,6 +70,7 @@ class RunCheckpoint(Checkpoint):
             "small_stem": is_small(pl_module.backbone),
             "progress": progress,
             "last_epoch": means,
+            **({"within": self.within} if self.within else {}),
         }
 
     def on_load_checkpoint(
@@ -95,12 +100,26 @@ class RunCheckpoint(Checkpoint):
         """
         epoch = trainer.current_epoch
         is_cut = self.clock is not None and self.clock.is_up and not is_whole_epoch(trainer)
-        is_last = epoch + 1 == trainer.max_epochs or trainer.should_stop
+        is_last = epoch + 1 == trainer.max_epochs or trainer.should_stop or self.is_stopped()
         is_due = is_last or (epoch + 1) % self.section.frequency == 0
         if not is_cut:
             self.progress = self.count(trainer)
         if self.section.enabled and is_due and not is_cut:
             self._save(trainer)
+        for logger in trainer.loggers:
+            logger.save()
+
+    def save_within(self, trainer: Trainer) -> None:
+        """Save the place between two steps of an epoch, as ``stopped.ckpt``.
+
+        Raises:
+            UserError: training has diverged.
+        """
+        if self.section.enabled:
+            require_finite(trainer)
+            self.within, self.progress = place(trainer), self.count(trainer)
+            trainer.save_checkpoint(self.folder / STOPPED)
+            self.within = None
         for logger in trainer.loggers:
             logger.save()
 

@@ -6,6 +6,7 @@ ranks. The same command again continues an interrupted run and leaves a finished
 """
 
 import logging
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +28,14 @@ from ltplugins.runs.folder import Found, RunFolder
 from ltplugins.runs.metrics import MetricsLogger
 from ltplugins.training.checkpoint import RunCheckpoint
 from ltplugins.training.faults.divergence import DivergenceWatch
+from ltplugins.training.faults.ranks import wait_for_ranks
 from ltplugins.training.listeners import build_callbacks, build_loggers
 from ltplugins.training.memory import refuse_if_out_of_memory
 from ltplugins.training.own import is_sound, own_checkpoint
 from ltplugins.training.progress import RunProgress
 from ltplugins.training.resume import NewSchedule, Start, misfit, require_fit
-from ltplugins.training.stopping import CTRL_C, Signals, WallClock, why_stopped
+from ltplugins.training.signals import Signals, requeue
+from ltplugins.training.stopping import WallClock, why_stopped
 from ltplugins.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -85,7 +88,8 @@ class Training:
         self.cfg, self.run = cfg, RunFolder(folder)
         self.progress = RunProgress(name, cfg.optimizer.batch_size)
         self.logger = MetricsLogger(self.run.metrics)
-        self.signals = Signals()
+        self.signals = Signals(lambda trainer: self._stop_within(trainer))
+        self._saver: RunCheckpoint | None = None
         self.clock = WallClock(cfg.trainer["max_time"]) if cfg.trainer.get("max_time") else None
         own = [self.signals, *([self.clock] if self.clock else [])]
         callbacks = [*own, *build_callbacks(cfg, self.run)]
@@ -137,6 +141,8 @@ class Training:
         saver = RunCheckpoint(self.run.checkpoints, _meta(job), self.cfg.checkpoint, planned, clock)
         own = None if found is Found.NEW else own_checkpoint(self.cfg, self.run, self.logger)
         saver.goes_on = own is not None
+        self._saver = saver
+        saver.is_stopped = lambda: self.signals.received is not None
         callbacks = [*job.callbacks, self._divergence(), saver]
         if job.start is not None and own is None:
             callbacks.insert(0, NewSchedule(job.start))
@@ -146,6 +152,7 @@ class Training:
         if self.trainer.is_global_zero:
             self._write_down(job, saver, round(time.perf_counter() - started, 1), code)
         if code is not None:
+            wait_for_ranks(self.trainer)
             raise SystemExit(code)
 
     def _is_whole(self) -> bool:
@@ -165,9 +172,10 @@ class Training:
             The exit code of a signal that has ended it.
         """
         given = str(job.start.path) if job.start is not None else None
+        self.signals.listen(self.trainer)
         try:
             self.trainer.fit(job.model, datamodule=job.data, ckpt_path=own or given)
-        except SystemExit:  # what Lightning makes of a signal
+        except SystemExit:  # of a signal, also as Lightning makes one
             if self.signals.code is None:
                 raise
         except RuntimeError as error:
@@ -180,7 +188,13 @@ class Training:
         except MisconfigurationException as error:
             _refuse_metric(error)
             raise
+        finally:
+            self.signals.forget()
         return self.signals.code
+
+    def _stop_within(self, trainer: pl.Trainer) -> None:
+        assert self._saver is not None
+        self._saver.save_within(trainer)
 
     def _write_down(self, job: Job, saver: RunCheckpoint, seconds: float, code: int | None) -> None:
         """How it ended, in run.json and in a line."""
@@ -189,8 +203,12 @@ class Training:
         far = f"after {done.epochs if done else 0} of {self.cfg.max_epochs} epochs"
         goes_on = "the same command continues" if done else "the same command starts anew"
         if code is not None:
-            name = "Ctrl-C" if code == CTRL_C else "SIGTERM"
-            log.warning("stopped by %s %s; %s.", name, far, goes_on)
+            batches = self.signals.batches
+            if batches:
+                far += f" and {batches} of {self.trainer.num_training_batches} batches"
+            log.warning("stopped by %s %s; %s.", self.signals.name, far, goes_on)
+            if self.signals.received == signal.SIGUSR1:
+                requeue()
         elif done is not None and done.is_complete:
             facts["finished"] = now()
         elif self.clock is not None and self.clock.is_up:

@@ -55,22 +55,17 @@ def is_sound(run: RunFolder) -> bool:
 
 def _first_sound(candidates: list[Path]) -> tuple[Path, Mapping[str, Any]]:
     damaged: list[str] = []
-    for path in candidates:
+    for number, path in enumerate(candidates):
         try:
             content = read_checkpoint(path)
         except UserError as error:
             damaged.append(str(error))
             continue
-        for text in damaged:
-            log.warning("%s", text)
-        if damaged or path.name not in (LAST, STOPPED):
-            steps, epochs = content["global_step"], content["epoch"] + 1
-            log.warning(
-                "the run goes on from %s: %d epochs, %d steps; what came after is trained again.",
-                path,
-                epochs,
-                steps,
-            )
+        if path.name == STOPPED and number + 1 < len(candidates):
+            later = _later(content, candidates[number + 1])
+            if later is not None:
+                return candidates[number + 1], later
+        _tell(damaged, path, content)
         return path, content
     folder = candidates[0].parent.parent
     raise UserError(
@@ -79,7 +74,32 @@ def _first_sound(candidates: list[Path]) -> tuple[Path, Mapping[str, Any]]:
     )
 
 
+def _later(place: Mapping[str, Any], path: Path) -> Mapping[str, Any] | None:
+    """The checkpoint of an epoch's end, if it is of after a place within an epoch.
+
+    A process that is killed between its writing and the removal of the place leaves both.
+    """
+    try:
+        epoch = read_checkpoint(path)
+    except UserError:
+        return None
+    return epoch if epoch["global_step"] > place["global_step"] else None
+
+
+def _tell(damaged: list[str], path: Path, content: Mapping[str, Any]) -> None:
+    for text in damaged:
+        log.warning("%s", text)
+    if damaged or path.name not in (LAST, STOPPED):
+        log.warning(
+            "the run goes on from %s: %d epochs, %d steps; what came after is trained again.",
+            path,
+            content["epoch"] + 1,
+            content["global_step"],
+        )
+
+
 def _continue_metrics(logger: MetricsLogger, content: Mapping[str, Any]) -> None:
     """Let the logger take over the rows that the checkpoint's run has written."""
-    last_epoch = content.get("ltplugins", {}).get("last_epoch", {})
+    meta = content.get("ltplugins", {})
+    last_epoch = {} if "within" in meta else meta.get("last_epoch", {})
     logger.continue_from(content["global_step"], content["epoch"], last_epoch)

@@ -15,7 +15,6 @@ from ltplugins.training.faults.ranks import EndTogether, set_timeout, watch_rank
 from ltplugins.training.files import SealedFiles
 from ltplugins.training.progress import RunProgress
 from ltplugins.training.seeds import EpochSeed
-from ltplugins.training.stopping import note_sigterm
 
 
 def build_trainer(
@@ -49,6 +48,5 @@ def build_trainer(
         raise UserError(f"Lightning's Trainer does not take its arguments: {error}") from error
     trainer.strategy.checkpoint_io = SealedFiles()
     watch_ranks(trainer)
-    note_sigterm(trainer)
     set_timeout(trainer, cfg.rank_timeout)
     return trainer

@@ -45,6 +45,8 @@ if not select.select([first], [], [], 5)[0]:
     print(sys.argv[2], file=sys.stderr)
     signal.pidfd_send_signal(first, signal.SIGKILL)
 """
+# Exit code, once the ranks have agreed to end.
+_purpose: list[int] = []
 CONTINUES = "The run has ended; the same command continues it from its last checkpoint."
 
 
@@ -66,6 +68,8 @@ def watch_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(POLL_SECONDS)
+        if _purpose:
+            end(_purpose[0])
         if os.environ.get("LOCAL_RANK") == "1":  # one of them speaks for all
             say(f"rank 0 has ended. {CONTINUES}")
         end(1)
@@ -194,6 +198,31 @@ def leave_to_parent(parent: int, text: str) -> NoReturn:
             command = [sys.executable, "-ISc", LAST_RESORT, str(first), f"error: {text}"]
             subprocess.Popen(command, pass_fds=[first], start_new_session=True)
     end(UNANSWERED)
+
+
+def end_on_purpose(trainer: Trainer, code: int) -> None:
+    """All ranks are about to end by themselves: none of it is news, and none waits for ever.
+
+    Args:
+        code: with which a rank ends that outlives the one that started it.
+    """
+    _purpose.append(code)
+    launcher: Any = trainer.strategy.launcher
+    if isinstance(launcher, WatchedLauncher) and launcher.watch is not None:
+        launcher.watch.claim()
+
+
+def wait_for_ranks(trainer: Trainer) -> None:
+    """Return when the ranks that this process has started have ended; they have ten seconds."""
+    launcher: Any = trainer.strategy.launcher
+    if not isinstance(launcher, WatchedLauncher) or launcher.watch is None:
+        return
+    deadline = time.monotonic() + VERDICT_SECONDS
+    for process in launcher.watch.ranks.values():
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def launcher_kill(launcher: Any) -> None:
