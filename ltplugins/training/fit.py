@@ -29,6 +29,7 @@ from ltplugins.runs.metrics import MetricsLogger
 from ltplugins.training.checkpoint import RunCheckpoint
 from ltplugins.training.faults.divergence import DivergenceWatch
 from ltplugins.training.faults.ranks import wait_for_ranks
+from ltplugins.training.faults.replay import REPEATED
 from ltplugins.training.listeners import build_callbacks, build_loggers
 from ltplugins.training.memory import refuse_if_out_of_memory
 from ltplugins.training.own import is_sound, own_checkpoint
@@ -115,6 +116,10 @@ class Training:
                 checkpoint does not fit, or training diverges.
             SystemExit: a signal has ended the training; its code is that of the signal.
         """
+        replay = REPEATED.get()
+        if replay is not None:
+            replay.run(self.trainer, job.model, job.data)
+            return self.run.path
         if job.start is not None:
             require_fit(job.start, self.cfg, job.model)
         try:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ltplugins.core.errors import UserError
+from ltplugins.stages.debug import debug
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.training.faults.divergence import FILE, Divergence
 from ltplugins.training.shots import ShotGroups
@@ -59,6 +60,33 @@ def test_the_checkpoint_before_is_kept(place, what, text, tmp_path, monkeypatch)
     if what == "gradient":  # without what made it diverge, the same command goes on
         whole = pretrain(tiny_config(tmp_path, "simclr", output_dir=str(tmp_path / "whole")))
         assert_same_run(whole, pretrain(cfg))
+
+
+def test_the_step_is_repeated(tmp_path, capsys) -> None:
+    """From the start of a run, and from its checkpoint; nothing is written."""
+    cfg = tiny_config(tmp_path, "simclr", scheduler__warmup_epochs=0)
+    cfg.optimizer.update(lr=1e30, classifier_lr=1e30)
+    with pytest.raises(UserError, match="diverged"):
+        pretrain(cfg)
+    files = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+    replay = debug(tmp_path / "run" / FILE)
+    said = capsys.readouterr().out
+    assert replay.lines[-1] == "the step diverges again"
+    assert replay.found.place in said
+    assert "first output that is not finite: " in said
+    assert files == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+
+
+def test_a_fault_that_is_gone_is_told(tmp_path, monkeypatch) -> None:
+    cfg = tiny_config(tmp_path, "simclr")
+    with monkeypatch.context() as patch:
+        patch.setattr("ltplugins.stages.pretrain.ShotGroups", spoiled((1, 2), "gradient"))
+        with pytest.raises(UserError, match="diverged"):
+            pretrain(cfg)
+    replay = debug(tmp_path / "run")
+    assert (replay.found.epoch, replay.found.batch, replay.found.step) == (1, 2, 8)
+    assert replay.found.checkpoint == "last.ckpt"
+    assert replay.lines[-1] == "the step does not diverge here"
 
 
 @pytest.mark.parametrize("name", run_names())
