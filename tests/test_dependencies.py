@@ -22,7 +22,7 @@ MODULES = {
     "huggingface_hub": "huggingface-hub",
 }
 # Imported without being declared: with the reason.
-UNDECLARED: dict[str, str] = {}
+UNDECLARED = {"triton": "torch's builds for GPUs under Linux require it; others do without"}
 # Declared without being imported: with the reason.
 NOT_IMPORTED = {
     "tensorboard": "Lightning's logger imports it",

@@ -6,6 +6,7 @@ in each command, and what is added here comes after them.
 """
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from ltplugins.downstream.options import FinetuneConfig
 from ltplugins.downstream.segmentation.options import SegmentConfig
 from ltplugins.stages import demo, sweep
 from ltplugins.stages.blocks import config_blocks, run_keys, typed_keys
+from ltplugins.stages.claims import command as claims
+from ltplugins.stages.claims.book import read_book
 from ltplugins.stages.command import read_command
 from ltplugins.stages.compose import Composer, compose_packaged
 from ltplugins.stages.evaluate import EvaluateKeys
@@ -40,6 +43,7 @@ SHORT = [
     *("backbone.name=test_resnet", "accelerator=cpu", "enable_progress_bar=false"),
     *("augmentations.0.crop_size=16", "scheduler.warmup_epochs=0", "checkpoint.keep_prev=false"),
 ]
+SPARSE = ["data.stride=32", "data.least=25"]  # a quarter of land's tiles, of the same classes
 EVAL = ["eval.linear.shots=[2]", "eval.seeds=[0]", "device=cpu"]
 STAGE_KEYS = {"evaluate": EvaluateKeys, "balance": BalanceConfig, "segment": SegmentConfig}
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -87,16 +91,33 @@ def test_a_shown_command_exists(shown: Shown, monkeypatch: pytest.MonkeyPatch) -
     elif shown.ltplugins is not None:
         check_stage(*words_of(shown)[:1], words_of(shown)[1:])
     elif words[0] == "make":
-        assert set(words[1:]) <= targets()
+        given = dict(word.split("=", 1) for word in words[1:] if "=" in word)
+        assert {word for word in words[1:] if "=" not in word} <= targets()
+        if "ARGS" in given:
+            check_claims(shlex.split(given["ARGS"]))
+    elif words[:2] == ["python", "scripts/claims.py"]:
+        check_claims(words[2:])
     elif words[:2] == ["python", "-m"]:
         assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").exists()
     elif words[0] == "python":
         assert (ROOT / words[1]).exists()
+    elif "bash" in words:
+        start = words.index("bash")
+        script, *parts = words[start + 1 :]
+        labels = re.findall(r"^ {4}(\w+)\)$", (ROOT / script).read_text(), re.MULTILINE)
+        assert set(parts) <= set(labels)
+        assert {word.split("=")[0] for word in words[:start]} <= {"OUT", "GPU_DRY_RUN"}
     elif words[0] == "...":  # of the command above
         launcher = [word for word in words[1:] if word.startswith("hydra/launcher=")]
         assert launcher
     else:
         assert words[:2] == ["pip", "install"], f"nothing here knows how to check {shown}"
+
+
+def check_claims(words: list[str]) -> None:
+    """Read a command of ``scripts/claims.py``."""
+    options = claims.parser().parse_args(words)
+    read_book(ROOT / options.file).chosen(options.only)
 
 
 def check_stage(stage: str, words: list[str]) -> None:
@@ -197,7 +218,7 @@ def run(words: list[str]) -> None:
     if "--multirun" in words:
         words = [re.sub(r"^seed=1,.*", "seed=1", word) for word in words] + SHORT + blocks
     elif stage == "pretrain":
-        words = [*words, *SHORT]
+        words = [*words, *SHORT, *(SPARSE if "data=land" in words else [])]
     elif stage == "evaluate":
         words = [*words, *EVAL]
     elif stage == "balance":

@@ -2,7 +2,8 @@
 """The precision that losses are worked in, whatever the network's is."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +15,21 @@ Work = TypeVar("Work", bound=Callable[..., Any])
 def at_least_float32(x: Tensor) -> Tensor:
     """``x``, widened to float32 where it is half precision; float64 stays."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+@contextmanager
+def no_tf32() -> Iterator[None]:
+    """Let a GPU convolve float32 as float32, which torch by default rounds to 10 bits of fraction.
+
+    Features so made are those of the CPU to float32's accuracy, and not of one kind of card.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
 
 
 def full_precision(work: Work) -> Work:

@@ -149,6 +149,8 @@ def check(value: Any, hint: Any, path: str) -> Any:
             )
         return value
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, typing.cast(type, hint)):
+            return value  # of a section that was parsed with the one around it
         if isinstance(value, str) and hasattr(hint, "from_scalar"):
             scalar = typing.cast(Any, hint).from_scalar
             return _renamed(typing.cast(type, hint), lambda: scalar(value), path)

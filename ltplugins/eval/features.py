@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import atomic_path
 from ltplugins.core.modes import looked_at
+from ltplugins.core.precision import no_tf32
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def extract_features(
     """
     device = torch.device(device)
     feats, targets = [], []
-    with preserved_rng(), looked_at(backbone, device):
+    with preserved_rng(), looked_at(backbone, device), no_tf32():
         for batch in batches:
             images, labels = _images_and_targets(batch)
             out = backbone(images.to(device, non_blocking=True))
@@ -150,8 +151,10 @@ def cached_features(
 
 
 def _load(path: Path) -> tuple[Tensor, Tensor]:
+    # Copied: where a tensor begins in a file decides which kernel a matrix product takes, and with
+    # that its last bits, which must be those of features that were never written.
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in ("feats", "targets")}
+        tensors = {name: file.get_tensor(name).clone() for name in ("feats", "targets")}
         expected = (file.metadata() or {}).get("sha256")
     if _content_hash(tensors) != expected:
         raise ValueError("its content does not match its hash")

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.precision import full_precision
+from ltplugins.core.transfer import runs_behind
 from ltplugins.losses.terms.sinkhorn import sinkhorn
 
 
@@ -122,9 +123,18 @@ def geometric_logits(z: Tensor, etf: Tensor) -> Tensor:
     return F.normalize(z @ etf.to(z.dtype).T, dim=-1)
 
 
-def gh_cross_entropy(assignments: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """One direction of the swap: -mean_i sum_k q[i, k] log softmax(t / temperature)[i, k]."""
-    return -(assignments * F.log_softmax(logits / temperature, dim=1)).sum(dim=1).mean()
+def gh_cross_entropy(
+    assignments: Tensor, logits: Tensor, temperature: float, counted: Tensor | None = None
+) -> Tensor:
+    """One direction of the swap: -mean_i sum_k q[i, k] log softmax(t / temperature)[i, k].
+
+    Args:
+        counted: Bool[B], the rows i of the mean; None for all. Of none the mean is 0.
+    """
+    terms = (assignments * F.log_softmax(logits / temperature, dim=1)).sum(dim=1)
+    if counted is None:
+        return -terms.mean()
+    return -terms.where(counted, 0.0).sum() / counted.sum().clamp(min=1)
 
 
 @full_precision
@@ -137,6 +147,7 @@ def gh_loss(
     epsilon: float = 0.05,
     num_iters: int = 300,
     tolerance: float | None = None,
+    counted: Tensor | None = None,
 ) -> Tensor:
     """Swapped cross-entropy between surrogate labels and predictions of two views.
 
@@ -147,6 +158,7 @@ def gh_loss(
         prior: Float[K], the population prior of :func:`sinkhorn`.
         temperature: gamma of the predictions.
         epsilon, num_iters, tolerance: of :func:`sinkhorn`.
+        counted: Bool[B], the rows that the loss is of; None for all. Of none it is 0.
 
     Returns:
         Scalar; gradient flows through the predictions only.
@@ -159,12 +171,21 @@ def gh_loss(
             f"gh_loss: the views differ in shape, {tuple(logits_1.shape)} "
             f"and {tuple(logits_2.shape)}."
         )
-    q_1, q_2 = (
-        sinkhorn(t, prior, epsilon=epsilon, num_iters=num_iters, tolerance=tolerance)
-        for t in (logits_1, logits_2)
+    if counted is not None and not runs_behind(counted):
+        # On a GPU their number would be waited for; here leaving them out is less work.
+        logits_1, logits_2, counted = logits_1[counted], logits_2[counted], None
+        if not len(logits_1):
+            return logits_1.sum()
+    q_1, q_2 = sinkhorn(
+        torch.stack([logits_1, logits_2]),
+        prior,
+        epsilon=epsilon,
+        num_iters=num_iters,
+        tolerance=tolerance,
+        counted=counted,
     )
-    return gh_cross_entropy(q_1, logits_2, temperature) + gh_cross_entropy(
-        q_2, logits_1, temperature
+    return gh_cross_entropy(q_1, logits_2, temperature, counted) + gh_cross_entropy(
+        q_2, logits_1, temperature, counted
     )
 
 

@@ -112,6 +112,7 @@ def contrastive_terms(
     prior: Tensor,
     *,
     temperature: Tensor,
+    key_filled: Tensor | None = None,
 ) -> ContrastiveTerms:
     """L_con, which trains the features, and L_T, which trains the temperature alone.
 
@@ -123,13 +124,19 @@ def contrastive_terms(
         keys: Float[K D], unit norm; key_targets, key_indexes: Int[K], likewise.
         prior: Float[C].
         temperature: Float[], T > 0.
+        key_filled: Bool[K], which keys there are; None for all. What is given of the others does
+            not matter.
     """
     dots = q @ keys.T  # (N, K)
     others = indexes[:, None] != key_indexes[None, :]
+    all_keys = None
+    if key_filled is not None:
+        all_keys, others = key_filled.expand_as(dots), others & key_filled
+        key_targets = key_targets.where(key_filled, 0)
     num_classes = len(prior)
     temperature = temperature.to(dots.dtype)
     for_features = class_log_mean_exp(
-        dots / temperature.detach(), key_targets, num_classes=num_classes
+        dots / temperature.detach(), key_targets, num_classes=num_classes, weights=all_keys
     )
     for_temperature = class_log_mean_exp(
         dots.detach() / temperature, key_targets, num_classes=num_classes, weights=others

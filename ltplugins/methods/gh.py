@@ -35,6 +35,7 @@ from ltplugins.core.distributed import gather, gather_no_grad
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast, Seed, Within
 from ltplugins.core.schema import Section
+from ltplugins.core.transfer import scalar
 from ltplugins.losses.gh import (
     geometric_logits,
     gh_loss,
@@ -134,27 +135,35 @@ class GHMixin(PopulationMemory):
         # Logits are of the weights before this step, as in the official code. Images of an OOD pool
         # (index N and more, under COLT) have no row, and the prior is not theirs: no part of GH.
         self.remember(indexes, logits_1.detach(), self._memory_momentum())
-        if self.gh_with_ood:
-            is_id = indexes < self.allocated_rows
-            logits_1, logits_2 = logits_1[is_id], logits_2[is_id]
-        loss = self._add_term(base_loss, logits_1, logits_2, len(batch[0]))
+        is_id = indexes < self.allocated_rows if self.gh_with_ood else None
+        loss = self._add_term(base_loss, logits_1, logits_2, is_id, len(batch[0]))
         # The step's own labels are of the prior before it, as in the official code.
         if self.gh.prior_refresh == "step" and self._is_prior_epoch(self.current_epoch + 1):
             self.recompute_prior()
         return loss
 
     def _add_term(
-        self, loss: Tensor, logits_1: Tensor, logits_2: Tensor, batch_size: int
+        self,
+        loss: Tensor,
+        logits_1: Tensor,
+        logits_2: Tensor,
+        is_id: Tensor | None,
+        batch_size: int,
     ) -> Tensor:
-        """The base's loss with the weighted term of these geometric logits, Float[B K] each."""
+        """The base's loss with the weighted term of these geometric logits, Float[B K] each.
+
+        Args:
+            is_id: Bool[B], the rows that the term is of; None for all.
+        """
         weight = self.gh.weight * ramp_weight(self.current_epoch + 1, self.gh_warmup, self.gh_ramp)
         # Where nothing is added, the base's loss is reproduced bit for bit.
-        if weight == 0 or not len(logits_1):
+        if weight == 0:
             return loss
         term = gh_loss(
             logits_1,
             logits_2,
             self.gh_prior,
+            counted=is_id,
             temperature=self.gh.temperature,
             epsilon=self.gh.epsilon,
             num_iters=self.gh.num_iters,
@@ -219,13 +228,13 @@ class GHMixin(PopulationMemory):
         if epoch < self.gh_warmup:
             return False
         due = epoch == self.gh_warmup or epoch % self.gh_prior_interval == 0
-        return due or not bool(self.gh_prior_is_set)
+        return due or not self.knows_prior()
 
     def _log_term(self, term: Tensor, weight: float, batch_size: int) -> None:
         prior = self.gh_prior
         metrics = {
             "train_gh_loss": term.detach(),
-            "train_gh_weight": weight,
+            "train_gh_weight": scalar(weight, prior.device),
             "train_gh_prior_entropy": torch.special.entr(prior).sum(),
         }
         # The term is of the global batch, equal on every rank: nothing to reduce.

@@ -34,7 +34,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -53,9 +53,11 @@ from ltplugins.losses.gml import (
 from ltplugins.methods.needs import Needs
 from ltplugins.methods.parts.class_prior import ClassPrior
 from ltplugins.methods.parts.class_queue import ClassQueue
-from ltplugins.methods.parts.cosine_head import CosineClassifier, projector
+from ltplugins.methods.parts.cosine_head import CosineClassifier, project_rows, projector
 from ltplugins.methods.parts.gml_options import GMLConfig, check_against_classes
 from ltplugins.methods.parts.teacher import Teacher, require_same_teacher
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class GMLMixin(ClassPrior):
@@ -77,6 +79,8 @@ class GMLMixin(ClassPrior):
         "contrast_weight=0: one view).",
     )
     own_classifier = True
+    momentum_projector: nn.Sequential
+    key_projector: nn.Sequential
     training_only = ("momentum_", "projector.", "key_projector.", "gml_", "class_counts")
 
     @classmethod
@@ -225,9 +229,9 @@ class GMLMixin(ClassPrior):
         stored = self.gml_queue.stored()
         if self.gml_teacher is None:
             with torch.no_grad():
-                keys = self.momentum_projector(stored.feats)
+                keys = project_rows(self.momentum_projector, stored.feats, stored.filled)
         else:
-            keys = self.key_projector(stored.feats)
+            keys = project_rows(self.key_projector, stored.feats, stored.filled)
         return contrastive_terms(
             q,
             F.normalize(at_least_float32(keys), dim=1),
@@ -237,6 +241,7 @@ class GMLMixin(ClassPrior):
             indexes,
             self.prior,
             temperature=self.gml_log_temperature.exp(),
+            key_filled=stored.filled,
         )
 
     def _log_step(
@@ -289,6 +294,6 @@ class GMLMixin(ClassPrior):
         require_same_teacher(checkpoint.get("gml_teacher_sha256"), self.gml_teacher)
 
 
-def _twin_of(module: nn.Module) -> nn.Module:
+def _twin_of(module: Module) -> Module:
     """A copy that no gradient reaches; the host's updater moves it."""
     return copy.deepcopy(module).requires_grad_(False)

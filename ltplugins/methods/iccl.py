@@ -38,6 +38,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above, AtLeast, Below
 from ltplugins.core.schema import Section
 from ltplugins.core.seeding import mix_seed
+from ltplugins.core.transfer import move, scalar
 from ltplugins.losses.iccl import (
     Curriculum,
     centroid_loss,
@@ -145,7 +146,7 @@ class ICCLMixin(Method):
         clean_weight *= self.iccl.clean_weight
         mixed_weight *= self.iccl.mixed_weight
 
-        lam = self._draw_lambda(pairs, batch_idx).to(views[0].device)
+        lam = move(self._draw_lambda(pairs, batch_idx), views[0].device)
         mixed = self(mix_images(views[0][:pairs], views[0][pairs:], lam))
         # Without weight it only serves the centroids.
         with torch.set_grad_enabled(torch.is_grad_enabled() and clean_weight > 0):
@@ -221,7 +222,7 @@ class ICCLMixin(Method):
             "train_acc1": clean["acc1"],
             "train_acc5": clean["acc5"],
             "train_iccl_filled": (self.iccl_updates > 0).float().mean(),
-            "train_iccl_clean_weight": torch.tensor(clean_weight, device=own.device),
+            "train_iccl_clean_weight": scalar(clean_weight, own.device),
         }
         metrics = {name: value.detach() for name, value in metrics.items()}
         self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=len(own))

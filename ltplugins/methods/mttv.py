@@ -195,8 +195,8 @@ class MTTVMixin(Method):
             losses += [over_ranks(out["loss"], n) for out, n in zip(outs, labelled, strict=True)]
         if self.knn_eval:
             labels = torch.cat([targets[0::2], targets[1::2]])
-            feats, known = torch.cat([out["feats"] for out in queries]).detach(), labels != -1
-            self.knn(train_features=feats[known], train_targets=labels[known])
+            feats = torch.cat([out["feats"] for out in queries]).detach()
+            self.knn(train_features=feats, train_targets=labels)
         return torch.stack(losses).sum() / 2
 
 

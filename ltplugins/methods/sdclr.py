@@ -36,6 +36,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Below
 from ltplugins.core.schema import Section
+from ltplugins.core.transfer import scalar
 from ltplugins.host.facts import facts_of
 from ltplugins.losses.sdclr import magnitude_masks, sparsity
 from ltplugins.methods.needs import Needs
@@ -137,12 +138,10 @@ class SDCLRMixin(Wrapper):
             self.knn_eval = knn_eval
         targets = batch[2]
         if knn_eval:  # its test images go through the full network
-            known = targets != -1
-            feats = outs[0]["feats"].detach()[known]
-            self.knn(train_features=feats, train_targets=targets[known])
+            self.knn(train_features=outs[0]["feats"].detach(), train_targets=targets)
         self.log(
             "train_sdclr_sparsity",
-            self._sdclr_sparsity,
+            scalar(self._sdclr_sparsity, targets.device),
             on_epoch=True,
             batch_size=len(targets),
             sync_dist=False,

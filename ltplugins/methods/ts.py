@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import Above
 from ltplugins.core.schema import Section
+from ltplugins.core.transfer import scalar
 from ltplugins.losses.ts import cosine_temperature
 from ltplugins.methods.parts.durations import LongDuration, to_epochs
 from ltplugins.methods.wrapper import Wrapper
@@ -81,7 +82,7 @@ class TSMixin(Wrapper):
         # The same on every rank: nothing to reduce.
         self.log(
             "train_ts_temperature",
-            self.temperature,
+            scalar(self.temperature, batch[0].device),
             on_epoch=True,
             batch_size=len(batch[0]),
             sync_dist=False,

@@ -133,11 +133,7 @@ def iter_votes(
         # A caller's autocast would compute similarities in bf16 and change the neighbours.
         with torch.autocast(device.type, enabled=False):
             best, indices = _nearest(query, train_feats, norms, k, tile, chunk)
-        if not torch.isfinite(best).all():
-            raise UserError(
-                "the features hold NaN or infinite values, so neighbours are undefined; "
-                "the backbone has probably diverged: lower its learning rate."
-            )
+        _refuse_what_is_not_finite(best)
         if distance == "cosine":
             weights = torch.softmax(best / temperature, dim=1)
         else:
@@ -149,6 +145,14 @@ def iter_votes(
             label = targets[indices[:, j : j + 1]]
             votes.scatter_(1, label, votes.gather(1, label) + weights[:, j : j + 1])
         yield votes
+
+
+def _refuse_what_is_not_finite(best: Tensor) -> None:
+    if not torch.isfinite(best).all():
+        raise UserError(
+            "the features hold NaN or infinite values, so neighbours are undefined; "
+            "the backbone has probably diverged: lower its learning rate."
+        )
 
 
 def _norms(bank: Tensor, chunk: int, device: torch.device) -> Tensor:

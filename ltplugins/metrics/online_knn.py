@@ -109,9 +109,9 @@ class OnlineKNN(Metric):
                 continue
             if feats is None or targets is None or len(feats) != len(targets):
                 raise UserError(f"{name}_features and {name}_targets must come in equal numbers.")
-            keep = targets >= 0
-            getattr(self, f"{name}_features").append(feats.detach()[keep])
-            getattr(self, f"{name}_targets").append(targets.detach()[keep])
+            # How many have a label is asked for at the end alone: on a GPU it is waited for.
+            getattr(self, f"{name}_features").append(feats.detach())
+            getattr(self, f"{name}_targets").append(targets.detach())
 
     @torch.no_grad()
     def compute(self) -> tuple[float, float]:
@@ -120,6 +120,7 @@ class OnlineKNN(Metric):
         if any(isinstance(store, list) and not store for store in stores):
             return -1.0, -1.0
         bank, labels, test, targets = (dim_zero_cat(store) for store in stores)
+        (bank, labels), (test, targets) = _labelled(bank, labels), _labelled(test, targets)
         if not len(labels) or not len(targets):
             return -1.0, -1.0
         num_classes = self.num_classes or 1 + int(max(labels.max(), targets.max()))
@@ -147,3 +148,8 @@ class OnlineKNN(Metric):
         if self.on_predictions is not None:
             self.on_predictions(preds, targets)
         return 100.0 * int((preds == targets).sum()) / start, 100.0 * hits5 / start
+
+
+def _labelled(feats: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    known = targets >= 0
+    return feats[known], targets[known]

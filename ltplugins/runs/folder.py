@@ -125,8 +125,14 @@ class RunFolder:
         """The resolved config; beside a checkpoint of solo-learn's, its args.json.
 
         Raises:
-            UserError: it is gone or damaged.
+            UserError: neither is there, as beside a checkpoint that was copied elsewhere; or it is
+                damaged.
         """
+        if not any((self.path / name).exists() for name in (CONFIG, ARGS)):
+            raise UserError(
+                f"{self.path} holds no config.yaml and no args.json: expected the folder of a run. "
+                f"Evaluate a checkpoint where its run left it, or copy the whole folder."
+            )
         args = None if (self.path / CONFIG).exists() else read_args(self.path)
         return load_config(self.path / CONFIG) if args is None else OmegaConf.create(args)
 
@@ -152,6 +158,8 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if not any((self.path / name).exists() for name in (RUN_FILE, ".lock")):
+                self._refuse_foreign()  # before the lock leaves a file there
             self._acquire_lock()
         except OSError as error:
             found = self._look_alone(identity, overwrite, resume)

@@ -147,10 +147,10 @@ def _train(sweep: Sweep, member: Member) -> None:
             process.kill()
             raise
     if code:
-        raise UserError(_reason(code, _log(sweep, member).read_text(encoding="utf-8")))
+        raise UserError(reason_of(code, _log(sweep, member).read_text(encoding="utf-8")))
 
 
-def _reason(code: int, output: str) -> str:
+def reason_of(code: int, output: str) -> str:
     """Why a member ended: its error message, its signal, or its last line."""
     if code < 0:
         return f"its process was ended by {signal.Signals(-code).name}."

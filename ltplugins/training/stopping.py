@@ -10,6 +10,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from ltplugins.core.errors import UserError
 from ltplugins.runs.facts import TRIAL
 
+# As a shell counts them: 128 and the number of the signal.
+CTRL_C, TERMINATED = 130, 143
+
 
 class WallClock(Timer):
     """``max_time``: of each process anew, so that the same command goes on where time was up.

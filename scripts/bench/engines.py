@@ -30,6 +30,7 @@ from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.files import image_folder
 from ltplugins.data.training_set import TrainingSet
 
+CPU = torch.device("cpu")
 # scripts/pretrain/cifar/augmentations/symmetric.yaml of solo-learn 1.0.6.
 SYMMETRIC = {
     "rrc": {"enabled": True, "crop_min_scale": 0.08, "crop_max_scale": 1.0},
@@ -75,7 +76,13 @@ def jpeg_source(folder: Path, count: int) -> Source:
     return image_folder(folder)
 
 
-def make_loader(source: Source, engine: str, args: argparse.Namespace, num_ops: int = 0) -> Loader:
+def make_loader(
+    source: Source,
+    engine: str,
+    args: argparse.Namespace,
+    num_ops: int = 0,
+    device: torch.device = CPU,
+) -> Loader:
     """A loader over all images of the source, with RandAugment's operations on every view."""
     randaugment = {"prob": 1.0 if num_ops else 0.0, "num_ops": max(1, num_ops), "ops": "bcl"}
     block = {**SYMMETRIC, "crop_size": args.size, "randaugment": randaugment}
@@ -87,7 +94,7 @@ def make_loader(source: Source, engine: str, args: argparse.Namespace, num_ops: 
         source=source,
         dali=DaliConfig(device="cpu"),
     )
-    return build_loader(training, Shard(), torch.device("cpu"))
+    return build_loader(training, Shard(), device)
 
 
 def images_per_second(loader: Loader) -> float:

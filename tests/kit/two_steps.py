@@ -8,6 +8,7 @@ In double, BatchNorm left out: it would differ per rank by design. What the firs
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -34,7 +35,7 @@ def build(name: str) -> Any:
     prepare()
     steps = case_of(name).steps
     torch.manual_seed(0)
-    model: Any = HOST_METHODS[name](_config(name, steps))
+    model: Any = HOST_METHODS[name](config(name, steps))
     torch.manual_seed(0)
     for part in ("backbone", "momentum_backbone"):
         if hasattr(model, part):
@@ -49,7 +50,7 @@ def build(name: str) -> Any:
     return model
 
 
-def _config(name: str, steps: Steps) -> Any:
+def config(name: str, steps: Steps) -> Any:
     changes = {"data__num_samples": IMAGES, "data__num_large_crops": steps.views, **steps.config}
     cfg = tiny_cfg(base_of(name), scheduler__warmup_epochs=0, **changes)
     cfg.method = name
@@ -98,15 +99,18 @@ def own_rows(name: str, size: int, rank: int, world: int) -> torch.Tensor:
     return rows.tensor_split(world)[rank]
 
 
-def two_steps(name: str, split: str, rank: int = 0, world: int = 1) -> dict[str, Any]:
+def two_steps(
+    name: str, split: str, rank: int = 0, world: int = 1, device: str = "cpu"
+) -> dict[str, Any]:
     """Loss and gradients of the second of two steps, and what is there after it."""
-    model = build(name)
+    model = build(name).to(device)
     for seed in (1, 2):
         indexes, views, targets = joined_batch(name, split, seed)
         rows = own_rows(name, len(indexes), rank, world)
         model.zero_grad()
         torch.manual_seed(seed)
-        loss = model.training_step([indexes[rows], [v[rows] for v in views], targets[rows]], 0)
+        batch = [indexes[rows], [v[rows] for v in views], targets[rows]]
+        loss = model.training_step(move_data_to_device(batch, torch.device(device)), 0)
         loss.backward()
         more = _after(name, model)
     grads = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}

@@ -425,3 +425,29 @@ def test_fewer_iterations_are_not_relaxed(relaxations):
         sinkhorn(t, prior, num_iters=60).double(), expected, atol=6e-5, rtol=0
     )
     assert relaxations == []
+
+
+@pytest.mark.parametrize("of_a_gpu", [False, True])
+def test_rows_that_do_not_count_are_as_if_left_out(of_a_gpu, monkeypatch):
+    """Images of an OOD pool; a GPU keeps them in the batch, as their number is not known there."""
+    if of_a_gpu:
+        monkeypatch.setattr("ltplugins.losses.gh.runs_behind", lambda values: True)
+    g = torch.Generator().manual_seed(4)
+    t_1, t_2 = (F.normalize(torch.randn(9, 4, generator=g).double(), dim=1) for _ in range(2))
+    counted = torch.tensor([True, True, False, True, False, True, True, True, False])
+    prior = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    t_2.requires_grad_()
+    found, expected = (
+        gh_loss(t_1, t_2, prior, counted=counted),
+        gh_loss(t_1[counted], t_2[counted], prior),
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    grads = [torch.autograd.grad(loss, t_2)[0] for loss in (found, expected)]
+    torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-9)
+
+
+def test_no_row_that_counts_is_a_loss_of_0():
+    t = F.normalize(torch.ones(3, 2), dim=1).requires_grad_()
+    loss = gh_loss(t, t, counted=torch.zeros(3, dtype=torch.bool))
+    assert loss == 0
+    assert loss.requires_grad

@@ -377,3 +377,32 @@ def test_frozen_value():
     assert [t.item() for t in terms] == pytest.approx(
         [2.4547675731821634, 2.484969056610152], abs=1e-9
     )
+
+
+def test_keys_that_are_not_there_do_not_count():
+    """A GPU is given all slots of the queue with a mask of the filled ones."""
+    g = torch.Generator().manual_seed(5)
+    q, keys = (F.normalize(torch.randn(n, 4, generator=g).double(), dim=1) for n in (5, 9))
+    q.requires_grad_()
+    targets, key_targets = (torch.randint(3, (n,), generator=g) for n in (5, 9))
+    indexes, key_indexes = torch.arange(5), torch.randint(8, (9,), generator=g)
+    filled = torch.rand(9, generator=g) < 0.6
+    keys[~filled], key_targets[~filled], key_indexes[~filled] = 0.0, -1, -1
+    prior, temperature = torch.tensor([0.6, 0.3, 0.1]), torch.tensor(0.2).double()
+    results = []
+    for of_all in (True, False):
+        kept = torch.ones_like(filled) if of_all else filled
+        terms = contrastive_terms(
+            q,
+            keys[kept],
+            key_targets[kept],
+            key_indexes[kept],
+            targets,
+            indexes,
+            prior,
+            temperature=temperature,
+            key_filled=filled if of_all else None,
+        )
+        results.append([*terms, *torch.autograd.grad(terms.features, q)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)

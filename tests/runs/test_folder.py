@@ -178,3 +178,10 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     assert opened(tmp_path) is Found.OVER
     with pytest.raises(UserError, match="output_dir: expected a folder that can be written"):
         opened(tmp_path, NEW)
+
+
+def test_a_folder_of_other_files_is_left_as_it_is(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"is not empty and holds no run \(found thesis.tex\)"):
+        opened(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

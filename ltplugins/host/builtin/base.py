@@ -213,8 +213,7 @@ class BaseMethod(pl.LightningModule):
         if self.knn_eval:
             labels = targets.repeat(self.num_large_crops)
             feats = torch.cat(outs["feats"][: self.num_large_crops]).detach()
-            known = labels != -1
-            self.knn(train_features=feats[known], train_targets=labels[known])
+            self.knn(train_features=feats, train_targets=labels)
         outs["loss"] = over_ranks(outs["loss"], (targets != -1).sum())
         return outs
 

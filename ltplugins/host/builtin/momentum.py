@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ltplugins.config.read import read
 from ltplugins.config.sections import MomentumConfig
 from ltplugins.core.distributed import over_ranks
+from ltplugins.core.transfer import scalar
 from ltplugins.host.builtin.backbones import build_backbone
 from ltplugins.host.builtin.base import BaseMethod, class_metrics, per_view
 from ltplugins.host.stem import configure_stem
@@ -133,7 +134,7 @@ class BaseMomentumMethod(BaseMethod):
         tau = self.momentum_updater.cur_tau
         if update_twins(self):
             # The same on every rank, so there is nothing to average.
-            self.log("tau", tau, sync_dist=False, batch_size=1)
+            self.log("tau", scalar(tau, self.device), sync_dist=False, batch_size=1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

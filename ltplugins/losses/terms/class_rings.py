@@ -57,12 +57,12 @@ def ring_slots(rings: Tensor, heads: Tensor, capacities: Tensor) -> tuple[Tensor
         capacities: Int[R], slots of each ring.
 
     Returns:
-        Int[S], positions in the batch of what is stored, in its order: of each ring the first
-        entries, at most its capacity; and Int[S], their slots, all different.
+        Bool[B], which entries are stored: of each ring the first, at most its capacity; and Int[B],
+        their slots, all different. The slots of the others mean nothing.
     """
     same = rings[:, None] == rings[None, :]
     turn = same.tril(-1).sum(dim=1)  # (B,) entries of the same ring before this one
-    chosen = ((rings >= 0) & (turn < capacities[rings.clamp(min=0)])).nonzero()[:, 0]
-    rings, turn = rings[chosen], turn[chosen]
+    own = rings.clamp(min=0)
     starts = capacities.cumsum(0) - capacities
-    return chosen, starts[rings] + (heads[rings] + turn) % capacities[rings]
+    slots = starts[own] + (heads[own] + turn) % capacities[own]
+    return (rings >= 0) & (turn < capacities[own]), slots

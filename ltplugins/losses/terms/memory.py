@@ -32,7 +32,7 @@ def update_memory(
     is_id = indexes < len(memory)
     # Rows that must not count are pointed at a row that does and write what that one writes:
     # leaving them out would need their number, and that is known only to the device.
-    first_id = indexes[is_id.int().argmax()].clamp(max=len(memory) - 1)
+    first_id = indexes[is_id.int().argmax(dim=0, keepdim=True)].clamp(max=len(memory) - 1)
     rows, order = torch.where(is_id, indexes, first_id).sort(stable=True)
     counted = is_id[order].to(values.dtype)
     flat = values.reshape(len(values), -1)[order].mul_(counted[:, None])

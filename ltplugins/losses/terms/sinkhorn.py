@@ -6,7 +6,9 @@ Log-domain stabilised (Schmitzer 2019, https://arxiv.org/abs/1610.06519): the du
 in log space; between two updates of them the scalings are plain matrix-vector products on a kernel
 that has absorbed the potentials. Only so many of these are taken that no entry which has
 underflowed in the kernel could come back to weight; where that is not even one, the pair is worked
-in log space.
+in log space. On a CUDA device every look would be waited for, and the whole is one launch there:
+the same plan (``sinkhorn_fused.py``), or for large problems log space throughout
+(``sinkhorn_kernel.py``).
 
 Legend: B global batch, K directions.
 """
@@ -17,7 +19,9 @@ import torch
 from torch import Tensor
 
 from ltplugins.core.errors import UserError
+from ltplugins.core.kernels import NoKernel, give_up
 from ltplugins.core.precision import full_precision
+from ltplugins.losses.terms.sinkhorn_device import KERNEL, assignments, works_on_device
 
 _LOOK_EVERY = 10  # pairs of scalings; a look costs about as much as one of them
 _NEGLIGIBLE = 340  # of q, in units of the logits' precision: 4e-5 in float32
@@ -34,6 +38,7 @@ def sinkhorn(
     epsilon: float = 0.05,
     num_iters: int = 300,
     tolerance: float | None = None,
+    counted: Tensor | None = None,
 ) -> Tensor:
     """Soft assignments whose rows sum to one and whose column means tend to the prior.
 
@@ -52,19 +57,73 @@ def sinkhorn(
     [0.5, 0.5]
 
     Args:
-        logits: Float[B K]; on the global batch, or the marginal changes its meaning.
+        logits: Float[B K]; on the global batch, or the marginal changes its meaning. Several
+            problems of one prior are Float[P B K].
         prior: Float[K], non-negative, rescaled to sum 1; zeros are allowed; uniform if ``None``.
         epsilon: entropy weight; logits are divided by it.
         num_iters: as many pairs of column and row scalings as q is to be that of.
         tolerance: stop already where the L1 error of the column means is below it (looked at every
-            10 pairs; on a GPU each look waits for the device). Then q is of fewer pairs.
+            10 pairs, on a GPU every pair). Then q is of fewer pairs.
+        counted: Bool[B], the rows that take part; None for all. What comes out of the others means
+            nothing.
 
     Returns:
-        q: Float[B K], at least float32, without gradient.
+        q: as the logits, at least float32, without gradient.
 
     Raises:
         UserError: a prior of the wrong shape, or (on CPU) negative or summing to zero.
     """
+    if num_iters > 0 and works_on_device(logits):
+        try:
+            return _unwatched(logits, prior, epsilon, num_iters, tolerance, counted)
+        except NoKernel as error:
+            give_up(KERNEL, error)
+    if logits.ndim == 3:
+        return torch.stack(
+            [
+                sinkhorn(
+                    problem,
+                    prior,
+                    epsilon=epsilon,
+                    num_iters=num_iters,
+                    tolerance=tolerance,
+                    counted=counted,
+                )
+                for problem in logits
+            ]
+        )
+    if counted is None:
+        return _watched(logits, prior, epsilon, num_iters, tolerance)
+    q = _watched(logits[counted], prior, epsilon, num_iters, tolerance)
+    return torch.zeros_like(logits).index_put_((counted,), q)
+
+
+def _unwatched(
+    logits: Tensor,
+    prior: Tensor | None,
+    epsilon: float,
+    num_iters: int,
+    tolerance: float | None,
+    counted: Tensor | None,
+) -> Tensor:
+    """The device decides."""
+    scores = logits.to(_work_dtype(logits, num_iters)) / epsilon
+    q = assignments(
+        scores.view(-1, *scores.shape[-2:]),
+        _log_prior(prior, scores.shape[-1], scores),
+        counted,
+        num_iters=num_iters,
+        negligible=_NEGLIGIBLE * torch.finfo(logits.dtype).eps,
+        tolerance=tolerance,
+        relaxed_pairs=_RELAXED_PAIRS,
+    )
+    return q.view_as(logits).to(logits.dtype)
+
+
+def _watched(
+    logits: Tensor, prior: Tensor | None, epsilon: float, num_iters: int, tolerance: float | None
+) -> Tensor:
+    """The host looks every ten pairs at what the columns do."""
     scores = logits.to(_work_dtype(logits, num_iters)) / epsilon
     log_prior = _log_prior(prior, scores.shape[1], scores)
     if num_iters < 1:

@@ -21,15 +21,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ltplugins.core.transfer import runs_behind
 from ltplugins.losses.terms.class_rings import queue_capacities, ring_slots
 
 
 class Stored(NamedTuple):
-    """Float[S D] features, Int[S] labels and Int[S] image indexes of the slots that are filled."""
+    """What the queue holds: of the S slots that are filled, or of all with a mask of these.
+
+    Attributes:
+        feats: Float[S D].
+        targets: Int[S], labels.
+        indexes: Int[S], of the images.
+        filled: Bool[S], False where the other three mean nothing; None where there is no such slot.
+    """
 
     feats: Tensor
     targets: Tensor
     indexes: Tensor
+    filled: Tensor | None
 
 
 class ClassQueue(nn.Module):
@@ -88,16 +97,30 @@ class ClassQueue(nn.Module):
             indexes: Int[B], image indexes.
         """
         assert len(feats) == len(targets) == len(indexes)
-        assert int(self.capacities.sum()) == self.size, "allot() comes first"
+        allotted = self.capacities.sum() == self.size
+        assert runs_behind(allotted) or bool(allotted), "allot() comes first"
+        if not len(targets):
+            return
         rings = targets if self.base else torch.where(targets < 0, -1, 0)
-        chosen, slots = ring_slots(rings, self.heads, self.capacities)
-        self.feats[slots] = feats[chosen].to(self.feats.dtype)
-        self.targets[slots] = targets[chosen]
-        self.indexes[slots] = indexes[chosen]
-        self.filled[slots] = True
-        stored = rings[chosen].bincount(minlength=len(self.heads))
-        self.heads.copy_((self.heads + stored) % self.capacities)
+        stored, slots = ring_slots(rings, self.heads, self.capacities)
+        # What is not stored writes what the first entry that is does: leaving it out would need
+        # the number of the others, and that is known only to the device.
+        first = stored.int().argmax(dim=0, keepdim=True)
+        source = torch.where(stored, torch.arange(len(stored), device=stored.device), first)
+        slots, any_stored = slots[source], stored.any()
+        for kept, new in ((self.feats, feats), (self.targets, targets), (self.indexes, indexes)):
+            rows = torch.where(any_stored, new[source].to(kept.dtype), kept[slots])
+            kept.index_copy_(0, slots, rows)
+        self.filled.index_copy_(0, slots, self.filled[slots] | any_stored)
+        counts = torch.zeros_like(self.heads).index_add_(0, rings.clamp(min=0), stored.long())
+        self.heads.copy_((self.heads + counts) % self.capacities)
 
     def stored(self) -> Stored:
-        """What the filled slots hold, as copies that later pushes do not change."""
-        return Stored(self.feats[self.filled], self.targets[self.filled], self.indexes[self.filled])
+        """What the slots hold, as copies that later pushes do not change.
+
+        On a CPU of the filled ones; on a GPU of all, as the number of these would be waited for.
+        """
+        feats, targets, indexes, filled = self.feats, self.targets, self.indexes, self.filled
+        if runs_behind(filled):
+            return Stored(feats.clone(), targets.clone(), indexes.clone(), filled.clone())
+        return Stored(feats[filled], targets[filled], indexes[filled], None)

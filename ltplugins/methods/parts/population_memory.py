@@ -37,6 +37,7 @@ class PopulationMemory(Wrapper):
     gh_memory: Tensor  # [N K] in memory_dtype; sharded, this rank's rows
     gh_memory_filled: Tensor  # Bool[N], likewise
     _ranks_are_known = False
+    _prior_was_set = False  # what gh_prior_is_set says, where the device need not be asked
 
     def allocate_per_sample(self, num_samples: int) -> None:
         """(Re)allocate the memory, empty, for N images (0: as soon as N is known)."""
@@ -77,6 +78,12 @@ class PopulationMemory(Wrapper):
             dist.all_reduce(counts)
         self.gh_prior.copy_(prior_from_counts(counts, self.gh.prior_floor))
         self.gh_prior_is_set.fill_(True)
+        self._prior_was_set = True
+
+    def knows_prior(self) -> bool:
+        """Whether the prior was ever computed; a GPU is waited for until it was."""
+        self._prior_was_set = self._prior_was_set or bool(self.gh_prior_is_set)
+        return self._prior_was_set
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the whole memory into the checkpoint that rank 0 writes; all ranks take part."""
@@ -89,6 +96,7 @@ class PopulationMemory(Wrapper):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep this rank's rows of the whole memory."""
         super().on_load_checkpoint(checkpoint)
+        self._prior_was_set = False  # as the checkpoint says
         if self.gh.memory_sharded:
             state = checkpoint["state_dict"]
             for name in _SHARDED:

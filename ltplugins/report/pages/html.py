@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The frame of the HTML report: one stylesheet, light and dark, nothing from outside."""
 
+from collections.abc import Mapping, Sequence
 from html import escape
 
 CSS = """
@@ -27,6 +28,7 @@ table.results th:first-child, table.results td:first-child { text-align: left; p
 table.results td:last-child, table.results th:last-child { padding-right: 0; }
 thead th { font-size: 13px; font-weight: 600; color: var(--muted);
   border-bottom: 1px solid var(--ink); }
+table.many th { white-space: normal !important; vertical-align: bottom; }
 tbody td { border-bottom: 1px solid var(--rule); }
 tbody th.protocol { padding: 26px 0 6px !important; white-space: normal !important;
   border-bottom: 1px solid var(--rule); font-weight: 400; color: var(--muted); font-size: 14px; }
@@ -42,6 +44,7 @@ figure svg text { font-family: var(--font); }
 figure svg * { stroke-linejoin: round; }
 figcaption { margin-top: 10px; max-width: 84ch; }
 .print { font-size: 14px; line-height: 1.5; }
+.print th { text-align: left; padding: 5px 18px 5px 0; }
 .print td { padding: 5px 18px 5px 0; vertical-align: top; overflow-wrap: anywhere; }
 .print td:first-child { color: var(--muted); white-space: nowrap; width: 1%; }
 details { border-bottom: 1px solid var(--rule); padding: 8px 0; }
@@ -77,3 +80,15 @@ def definitions(rows: list[tuple[str, str]]) -> str:
     """Return the small print: a table of names and texts."""
     lines = "".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in rows)
     return f'<table class="print"><tbody>{lines}</tbody></table>'
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return lines of texts that have the same columns, the first line's."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row.values())}</tr>" for row in rows
+    )
+    return (
+        f'<div class="scroll"><table class="print"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )

@@ -44,7 +44,8 @@ def test_a_queue_that_cannot_be_shared_out(counts, size, base):
 def test_slots_of_a_batch():
     """Rings of 3, 2 and 1 slots; the first starts at its place 2 and wraps around."""
     rings = torch.tensor([0, 1, 0, -1, 0, 0, 2, 2])
-    chosen, slots = ring_slots(rings, torch.tensor([2, 0, 0]), torch.tensor([3, 2, 1]))
-    assert chosen.tolist() == [0, 1, 2, 4, 6]  # at most a ring's size, the first ones
-    assert slots.tolist() == [2, 3, 0, 1, 5]
+    stored, slots = ring_slots(rings, torch.tensor([2, 0, 0]), torch.tensor([3, 2, 1]))
+    # At most a ring's size, the first ones.
+    assert stored.nonzero()[:, 0].tolist() == [0, 1, 2, 4, 6]
+    assert slots[stored].tolist() == [2, 3, 0, 1, 5]
     assert [len(x) for x in ring_slots(rings[:0], torch.zeros(1), torch.ones(1))] == [0, 0]

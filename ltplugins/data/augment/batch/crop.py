@@ -9,16 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ltplugins.core.transfer import move
 from ltplugins.data.augment.batch import ops
 from ltplugins.data.augment.params import CropParams, ViewParams
 from ltplugins.data.augment.schema import AugmentationBlock
-
-
-def move(values: Tensor, device: torch.device) -> Tensor:
-    """Copy a small CPU tensor to ``device`` without waiting for the device."""
-    if device.type == "cpu":
-        return values
-    return values.pin_memory().to(device, non_blocking=True)
 
 
 class CropPlan:

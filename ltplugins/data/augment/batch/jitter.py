@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ltplugins.core.kernels import NoKernel, give_up, runs_kernel
+from ltplugins.core.transfer import move
 from ltplugins.data.augment.batch import ops
-from ltplugins.data.augment.batch.crop import move
 from ltplugins.data.augment.params import JitterParams
 from ltplugins.data.augment.schema import AugmentationBlock
 
@@ -39,6 +40,7 @@ class JitterPlan:
         if not (self.hue_active or active):
             group = torch.full_like(group, self.steps + 1)
         self.order = torch.argsort(group, stable=True)
+        self.group = group[self.order].int()
         self.ends = torch.bincount(group, minlength=self.steps + 2).cumsum(0).tolist()
         self.coefficients = move(self._coefficients(params, active)[:, :, self.order], device)
         self.hue = move(params.hue[self.order], device)
@@ -55,13 +57,26 @@ class JitterPlan:
 
     def apply_(self, x: Tensor, start: int) -> None:
         """Jitter in place the rows of ``x``, which are rows start to start + len(x) in order."""
+        if start == 0 and len(x) == len(self.order) and runs_kernel("colour jitter", x):
+            try:
+                self._apply_at_once(x)
+                return
+            except NoKernel as error:
+                give_up("colour jitter", error)
         for group, low, high in self._runs(start, start + len(x)):
-            run = x[low - start : high - start]
-            for step in range(self.steps + 1):
-                if step == group and self.hue_active:
-                    ops.shift_hue(run, self.hue[low:high], out=run)
-                if step < self.steps:
-                    ops.adjust_affine_(run, *self.coefficients[:, step, low:high])
+            self.apply_run_(x[low - start : high - start], group, low, high)
+
+    def apply_run_(self, run: Tensor, group: int, low: int, high: int) -> None:
+        """Jitter rows low to high, whose hue comes after ``group`` operators, in place."""
+        for step in range(self.steps + 1):
+            if step == group and self.hue_active:
+                ops.shift_hue(run, self.hue[low:high], out=run)
+            if step < self.steps:
+                ops.adjust_affine_(run, *self.coefficients[:, step, low:high])
+
+    def _apply_at_once(self, x: Tensor) -> None:
+        group = move(self.group, x.device)
+        torch.ops.ltplugins.jitter_(x, self.coefficients, self.hue, group, self.hue_active)
 
     def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Give (group, first, end) of the groups with jitter that overlap rows start to stop."""
@@ -71,3 +86,21 @@ class JitterPlan:
             if low < high:
                 yield group, low, high
             begin = end
+
+
+@torch.library.custom_op("ltplugins::jitter_", mutates_args=("images",), device_types="cuda")
+def _jitter_(
+    images: Tensor, coefficients: Tensor, hue: Tensor, group: Tensor, hue_active: bool
+) -> None:
+    """See ``jitter_kernel.py``; an operator of its own, so that torch knows what it does."""
+    try:
+        from ltplugins.data.augment.batch.jitter_kernel import jitter_
+
+        jitter_(images, coefficients.contiguous(), hue, group, hue_active=hue_active)
+    except Exception as error:  # a compiler's: no CUDA toolchain, a card that is too old, ...
+        raise NoKernel(f"{type(error).__name__}: {error}") from error
+
+
+@_jitter_.register_fake
+def _(images: Tensor, *_: object) -> None:
+    return None

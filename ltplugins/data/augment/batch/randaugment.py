@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ltplugins.core.transfer import move
 from ltplugins.data.augment.batch import enhance, ops
-from ltplugins.data.augment.batch.crop import move
 from ltplugins.data.augment.randaugment import (
     CUTOUT_GREY,
     OPERATIONS,

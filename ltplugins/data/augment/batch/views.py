@@ -17,8 +17,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ltplugins.core.transfer import move
 from ltplugins.data.augment.batch import ops
-from ltplugins.data.augment.batch.crop import CropPlan, move
+from ltplugins.data.augment.batch.crop import CropPlan
 from ltplugins.data.augment.batch.jitter import JitterPlan
 from ltplugins.data.augment.batch.randaugment import (
     RandAugmentParams,

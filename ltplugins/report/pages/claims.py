@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""The claims' verdicts as ``claims.md``, ``claims.csv`` and a page, ``claims.html``."""
+
+from collections.abc import Sequence
+from html import escape
+from itertools import groupby
+from pathlib import Path
+
+from ltplugins.core.files import write_text
+from ltplugins.report import style
+from ltplugins.report.claims import ClaimRow, claims_csv, draw_claims, reading, tally
+from ltplugins.report.pages import html as page
+from ltplugins.report.table import MISSING
+
+TITLE = "What the papers claim"
+_SHOWN = ("measure", "verdict", "effect", "interval", "p", "n", "ours", "base", "steps", "time")
+_CAPTION = (
+    "Each line is a claim by one measure. Right of 0, the paper's arm is ahead. Where a line "
+    "crosses 0, the pairs do not tell."
+)
+
+
+def write_claims(rows: Sequence[ClaimRow], folder: str | Path) -> Path:
+    """Write the three files; the same rows give the same bytes.
+
+    Returns:
+        The path of the page.
+    """
+    folder = Path(folder)
+    write_text(folder / "claims.csv", claims_csv(rows))
+    write_text(folder / "claims.md", _markdown(rows))
+    path = folder / "claims.html"
+    write_text(path, _html(rows))
+    return path
+
+
+def _grouped(rows: Sequence[ClaimRow]) -> list[list[ClaimRow]]:
+    """The rows of each claim on each device."""
+    blocks = groupby(rows, lambda row: (row.claim, row.device, row.settings))
+    return [list(members) for _, members in blocks]
+
+
+def _overview(rows: Sequence[ClaimRow]) -> list[dict[str, str]]:
+    """A line for each claim on each device."""
+    return [
+        {
+            "claim": block[0].claim,
+            "what is claimed": block[0].statement,
+            "on": " ".join(filter(None, (block[0].device, block[0].settings))) or MISSING,
+            "n": f"{block[0].found.n} of {block[0].pairs}",
+            "verdicts": "; ".join(_in_short(row) for row in block),
+        }
+        for block in _grouped(rows)
+    ]
+
+
+def _in_short(row: ClaimRow) -> str:
+    effect = "" if row.found.effect is None else f" ({row.cells()['effect']})"
+    return f"{row.measure}: {row.verdict}{effect}"
+
+
+def _blocks(rows: Sequence[ClaimRow]) -> list[tuple[str, str, list[dict[str, str]]]]:
+    """Where there is a pair: the claim's sentence, what it is of, and its lines."""
+    found = []
+    for block in _grouped(rows):
+        row = block[0]
+        if all(one.found.n == 0 for one in block):
+            continue
+        parts = [row.paper, f"{row.data}, at equal {row.equal}, epochs {row.cells()['epochs']}"]
+        parts += [text for text in (row.device, row.settings) if text]
+        found.append((f"{row.claim}: {row.statement}", "; ".join(parts), _lines(block)))
+    return found
+
+
+def _lines(rows: Sequence[ClaimRow]) -> list[dict[str, str]]:
+    lines = []
+    for row in rows:
+        cells = row.cells()
+        cells["n"] = f"{cells['n']} of {cells['pairs']}"
+        cells["interval"] = (
+            MISSING if row.found.low is None else f"{cells['low']} to {cells['high']}"
+        )
+        lines.append({name: cells[name] for name in _SHOWN})
+    return lines
+
+
+def _markdown(rows: Sequence[ClaimRow]) -> str:
+    lines = [f"# {TITLE}", "", tally(rows), "", *_table(_overview(rows))]
+    for text in reading():
+        lines += ["", text]
+    for head, about, table in _blocks(rows):
+        marked = [{**line, "verdict": f"**{line['verdict']}**"} for line in table]
+        lines += ["", f"## {head}", "", f"{about}.", "", *_table(marked)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(lines: Sequence[dict[str, str]]) -> list[str]:
+    cells = [[text.replace("|", "\\|") for text in line.values()] for line in lines]
+    rows = [list(lines[0]), ["---"] * len(lines[0]), *cells]
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _html(rows: Sequence[ClaimRow]) -> str:
+    parts = [f"<h1>{TITLE}</h1>", f'<p class="lead">{escape(tally(rows))}</p>']
+    parts += [f'<p class="note">{escape(text)}</p>' for text in reading()]
+    with style.theme("ltplugins"):
+        figure = draw_claims(rows)
+        if figure is not None:
+            parts.append(page.figure(style.as_svg(figure, "claims"), _CAPTION))
+    parts += ["<h2>All claims</h2>", page.table(_overview(rows))]
+    head = "".join(f"<th>{name}</th>" for name in _SHOWN)
+    lines = []
+    for title, about, table in _blocks(rows):
+        lines.append(
+            f'<tr><th class="protocol" colspan="{len(_SHOWN)}"><b>{escape(title)}</b>'
+            f"{escape(about)}</th></tr>"
+        )
+        lines += [
+            "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line.values()) + "</tr>"
+            for line in table
+        ]
+    parts.append("<h2>Measure by measure</h2>")
+    parts.append(
+        f'<div class="scroll"><table class="results"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+    return page.page(TITLE, "\n".join(parts))

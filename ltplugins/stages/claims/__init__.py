@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""``make claims``: what papers claim, trained, evaluated and judged by paired differences."""

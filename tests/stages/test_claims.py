@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: MIT
+"""Claims: the file, its cells, several at once, and what travels in an archive."""
+
+import argparse
+import os
+import signal
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ltplugins.core.errors import UserError
+from ltplugins.core.files import write_json
+from ltplugins.stages.claims import command
+from ltplugins.stages.claims.book import Measure, read_book
+from ltplugins.stages.claims.cells import Cell, Setting, plan_cells
+from ltplugins.stages.claims.pack import pack, weights_alone
+from ltplugins.stages.claims.pool import Pool
+from ltplugins.stages.claims.work import train_and_evaluate
+from tests.kit.claims import write_book
+from tests.kit.paths import ROOT
+
+PACKAGED = ROOT / "scripts/sweep/claims.yaml"
+
+
+@pytest.fixture(scope="module")
+def book():
+    return read_book(PACKAGED)
+
+
+def cells_named(folder: Path, *names: str, of: dict[str, str] | None = None) -> list[Cell]:
+    made: dict[str, Cell] = {}
+    for name in names:
+        first = made.get((of or {}).get(name, ""))
+        made[name] = Cell(name, folder, "pretrain", (f"name={name}",), "cpu", first)
+    return list(made.values())
+
+
+# The file
+
+
+def test_claims_that_share_an_arm_share_its_cells(book, tmp_path):
+    claims = book.chosen(["gh", "gh-k10", "ts"])
+    names = [cell.name for cell in plan_cells(book, claims, Setting(tmp_path, pairs=2))]
+    assert names == [
+        f"fashion,{arm},p{pair}"
+        for pairs in (
+            [("gh_simclr,e500", "simclr,e500")] * 2,
+            [("gh_simclr_k10,e500",)] * 2,
+            [("ts_simclr,e300", "simclr,e300")] * 2,
+        )
+        for pair, arms in enumerate(pairs, 1)
+        for arm in arms
+    ]
+
+
+def test_every_claim_has_its_six_pairs(book):
+    for claim in book.claims:
+        pairs = book.data[claim.data].pairs
+        assert len(pairs) >= 6
+        assert len(set(pairs)) == len(pairs)
+
+
+def test_a_trial_keeps_the_shares_and_has_names_of_its_own(book, tmp_path):
+    (claim,) = book.chosen(["views-cost"])
+    assert claim.sides() == (("mv_simclr", 120), ("simclr", 300))
+    assert claim.sides(10) == (("mv_simclr", 4), ("simclr", 10))
+    whole, trial = (plan_cells(book, [claim], Setting(tmp_path, epochs=n)) for n in (None, 10))
+    assert not {cell.name for cell in whole} & {cell.name for cell in trial}
+
+
+def test_devices_and_words_have_folders_of_their_own(tmp_path):
+    here = Setting(tmp_path)
+    there = replace(here, accelerator="cuda", words=("precision=bf16-mixed",))
+    assert here.folder == tmp_path / "cpu"
+    assert there.folder == tmp_path / "cuda,precision=bf16-mixed"
+
+
+def test_a_second_stage_comes_after_its_first(book, tmp_path):
+    cells = plan_cells(book, book.chosen(["gml-teacher"]), Setting(tmp_path, pairs=1))
+    assert [cell.name.split(",")[1] for cell in cells] == ["adjusted_cosine", "gml_teacher"]
+    assert cells[1].of == cells[0]
+    assert f"method_kwargs.teacher='{cells[0].path}'" in cells[1].command
+
+
+def test_measures_are_read_as_they_are_written():
+    for text in ("knn few", "classifier/linear_lt balanced"):
+        assert str(Measure.from_scalar(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: b["claims"][0].update(ours="simclar"), "unknown arm 'simclar'. Did you mean"),
+        (lambda b: b["claims"][0].update(ours="simclr"), "base: expected another arm than ours"),
+        (lambda b: b["claims"][0].update(data="x"), "unknown data 'x'"),
+        (lambda b: b["claims"][0].update(measures=["kn few"]), "unknown protocol 'kn'"),
+        (
+            lambda b: b["claims"][0].update(measures=["knn fewer"]),
+            "unknown group of classes 'fewer'",
+        ),
+        (lambda b: b["claims"][0].update(epochs=0), "claims.0..epochs: expected a whole number"),
+        (lambda b: b["claims"].append(b["claims"][0]), "claims: expected claims of diff"),
+        (lambda b: b["arms"]["second"].update(of="second"), "arms.second.of: expected an arm that"),
+        (lambda b: b["arms"]["second"].pop("of"), "arms.second.of: expected the arm whose"),
+        (lambda b: b.update(arm={}), "unknown key 'arm'. Did you mean 'arms'"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        read_book(write_book(tmp_path, change))
+
+
+def test_no_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot be read as YAML"):
+        read_book(tmp_path / "none.yaml")
+
+
+# Cells
+
+
+def call(folder: Path, *words: str) -> None:
+    arguments = ["--file", str(folder / "claims.yaml"), "--root", str(folder / "cells"), *words]
+    command.main(arguments)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder whose cells of one pair have been trained here, and their names in that order."""
+    folder = tmp_path_factory.mktemp("claims")
+    names: list[str] = []
+
+    class Here(Pool):
+        def _start(self, cell):
+            names.append(cell.name)
+            train_and_evaluate(cell)
+            self.outcome.done.append(cell.name)
+
+    write_book(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ltplugins.stages.claims.pool.Pool", Here)
+        call(folder, "--pairs", "1")
+    return folder, tuple(names)
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "cells").glob("claims*")}
+
+
+def test_a_second_run_adds_nothing(trained, capsys):
+    folder, names = trained
+    assert names == ("tiny,first,e1,p1", "tiny,simclr,e1,p1", "tiny,second,e1,p1")
+    before = written(folder)
+    assert set(before) == {"claims.md", "claims.csv", "claims.html", "claims_cells.csv"}
+    rows = before["claims.csv"].decode().splitlines()
+    assert rows[1].startswith("tail,knn few,unknown,")
+    assert ",1,6,second " in rows[1]
+    call(folder, "--pairs", "1")
+    assert "0 of 3 cells are missing" in capsys.readouterr().err
+    assert written(folder) == before
+
+
+def test_what_is_missing_is_said(trained, capsys):
+    folder, _ = trained
+    call(folder, "--pairs", "2", "--list")
+    said = capsys.readouterr().out
+    assert "tail: 3 of 6 cells, 2 pairs. The second stage serves the tail." in said
+    assert [line for line in said.splitlines() if line.startswith("missing")] == [
+        f"missing: tiny,{arm},e1,p2" for arm in ("first", "second", "simclr")
+    ]
+
+
+def test_measured_cells_need_no_folder_but_a_first_stage_its_weights(trained, tmp_path, capsys):
+    """As in a fresh checkout, which has the ledger alone."""
+    folder, _ = trained
+    out = folder / "cells"
+    call(folder, "--root", str(tmp_path), "--out", str(out), "--pairs", "1", "--list")
+    assert "missing" not in capsys.readouterr().out
+    ledger = (out / "claims_cells.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "claims_cells.csv").write_text("".join(x for x in ledger if ",second," not in x))
+    call(folder, "--root", str(tmp_path), "--pairs", "1", "--list")
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith("missing")] == [
+        f"missing: tiny,{arm},e1,p1" for arm in ("first", "second")
+    ]
+
+
+def test_a_setting_that_has_changed_since_is_refused(trained, tmp_path, capsys):
+    folder, _ = trained
+    changed = write_book(tmp_path, lambda b: b["common"].append("optimizer.lr=0.01"))
+    with pytest.raises(SystemExit) as end:
+        call(folder, "--file", str(changed))
+    assert end.value.code == 2
+    assert "trained with other settings than the file has now" in capsys.readouterr().err
+
+
+def test_a_cell_without_its_optimizer_still_evaluates(trained):
+    path = trained[0] / "cells/cpu/tiny,simclr,e1,p1"
+    cell = Cell(path.name, path.parent, "pretrain", (), "cpu")
+    file = path / "checkpoints/last.ckpt"
+    file.write_bytes(weights_alone(file))
+    (path / "results.json").unlink()
+    assert not cell.is_done
+    train_and_evaluate(cell)
+    assert cell.is_done
+
+
+def test_an_unknown_claim_is_refused(tmp_path, capsys):
+    write_book(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        call(tmp_path, "--only", "tale")
+    assert end.value.code == 2
+    assert "unknown claim 'tale'. Did you mean 'tail'?" in capsys.readouterr().err
+
+
+def test_a_gpu_that_is_not_there_is_refused(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    (cell,) = cells_named(tmp_path, "a")
+    with pytest.raises(UserError, match="--accelerator cuda: expected a GPU"):
+        train_and_evaluate(replace(cell, accelerator="cuda"))
+
+
+# Several at once
+
+
+def ends_by_its_name(cell: Cell, parent: int) -> None:
+    """A stand-in for a training."""
+    cell.path.mkdir(parents=True)
+    print("error: bad input" if cell.name == "bad" else "fine")
+    if cell.name == "bad":
+        raise SystemExit(2)
+    if cell.name == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_failed_cell_takes_along_only_those_that_need_it(tmp_path):
+    needs = {"after": "bad", "later": "good"}
+    cells = cells_named(tmp_path, "bad", "after", "killed", "good", "later", of=needs)
+    told: list[str] = []
+    outcome = Pool(ends_by_its_name, 2, told.append).run(cells)
+    assert sorted(outcome.done) == ["good", "later"]
+    assert outcome.failed == {
+        "bad": "bad input",
+        "after": "it needs bad, which failed.",
+        "killed": "its process was ended by SIGKILL.",
+    }
+    assert "failed: bad: bad input" in told
+    assert not (tmp_path / "after").exists()
+    assert (tmp_path / "logs/good.log").read_text() == "fine\n"
+
+
+def stops_the_parent(cell: Cell, parent: int) -> None:
+    cell.path.mkdir(parents=True)
+    os.kill(parent, signal.SIGTERM)
+    while True:
+        signal.pause()
+
+
+def test_sigterm_stops_what_runs_and_begins_nothing_more(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    outcome = Pool(stops_the_parent, 1, str).run(cells_named(tmp_path, "a", "b"))
+    assert outcome.is_interrupted
+    assert outcome.stopped == ["a"]
+    assert outcome.left == ["b"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_without_time_nothing_is_begun(tmp_path):
+    outcome = Pool(ends_by_its_name, 1, str).run(cells_named(tmp_path, "a"), limit=0.0)
+    assert outcome.left == ["a"]
+    assert not (tmp_path / "a").exists()
+
+
+# Archives
+
+
+def fill(cell: Cell, finished: bool, size: int = 1000) -> None:
+    facts = {"finished": "now"} if finished else {}
+    write_json(cell.path / "run.json", facts)
+    checkpoints = cell.path / "checkpoints"
+    checkpoints.mkdir()
+    content = {"state_dict": {"w": torch.zeros(size // 4)}, "optimizer_states": [0], "epoch": 1}
+    torch.save(content, checkpoints / "last.ckpt")
+
+
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """A cell that others need, one that is done, one that is open, one that was not begun."""
+    cells = cells_named(tmp_path / "cpu", "first", "done", "open", "new", of={"new": "first"})
+    for cell in cells[:3]:
+        fill(cell, cell.name != "open", 30_000)
+    monkeypatch.setattr(Cell, "is_done", property(lambda cell: cell.name in ("first", "done")))
+    return cells
+
+
+def test_open_cells_go_whole_and_finished_ones_without_the_optimizer(tmp_path, begun):
+    (file,), absent = pack(begun, tmp_path, tmp_path / "x.tar")
+    assert absent == []
+    with tarfile.open(file) as tar:
+        names = tar.getnames()
+        tar.extractall(tmp_path / "there", filter="data")
+    assert [n for n in names if n.endswith(".ckpt")] == [
+        f"cpu/{name}/checkpoints/last.ckpt" for name in ("open", "first", "done")
+    ]
+    kept = {
+        name: torch.load(tmp_path / f"there/cpu/{name}/checkpoints/last.ckpt", weights_only=True)
+        for name in ("open", "done")
+    }
+    assert "optimizer_states" in kept["open"]
+    assert set(kept["done"]) == {"state_dict", "epoch"}
+
+
+def test_archives_have_a_size_and_say_what_found_no_room(tmp_path, begun):
+    files, absent = pack(begun, tmp_path, tmp_path / "x.tar", megabytes=0.05, most=2)
+    assert [file.name for file in files] == ["x.tar", "x.2.tar"]
+    assert all(file.stat().st_size <= 50_000 for file in files)
+    assert absent == ["cpu/done/checkpoints/last.ckpt"]
+
+
+def test_numbers_of_the_command_line_are_checked():
+    with pytest.raises(argparse.ArgumentTypeError, match="a whole number of 1 or more"):
+        command._whole("0")
