@@ -137,6 +137,10 @@ def _run(options: argparse.Namespace) -> None:
         from ltplugins.stages.report import report
 
         report(options.runs, options.out, title=options.title)
+    elif options.command == "debug":
+        from ltplugins.stages.debug import debug
+
+        debug(options.file)
     elif options.command == "methods":
         from ltplugins.stages.methods import methods
 
@@ -198,6 +202,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("balance", help="re-train a run's learned classifier, class-balanced")
     commands.add_parser("finetune", help="train a classifier on a run's backbone, and both")
     commands.add_parser("segment", help="a class for every pixel: a decoder on a run's encoder")
+
+    debug = commands.add_parser("debug", help="repeat the step at which a run diverged")
+    debug.add_argument("file", type=home, metavar="FILE", help="RUN/divergence.json, or RUN")
 
     methods = commands.add_parser("methods", help="all methods, or one with its options")
     methods.add_argument("name", nargs="?", help="a wrapper, method, base, or a composition")

@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,15 @@ from ltplugins.core.errors import UserError, first_sentence
 from ltplugins.core.records import from_plain
 from ltplugins.runs.entry import CONFIG, read_entry
 from ltplugins.runs.facts import VERSION, Origin, Progress, RunFacts
+from ltplugins.runs.seal import broken_seal
 
 RUN_FILE = "run.json"  # a folder that has it holds a run
 
 
-LAST_CHECKPOINT = "checkpoints/last.ckpt"
+LAST = "last.ckpt"
+LAST_CHECKPOINT = f"checkpoints/{LAST}"
+PREVIOUS = "previous.ckpt"  # what last.ckpt was before
+STOPPED = "stopped.ckpt"  # within an epoch, where a signal has ended the run
 SECOND_STAGES = ("balance", "finetune")  # blocks of a config
 ARGS = "args.json"  # the config beside a checkpoint, where solo-learn's scripts look for it
 
@@ -120,6 +125,12 @@ def open_run(path: str | Path) -> TrainedRun:
         require_run(path)
         folder, file = path, path / LAST_CHECKPOINT
         if not file.exists():
+            beside = earlier_checkpoints(file.parent)
+            if beside:
+                raise UserError(
+                    f"{file} is gone. Beside it lies {beside[0].name}, of an earlier epoch: give "
+                    f"that file, or give the run's own command again, which goes on from it."
+                )
             if RunFacts.read(path / RUN_FILE).is_over:
                 raise UserError(
                     f"{path} holds no weights: it was trained with checkpoint.enabled=false, or "
@@ -134,7 +145,7 @@ def open_run(path: str | Path) -> TrainedRun:
     content = read_checkpoint(file)
     meta = content.get("ltplugins", {})
     cfg = _config_of(file, meta)
-    origin = _origin_of(file, meta)
+    origin = origin_of(file, meta)
     epoch = int(content["epoch"]) + 1
     if origin is not None and origin.stage_1 is not None:
         epoch += origin.stage_1.epochs
@@ -196,22 +207,55 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     """The content of a checkpoint file, on the CPU.
 
     Raises:
-        UserError: a file that cannot be opened, or has no ``state_dict``.
+        UserError: a file that cannot be opened, whose bytes are not those that were written, or
+            that has no ``state_dict``.
     """
     try:
+        damage = broken_seal(file)
+        if damage is not None:
+            raise UserError(f"{file} is damaged: {damage}.{_others(file)}")
         # Tensors and plain values only: a checkpoint from elsewhere must not run code.
         content = torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"{file} cannot be opened as a checkpoint ({type(error).__name__}: "
-            f"{first_sentence(error)})."
+            f"{first_sentence(error)}).{_others(file)}"
         ) from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"{file} is no checkpoint: it has no state_dict.")
     return content
 
 
-def _origin_of(file: Path, meta: dict[str, Any]) -> Origin | None:
+def own_checkpoints(folder: Path) -> list[Path]:
+    """A run's checkpoints to go on from, the newest first."""
+    newest = [path for name in (STOPPED, LAST) if (path := folder / name).exists()]
+    return [*newest, *earlier_checkpoints(folder)]
+
+
+def earlier_checkpoints(folder: Path) -> list[Path]:
+    """The whole-epoch checkpoints beside ``last.ckpt``, the newest first."""
+    numbered = {
+        int(match[1]): path
+        for path in folder.glob("epoch=*.ckpt")
+        if (match := re.fullmatch(r"epoch=(\d+)\.ckpt", path.name))
+    }
+    previous = folder / PREVIOUS
+    return [
+        *([previous] if previous.exists() else []),
+        *(numbered[number] for number in sorted(numbered, reverse=True)),
+    ]
+
+
+def _others(file: Path) -> str:
+    """The way out that lies beside a damaged checkpoint of ours."""
+    beside = [path for path in earlier_checkpoints(file.parent) if path != file]
+    return f" Beside it lies {beside[0].name}, of an earlier epoch." if beside else ""
+
+
+def origin_of(file: Path, meta: dict[str, Any]) -> Origin | None:
+    """Host, split and method, as a checkpoint of ours has them; None in one of solo-learn's."""
     names = {field.name for field in dataclasses.fields(Origin)}
     own = {key: value for key, value in meta.items() if key in names}
     return from_plain(Origin, own, file, VERSION) if own else None
