@@ -101,6 +101,12 @@ def test_a_shown_command_exists(shown: Shown, monkeypatch: pytest.MonkeyPatch) -
         assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").exists()
     elif words[0] == "python":
         assert (ROOT / words[1]).exists()
+    elif "bash" in words:
+        start = words.index("bash")
+        script, *parts = words[start + 1 :]
+        labels = re.findall(r"^ {4}(\w+)\)$", (ROOT / script).read_text(), re.MULTILINE)
+        assert set(parts) <= set(labels)
+        assert {word.split("=")[0] for word in words[:start]} <= {"OUT", "GPU_DRY_RUN"}
     elif words[0] == "...":  # of the command above
         launcher = [word for word in words[1:] if word.startswith("hydra/launcher=")]
         assert launcher

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.plain import labelled, stream_images
+from ltplugins.data.holdout import hold_out
 from ltplugins.data.imbalance import Split, hash_indices
 from ltplugins.data.samplers.base import require_step
 from ltplugins.data.sources.base import Source
 from ltplugins.data.training_set import TrainingSet
 from ltplugins.eval.features import extract_features
-from ltplugins.eval.linear import split_validation
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,18 @@ class Images:
 def split_images(cfg: RunConfig, whole: TrainingSet, fraction: float, world_size: int) -> Images:
     """Hold out a share of each class, by the run's seed; a class of one image keeps it.
 
+    Of a source that knows the places of its images whole places are held out, and what lies across
+    their border is neither trained on nor held out.
+
     Raises:
         UserError: images without a label, one class, or fewer images than a batch.
     """
     names = _require_classes(whole)
-    places = split_validation(whole.targets, fraction, np.random.default_rng(cfg.seed))
-    fit, held_out = (whole.split.indices[chosen] for chosen in places)
+    indices, places = whole.split.indices, whole.source.places
+    if places is not None:
+        places = places[indices]
+    chosen = hold_out(whole.targets, fraction, np.random.default_rng(cfg.seed), places)
+    fit, held_out = (indices[positions] for positions in chosen)
     if not len(held_out):
         raise UserError(
             f"validation: no class of {', '.join(names[:3])} ... has a second image to hold out. "
@@ -54,6 +60,8 @@ def split_images(cfg: RunConfig, whole: TrainingSet, fraction: float, world_size
     require_step(len(fit), cfg.optimizer.batch_size, world_size)
     counts = np.bincount(whole.source.targets[fit], minlength=whole.num_classes)
     description = f"{whole.split.description}, without {len(held_out)} held-out images"
+    if across := len(indices) - len(fit) - len(held_out):
+        description += f" and {across} across the border of their places"
     split = Split(fit, counts.astype(np.int64), hash_indices(fit), description)
     data = TrainingSet(
         cfg.data,

@@ -17,6 +17,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.data.augment.pil import View, view_transform
 from ltplugins.data.augment.plain import EvalDataset, eval_transform, labelled, stream_images
 from ltplugins.data.augment.schema import normalisation
+from ltplugins.data.patience import patience
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.contents import content_hash
 from ltplugins.data.sources.named import Part
@@ -35,6 +36,7 @@ class FeatureExtractor:
     Attributes:
         keys: part -> key of its cached features.
         contents: part -> hash of its images and labels.
+        places: part -> those of its images, where the source knows them.
     """
 
     def __init__(self, run: TrainedRun, parts: Parts, device: str, batch_size: int) -> None:
@@ -47,6 +49,7 @@ class FeatureExtractor:
         self.classifier = model.class_logits if getattr(model, "own_classifier", False) else None
         self.keys: dict[str, str] = {}
         self.contents: dict[str, str] = {}
+        self.places: dict[str, np.ndarray] = {}
 
     def __call__(self, part: Part) -> Features:
         """Extract (or read) the features of a part.
@@ -62,6 +65,8 @@ class FeatureExtractor:
         data = f"{self.data.dataset}/{part} {self.contents[part]}" + (" skip" if skips else "")
         key = feature_key(self.backbone, data, f"eval_transform{shape}")
         self.keys[part] = key
+        if source.places is not None:
+            self.places[part] = source.places
 
         def compute() -> tuple[Tensor, Tensor]:
             log.info("%s: features of %d %s images", self.run.cfg.method, len(source), part)
@@ -113,7 +118,10 @@ class FeatureExtractor:
         if source.images is not None:
             shape = (self.block.crop_size, *normalisation(self.block, source.record))
             dataset = EvalDataset(source, eval_transform(source.record, *shape))
-            yield from DataLoader(dataset, self.batch_size, num_workers=self.data.num_workers)
+            workers = self.data.num_workers
+            yield from DataLoader(
+                dataset, self.batch_size, num_workers=workers, timeout=patience(workers)
+            )
             return
         stream = stream_images(
             source,

@@ -95,6 +95,9 @@ def ranked_counts(runs: Sequence[RunResult]) -> np.ndarray:
 
 def _rank_line(axis: Axes, curves: np.ndarray, i: int, name: str) -> None:
     num_classes = curves.shape[1]
+    curves = curves[~np.isnan(curves).all(axis=1)]  # without runs that lack the protocol
+    if not len(curves):
+        return
     known = ~np.isnan(curves).all(axis=0)
     ranks = np.arange(1, num_classes + 1)[known]
     curves = 100 * curves[:, known]

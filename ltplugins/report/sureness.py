@@ -34,12 +34,18 @@ def sure_rows(rows: Rows) -> dict[str, ProtocolResult]:
     return {f"{row}, {name}" if several else row: entry for (row, name), entry in found.items()}
 
 
+def _shown(rows: Rows, rule: str) -> dict[str, ProtocolResult]:
+    """The first of them; without what was scored under other rules alone."""
+    found = {k: v for k, v in sure_rows(rows).items() if v.confusion and rule in v.confusion}
+    return dict(list(found.items())[:MAX_PANELS])
+
+
 def draw_reliability(rows: Rows, rule: str) -> Figure | None:
     """Accuracy against confidence by shot group, a panel for each row; None where nobody knows.
 
     On the diagonal a classifier is right as often as it says. Dots grow with the images of a bin.
     """
-    shown = dict(list(sure_rows(rows).items())[:MAX_PANELS])
+    shown = _shown(rows, rule)
     if not shown:
         return None
     figure, axes = panels(len(shown), 3, 3.1, sharey=True)
@@ -83,7 +89,7 @@ def _curve(axis: Axes, found: Reliability, group: str) -> None:
 
 def draw_confusion(rows: Rows, rule: str) -> Figure | None:
     """Which share of a group's test images is taken for which group, a panel for each row."""
-    shown = dict(list(sure_rows(rows).items())[:MAX_PANELS])
+    shown = _shown(rows, rule)
     if not shown:
         return None
     figure, axes = panels(len(shown), 3, 2.9, sharey=True)

@@ -10,10 +10,12 @@ from omegaconf import OmegaConf
 
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
+from ltplugins.downstream.segmentation.gather import gather_masks, is_segmentation
 from ltplugins.eval.features import cached_features
 from ltplugins.eval.results import Results
 from ltplugins.report.embed import embed_2d, pick_points
 from ltplugins.report.health import TITLES
+from ltplugins.report.pages.masks import write_mask_report
 from ltplugins.report.pages.write import write_report
 from ltplugins.report.rows import Trait, name_rows, progress_mark
 from ltplugins.report.table import RunResult, group_runs
@@ -55,7 +57,7 @@ def report(
 
     Runs of one method become one row where they are repetitions of one experiment, equal in all
     but seed, class order, split seed and fold; what else differs is named. Rows are compared pair
-    by pair.
+    by pair. Segmentations have a page of their own, of mIoU and masks.
 
     Args:
         runs: run folders, folders of run folders, or evaluated checkpoints of solo-learn's.
@@ -66,7 +68,14 @@ def report(
     Raises:
         UserError: no run there, or one that is not evaluated yet; ``out`` cannot be a folder.
     """
-    results = [gather_run(path) for given in runs for path in _run_folders(Path(given))]
+    folders = [path for given in runs for path in _run_folders(Path(given))]
+    if all(is_segmentation(path) for path in folders):
+        masks = gather_masks(folders)
+        _make_folder(out)
+        path = write_mask_report(masks, Path(out), title)
+        make_console().print(f"report: {path}", highlight=False)
+        return path
+    results = [gather_run(path) for path in folders]
     _make_folder(out)
     name_rows(results, _traits(results), rows or {})
     _embed_one_a_row(results)
@@ -133,8 +142,8 @@ def gather_run(path: str | Path) -> RunResult:
     run = RunFolder.evaluated(path)
     if run.facts is not None and run.facts.method == "segment":
         raise UserError(
-            f"{path} is a segmentation, and a report compares classifications. Its numbers are in "
-            f"{run.results}, its pictures beside it."
+            f"{path} is a segmentation, and others of these runs are not: a report compares runs "
+            f"of one kind. Give the segmentations to a report of their own."
         )
     results = Results.read(run.results)
     curves = read_metrics(run.metrics) if run.metrics.exists() else {}

@@ -43,9 +43,10 @@ def test_a_checkpoint_reads_nothing_of_this_machine(
     assert "hidden" not in str(refusal.value)
 
 
-def test_a_lists_values_are_looked_at_too() -> None:
-    with pytest.raises(UserError, match=r"x: callbacks\[0\]\.a\[1\]: expected a plain value"):
-        refuse_interpolations({"callbacks": [{"a": [1, SECRET]}]}, "x")
+def test_nor_does_a_folders_config(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(f"callbacks: [{{x: [1, '{SECRET}']}}]\n")
+    with pytest.raises(UserError, match=r"config\.yaml: callbacks\[0\]\.x\[1\]: expected a plain"):
+        RunFolder(tmp_path).config()
 
 
 def test_plain_values_pass() -> None:
@@ -55,11 +56,12 @@ def test_plain_values_pass() -> None:
 @pytest.mark.parametrize("name", [".lock", "checkpoints", "features", "tensorboard"])
 def test_no_link_in_a_run_folder_is_written_through(name: str, tmp_path: Path) -> None:
     other = tmp_path / "other"
+    (tmp_path / "run").mkdir()
     if name == ".lock":
         other.write_text("precious")
     else:
         other.mkdir()
-    (tmp_path / "run").mkdir()
+        (tmp_path / "run/.lock").touch()  # a run has been here
     (tmp_path / "run" / name).symlink_to(other)
     origin: Any = None
     with pytest.raises(UserError, match="got a link, through which another place"):

@@ -222,7 +222,7 @@ def test_what_worked_is_written(home, caplog):
     cfg.eval.linear.shots = [100]
     with caplog.at_level(logging.WARNING, logger="ltplugins"):
         results = evaluate(cfg)
-    assert list(results.protocols) == [KNN]
+    assert list(results.protocols) == [KNN, "linear_4shot"]  # the second of the one before
     assert "class 2 has 4. Set eval.linear.shots=[4] or [full]" in results.failed["linear_100shot"]
     assert "linear_100shot is left out: a 100-shot probe needs" in caplog.text
     assert Results.read(home / "run/results.json") == results
@@ -248,3 +248,16 @@ def test_a_set_by_name_takes_no_paths(tmp_path):
     with pytest.raises(UserError, match=r"data.val_path: expected nothing, for cifar10 brings"):
         DataPaths(val_path="val").over(DataConfig("cifar10"))
     assert DataPaths(train_path="x").over(DataConfig("cifar10")).train_path == "x"
+
+
+def test_results_go_elsewhere_where_the_run_cannot_be_written(trained, tmp_path, monkeypatch):
+    run, out = trained / "run", tmp_path / "new/results"
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    words = ("eval.health=null",)
+    assert scores(run, *words, f"out={out}").method == "simclr"
+    assert Results.read(out / "results.json").method == "simclr"
+    assert list((out / "features").iterdir())
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"run cannot be written.*out=FOLDER"):
+        scores(run, *words)

@@ -80,7 +80,7 @@ def test_it_learns_and_says_how_well(first, masks, tmp_path):
     path = segment(cfg)
     found = SegmentResults.read(path / "results.json")
     assert found.method == "simclr+unet"
-    assert found.miou > 0.6
+    assert found.miou > 0.6 and found.epochs == 12
     matrix = torch.tensor(found.confusion)
     assert int(matrix.sum()) == 4 * 64**2
     scores = pixel_scores(matrix, found.image_counts, found.pixel_counts)
@@ -231,8 +231,10 @@ def test_what_takes_pretrainings_refuses_it(first, masks, tmp_path):
     assert not (path / "segmentation.png").exists()
     with pytest.raises(UserError, match=r"is a segmentation \(ltplugins segment\)"):
         evaluate(compose_packaged("evaluate", [f"run={path}"]))
-    with pytest.raises(UserError, match="is a segmentation, and a report compares"):
-        report([path], tmp_path / "report")
+    with pytest.raises(UserError, match="is a segmentation, and others of these runs are not"):
+        report([path, first], tmp_path / "report")
+    page = report([path], tmp_path / "report").read_text()
+    assert "simclr+unet" in page and page.count("<svg") == 1  # without examples, IoU alone
 
 
 def test_command_line(first, masks, tmp_path):

@@ -37,6 +37,8 @@ class Source:
         stand_ins: Int64[N K], rows that say which picture each image is, for a source that knows
             it better than by its pixels; None = its pixels or its file do.
         max_pixels: a file of more is not decoded.
+        places: Int64[N K], the places that each image touches, for a source whose images of one
+            place look alike or overlap: what is held out of it is whole places; None = none do.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -47,6 +49,7 @@ class Source:
         self.record = record
         self.images: np.ndarray | None = None
         self.stand_ins: np.ndarray | None = None
+        self.places: np.ndarray | None = None
 
     @property
     def num_classes(self) -> int:
@@ -92,6 +95,7 @@ class ArraySource(Source):
             self.images[indices], self.targets[indices], self.class_names, self.record
         )
         chosen.stand_ins = None if self.stand_ins is None else self.stand_ins[indices]
+        chosen.places = None if self.places is None else self.places[indices]
         return chosen
 
 

@@ -28,6 +28,7 @@ table.results th:first-child, table.results td:first-child { text-align: left; p
 table.results td:last-child, table.results th:last-child { padding-right: 0; }
 thead th { font-size: 13px; font-weight: 600; color: var(--muted);
   border-bottom: 1px solid var(--ink); }
+table.many th { white-space: normal !important; vertical-align: bottom; }
 tbody td { border-bottom: 1px solid var(--rule); }
 tbody th.protocol { padding: 26px 0 6px !important; white-space: normal !important;
   border-bottom: 1px solid var(--rule); font-weight: 400; color: var(--muted); font-size: 14px; }
