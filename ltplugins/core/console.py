@@ -1,16 +1,52 @@
 # SPDX-License-Identifier: MIT
-"""Consoles whose lines are not cut where there is no terminal to tell a width."""
+"""Consoles that show text as it is: no markup in it is obeyed, no line cut where no width is told.
 
+Names of files, classes and runs come from elsewhere. ``[/b]`` in one is no end of bold letters, and
+an escape character is no command to the terminal.
+"""
+
+import re
 import sys
+from typing import Any
 
 from rich.console import Console
+from rich.text import Text
+
+# C0 without tab and line feed, DEL, C1, marks that turn the direction of writing, and what stands
+# for bytes that are no text.
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class PlainConsole(Console):
+    """A rich console that takes strings for text; styles are given apart from it."""
+
+    def render_str(self, text: str, **kwargs: Any) -> Text:
+        """Turn a string, also a table's cell, into text without control characters."""
+        return super().render_str(printable(text), **kwargs)
 
 
 def make_console(stderr: bool = False) -> Console:
-    """A rich console; in a file or a pipe lines are as long as they are.
+    """A console; in a file or a pipe lines are as long as they are.
 
     There a table is 100 columns wide, or what its printer makes of ``width``; print it with
     ``soft_wrap=False``, for lines of text are not folded.
     """
     is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, width=None if is_terminal else 100, soft_wrap=not is_terminal)
+    width = None if is_terminal else 100
+    folds = not is_terminal
+    return PlainConsole(stderr=stderr, width=width, soft_wrap=folds, markup=False, emoji=False)
+
+
+def printable(text: str) -> str:
+    r"""Spell out what a terminal would obey, and what no encoding has.
+
+    >>> print(printable("\x1b[2Jcaf\udce9"))
+    \x1b[2Jcaf\udce9
+    """
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def print_error(text: str) -> None:
+    """The one line of a user's error, on standard error."""
+    line = Text.assemble(("error:", "bold red"), " ", printable(" ".join(text.split())))
+    make_console(stderr=True).print(line, highlight=False, soft_wrap=True)

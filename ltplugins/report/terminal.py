@@ -5,12 +5,11 @@ import sys
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
-from ltplugins.core.console import make_console
+from ltplugins.core.console import make_console, printable
 from ltplugins.report.table import LABELS, METRICS, Cell, RunResult, Section, summarise
 
 # What goes into the second of two tables where one would be too wide.
@@ -47,7 +46,8 @@ def results_tables(
 
 def width_of(table: Table) -> int:
     """Columns of text that a table takes where nothing of it is folded."""
-    console = Console(width=100_000)
+    console = make_console()
+    console.width = 100_000
     return Measurement.get(console, console.options, table).maximum
 
 
@@ -58,7 +58,7 @@ def _table(sections: Sequence[Section], metrics: Sequence[str], title: str) -> T
     for metric in metrics:
         table.add_column(LABELS[metric], justify="right", no_wrap=True)
     for section in sections:
-        table.add_row(f"[bold]{section.protocol}[/bold]")
+        table.add_row(Text(printable(section.protocol), style="bold"))
         lines = [(row, False) for row in section.rows]
         lines += [(row, True) for row in section.differences]
         for i, (row, signed) in enumerate(lines):
@@ -66,9 +66,9 @@ def _table(sections: Sequence[Section], metrics: Sequence[str], title: str) -> T
             count = f" (n={row.num_runs})" if row.num_runs > 1 else ""
             last = i == len(lines) - 1
             style = "dim" if signed else None
-            table.add_row(f"  {escape(row.name)}{count}", *cells, style=style, end_section=last)
+            table.add_row(f"  {row.name}{count}", *cells, style=style, end_section=last)
     return table
 
 
-def _marked(cell: Cell, signed: bool) -> str:
-    return f"[bold]{cell.text(signed)}[/bold]" if cell.best else cell.text(signed)
+def _marked(cell: Cell, signed: bool) -> Text:
+    return Text(cell.text(signed), style="bold" if cell.best else "")

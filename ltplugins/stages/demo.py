@@ -130,7 +130,7 @@ def demo(
     number = _number(data, repeated or {})
     console = make_console()
     started = time.perf_counter()
-    console.rule("[bold]ltplugins demo[/]: who wins where on long-tailed images?")
+    console.rule("ltplugins demo: who wins where on long-tailed images?")
     runs = []
     for method in METHODS:
         folder = out / method
@@ -158,8 +158,9 @@ def demo(
 
 def _farewell(console: Console, out: Path, page: Path, minutes: float) -> None:
     console.rule(f"done in {minutes:.1f} min")
+    console.print("Where everything lies", style="bold", highlight=False)
     console.print(
-        f"""[bold]Where everything lies[/]
+        f"""\
   {page}  the pictures: open it in a browser
   {out}/<method>/  config.yaml, run.json, metrics.csv, results.json, checkpoints/
 """,
@@ -174,7 +175,7 @@ def _advise(console: Console, out: Path, of: _Set, number: int, options: list[st
     first, second, pages = (shlex.quote(str(path)) for path in (out, other, both))
     again = " ".join([f"ltplugins demo --{of.repetition} {number}", *options, f"--out {second}"])
     another = ["ltplugins pretrain", *of.train, "method=gh_byol max_epochs=50"]
-    console.print("[bold]What to try next[/]")
+    console.print("What to try next", style="bold")
     for command, what in (
         (again, of.why),
         (f"ltplugins report {first} {second} --out {pages}", "then: mean and spread over both"),

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.logging import RichHandler
 
-from ltplugins.core.console import make_console
+from ltplugins.core.console import make_console, print_error, printable
 from ltplugins.core.door import as_user_error, report
 from ltplugins.core.errors import UserError
 from ltplugins.stages.blocks import Hints
@@ -177,16 +177,17 @@ def guarded(
         known = as_user_error(error)
         if known is None:
             traceback.print_exception(error)
-            _say(report(error))
+            print_error(report(error))
             raise SystemExit(1) from None
-        _say(str(known))
+        print_error(str(known))
         raise SystemExit(2) from None
 
 
-def _say(text: str) -> None:
-    make_console(stderr=True).print(
-        f"[bold red]error:[/] {_escape(' '.join(text.split()))}", highlight=False, soft_wrap=True
-    )
+class _Plain(logging.Formatter):
+    """Messages without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def set_up_logging() -> None:
@@ -199,9 +200,10 @@ def set_up_logging() -> None:
         if sys.stderr.isatty():
             console = make_console(stderr=True)
             handler = RichHandler(console=console, show_path=False, show_time=False)
+            handler.setFormatter(_Plain("%(message)s"))
         else:  # the same words, without folding lines for a width that a file does not have
             handler = logging.StreamHandler(sys.stderr)
-            handler.setFormatter(logging.Formatter("%(levelname)-8s %(message)s"))
+            handler.setFormatter(_Plain("%(levelname)-8s %(message)s"))
         logger.addHandler(handler)
         logger.propagate = False
     is_first = getattr(rank_zero_only, "rank", 0) in (0, None)
@@ -225,10 +227,6 @@ def set_up_logging() -> None:
         ".*recommended to use `self.log\\('train_gh_.*",
     ):
         warnings.filterwarnings("ignore", message=text)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 def _quiet(arguments: Sequence[str]) -> list[str]:

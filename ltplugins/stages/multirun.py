@@ -88,7 +88,7 @@ def run_member(sweep: Sweep, number: int) -> None:
     set_up_logging()
     member = sweep.members[number]
     console = make_console(stderr=True)
-    console.print(f"\\[{number + 1}/{len(sweep.members)}] {member.name}", style="bold")
+    console.print(f"[{number + 1}/{len(sweep.members)}] {member.name}", style="bold")
     try:
         if is_finished(sweep, member):
             log.info("%s is complete: nothing to train.", member.name)

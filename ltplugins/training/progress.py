@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn
 
-from ltplugins.core.console import make_console
+from ltplugins.core.console import make_console, printable
 
 # BYOL and SimSiam call their loss train_neg_cos_sim.
 _LOSSES = ("loss_epoch", "neg_cos_sim_epoch")
@@ -54,7 +54,7 @@ class RunProgress(ProgressBar):
             return
         self._progress = make_bar(self.console)
         self._task = self._progress.add_task(
-            self.name,
+            printable(self.name),
             total=trainer.estimated_stepping_batches,
             completed=trainer.global_step,
             facts=[f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"],
@@ -123,7 +123,7 @@ class _Facts(TextColumn):
     """As much as the terminal is wide: what is said last is left out first, never cut."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__("")
+        super().__init__("", markup=False)
         self.console = console
 
     def render(self, task: Task) -> Any:
@@ -140,7 +140,7 @@ class _Facts(TextColumn):
 def make_bar(console: Console) -> Progress:
     """A bar whose task has a field ``facts``, texts in the order of their worth."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         _Facts(console),
         console=console,

@@ -13,6 +13,7 @@ from ltplugins.report import health, style, words
 from ltplugins.report.figures import draw_counts, draw_curves, draw_groups, draw_rank
 from ltplugins.report.more import MORE, READING, more_numbers, numbers_csv
 from ltplugins.report.pages import html as page
+from ltplugins.report.pages.markdown import plain
 from ltplugins.report.scatter import draw_scatter
 from ltplugins.report.sureness import draw_confusion, draw_reliability
 from ltplugins.report.table import (
@@ -184,17 +185,19 @@ def _html_cells(row: Row, chip: str, signed: bool, metrics: Sequence[str] = METR
 def _markdown(
     title: str, runs: Sequence[RunResult], sections: list[Section], pictures: list[Picture]
 ) -> str:
-    lines = [f"# {title}", "", words.lead(runs, sections), "", words.reading(sections)]
+    lead, reading = words.lead(runs, sections), words.reading(sections)
+    lines = [f"# {plain(title)}", "", plain(lead), "", plain(reading)]
     for note in words.notes(runs):
-        lines += ["", note]
+        lines += ["", plain(note)]
     for section in sections:
-        lines += ["", f"## {section.protocol}", "", section.description + ".", ""]
+        lines += ["", f"## {plain(section.protocol)}", "", plain(section.description) + ".", ""]
         lines += markdown_table(section)
     for picture in pictures:
-        lines += ["", f"## {picture.heading}", ""]
-        lines += [f"![{picture.heading}](figures/{picture.name})", "", picture.caption]
+        heading = plain(picture.heading)
+        lines += ["", f"## {heading}", ""]
+        lines += [f"![{heading}](figures/{picture.name})", "", plain(picture.caption)]
     lines += ["", "## What the numbers are", "", "| | |", "|---|---|"]
-    lines += [f"| {_plain(k)} | {_plain(v)} |" for k, v in words.small_print(runs, sections)]
+    lines += [f"| {plain(k)} | {plain(v)} |" for k, v in words.small_print(runs, sections)]
     return "\n".join(lines) + "\n"
 
 
@@ -206,13 +209,9 @@ def markdown_table(section: Section) -> list[str]:
         for row in rows:
             count = f" ({_count(row)})" if row.num_runs > 1 else ""
             cells = [_markdown_cell(row.cells[metric], signed) for metric in METRICS]
-            lines.append(f"| {_plain(row.name)}{count} | " + " | ".join(cells) + " |")
+            lines.append(f"| {plain(row.name)}{count} | " + " | ".join(cells) + " |")
     return lines
 
 
 def _markdown_cell(cell: Cell, signed: bool) -> str:
     return f"**{cell.text(signed)}**" if cell.best else cell.text(signed)
-
-
-def _plain(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

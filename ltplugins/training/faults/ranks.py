@@ -27,7 +27,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
-from ltplugins.core.console import make_console
+from ltplugins.core.console import print_error
 from ltplugins.core.door import as_user_error
 
 # Process id of the process that has started this one and that it must not outlive.
@@ -270,9 +270,7 @@ def how_it_ended(code: int) -> str:
 
 def say(text: str) -> None:
     """One line on standard error, whatever rank this is."""
-    escaped = text.replace("[", r"\[")
-    console = make_console(stderr=True)
-    console.print(f"[bold red]error:[/] {escaped}", highlight=False, soft_wrap=True)
+    print_error(text)
 
 
 def end(code: int) -> NoReturn:
