@@ -111,10 +111,15 @@ def save(figure: Figure, path: Path) -> str:
     """Write the figure as PNG to ``path`` and return it as SVG for a page."""
     with atomic_path(path) as tmp:
         figure.savefig(tmp, dpi=144, metadata={"Software": None})
+    return as_svg(figure, path.stem)
+
+
+def as_svg(figure: Figure, prefix: str) -> str:
+    """Return the figure as SVG for a page; ``prefix`` sets its ids apart from other figures'."""
     buffer = StringIO()
     # dpi only matters to rasterised scatter points.
     figure.savefig(buffer, format="svg", dpi=200, transparent=True, metadata={"Date": None})
-    return themed_svg(buffer.getvalue(), path.stem)
+    return themed_svg(buffer.getvalue(), prefix)
 
 
 def themed_svg(svg: str, prefix: str) -> str:

@@ -82,7 +82,7 @@ def test_a_second_stage_comes_after_its_first(book, tmp_path):
     cells = plan_cells(book, book.chosen(["gml-teacher"]), Setting(tmp_path, pairs=1))
     assert [cell.name.split(",")[1] for cell in cells] == ["adjusted_cosine", "gml_teacher"]
     assert cells[1].of == cells[0]
-    assert f"method_kwargs.teacher='{cells[0].path}'" in cells[1].words
+    assert f"method_kwargs.teacher='{cells[0].path}'" in cells[1].command
 
 
 def test_measures_are_read_as_they_are_written():
@@ -141,18 +141,48 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ltplugins.stages.claims.pool.Pool", Here)
         call(folder, "--pairs", "1")
-        call(folder, "--pairs", "1")
-    return folder, names
+    return folder, tuple(names)
 
 
-def test_cells_are_trained_once(trained, capsys):
+def written(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "cells").glob("claims*")}
+
+
+def test_a_second_run_adds_nothing(trained, capsys):
     folder, names = trained
-    assert names == ["tiny,first,e1,p1", "tiny,simclr,e1,p1", "tiny,second,e1,p1"]
+    assert names == ("tiny,first,e1,p1", "tiny,simclr,e1,p1", "tiny,second,e1,p1")
+    before = written(folder)
+    assert set(before) == {"claims.md", "claims.csv", "claims.html", "claims_cells.csv"}
+    rows = before["claims.csv"].decode().splitlines()
+    assert rows[1].startswith("tail,knn few,unknown,")
+    assert ",1,6,second " in rows[1]
+    call(folder, "--pairs", "1")
+    assert "0 of 3 cells are missing" in capsys.readouterr().err
+    assert written(folder) == before
+
+
+def test_what_is_missing_is_said(trained, capsys):
+    folder, _ = trained
     call(folder, "--pairs", "2", "--list")
     said = capsys.readouterr().out
     assert "tail: 3 of 6 cells, 2 pairs. The second stage serves the tail." in said
     assert [line for line in said.splitlines() if line.startswith("missing")] == [
         f"missing: tiny,{arm},e1,p2" for arm in ("first", "second", "simclr")
+    ]
+
+
+def test_measured_cells_need_no_folder_but_a_first_stage_its_weights(trained, tmp_path, capsys):
+    """As in a fresh checkout, which has the ledger alone."""
+    folder, _ = trained
+    out = folder / "cells"
+    call(folder, "--root", str(tmp_path), "--out", str(out), "--pairs", "1", "--list")
+    assert "missing" not in capsys.readouterr().out
+    ledger = (out / "claims_cells.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "claims_cells.csv").write_text("".join(x for x in ledger if ",second," not in x))
+    call(folder, "--root", str(tmp_path), "--pairs", "1", "--list")
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith("missing")] == [
+        f"missing: tiny,{arm},e1,p1" for arm in ("first", "second")
     ]
 
 

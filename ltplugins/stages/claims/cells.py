@@ -6,8 +6,10 @@
 <root>/<variant>/logs/<cell>.json     its words, and the devices that it has been on
 """
 
+import hashlib
 import json
 import platform
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,8 @@ from ltplugins.runs.facts import now
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.claims.book import Book, Claim
 from ltplugins.stages.command import quote
+
+SETTING = "setting.json"
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,11 @@ class Setting:
     epochs: int | None = None
 
     @property
+    def text(self) -> str:
+        """The words as a line."""
+        return shlex.join(self.words)
+
+    @property
     def folder(self) -> Path:
         """Of the cells that can be compared with one another: one device, the same words."""
         return self.root / ",".join([self.accelerator, *(_plain(word) for word in self.words)])
@@ -53,7 +62,7 @@ class Cell:
         name: of its folder.
         folder: of all cells of its variant.
         stage: ``pretrain`` or ``balance``.
-        words: its command line, without ``output_dir``.
+        words: its command line, without ``output_dir``; ``{of}`` stands for the folder of ``of``.
         accelerator: where it is evaluated, too.
         of: the cell that must be finished before.
     """
@@ -81,15 +90,34 @@ class Cell:
         return self.folder / "logs" / f"{self.name}.json"
 
     @property
+    def command(self) -> list[str]:
+        """Its command line."""
+        there = "" if self.of is None else str(self.of.path)
+        words = [word.replace("{of}", there) for word in self.words]
+        return [*words, f"output_dir={quote(str(self.path))}"]
+
+    @property
+    def words_hash(self) -> str:
+        """What tells settings apart, wherever the cells lie; with those of the first stage."""
+        words = [*self.words, *(self.of.words if self.of is not None else ())]
+        return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:12]
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether another cell could be trained on it."""
+        return self.is_done and RunFolder(self.path).last_checkpoint is not None
+
+    @property
     def is_done(self) -> bool:
         """Whether it is trained to its end and evaluated."""
         run = RunFolder(self.path)
         facts = run.facts
         return facts is not None and facts.finished is not None and run.results.exists()
 
-    def devices(self) -> list[str]:
-        """Names of the devices that it has been trained on."""
-        return sorted({spell["device"] for spell in self._notes()["spells"]})
+    def spells(self) -> list[dict[str, str]]:
+        """When it was begun or taken up again, and on which device."""
+        found: list[dict[str, str]] = self._notes()["spells"]
+        return found
 
     def note_spell(self) -> None:
         """Write down that it is being trained here, now.
@@ -99,7 +127,7 @@ class Cell:
         """
         self.require_same()
         here = {"device": device_name(self.accelerator), "started": now()}
-        spells = [*self._notes()["spells"], here]
+        spells = [*self.spells(), here]
         write_json(self.notes, {"words": list(self.words), "spells": spells})
 
     def require_same(self) -> None:
@@ -120,6 +148,18 @@ class Cell:
             return {"words": list(self.words), "spells": []}
         found: dict[str, Any] = json.loads(self.notes.read_text(encoding="utf-8"))
         return found
+
+
+def note_setting(setting: Setting) -> None:
+    """Write down in the cells' folder what their words are beyond the file's."""
+    plain = {"accelerator": setting.accelerator, "words": list(setting.words)}
+    write_json(setting.folder / SETTING, plain)
+
+
+def settings_of(root: Path) -> list[Setting]:
+    """The settings of all calls that have left cells in a folder."""
+    found = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(root.glob(f"*/{SETTING}"))]
+    return [Setting(root, one["accelerator"], tuple(one["words"])) for one in found]
 
 
 def plan_cells(book: Book, claims: Iterable[Claim], setting: Setting) -> list[Cell]:
@@ -145,14 +185,12 @@ def make_cell(book: Book, data: str, side: tuple[str, int], pair: int, setting: 
     name, epochs = side
     arm = book.arms[name]
     before = None if arm.of is None else make_cell(book, data, (arm.of, epochs), pair, setting)
-    there = "" if before is None else str(before.path)
-    own = [word.replace("{of}", there) for word in arm.words]
+    machine = [f"accelerator={setting.accelerator}", "devices=1"]
     if arm.stage == "balance":
-        words = [f"run={quote(there)}", f"accelerator={setting.accelerator}", "devices=1", *own]
+        words = ["run='{of}'", *machine, *arm.words]
     else:
         images = book.data[data]
-        machine = [f"accelerator={setting.accelerator}", "devices=1"]
-        words = [*book.common, *images.words, *own, *images.pairs[pair].split()]
+        words = [*book.common, *images.words, *arm.words, *images.pairs[pair].split()]
         words += [f"max_epochs={epochs}", *machine, *setting.words]
     return Cell(
         name=f"{data},{name},e{epochs},p{pair + 1}",

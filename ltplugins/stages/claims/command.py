@@ -2,16 +2,32 @@
 """``make claims``, ``python scripts/claims.py``: train what is missing, then judge every claim."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ltplugins.core.console import make_console
+from ltplugins.report.claims import tally
 from ltplugins.stages.claims.book import Book, Claim, read_book
-from ltplugins.stages.claims.cells import Cell, Setting, num_pairs, plan_cells
+from ltplugins.stages.claims.cells import (
+    Cell,
+    Setting,
+    note_setting,
+    num_pairs,
+    plan_cells,
+    settings_of,
+)
+from ltplugins.stages.claims.ledger import (
+    Ledger,
+    add_cells,
+    is_known,
+    read_ledger,
+    write_ledger,
+)
 from ltplugins.stages.launch import guarded
 
-FILE = "scripts/sweep/claims.yaml"
+FILE, ROOT, OUT = "scripts/sweep/claims.yaml", "runs/claims", "zoo/results"
+Teller = Callable[[str], None]
 _EPILOG = """The same command again trains what is missing, and nothing else. Further words are
 those of a pretraining: precision=bf16-mixed. Cells on other devices or with other words lie in
 folders of their own, and are compared among themselves alone.
@@ -25,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def claims(options: argparse.Namespace) -> None:
-    """Run the missing cells of the chosen claims.
+    """Run the missing cells of the chosen claims, then judge all claims by what there is.
 
     Raises:
         UserError: a wrong file, name or word, before anything is trained.
@@ -43,29 +59,59 @@ def claims(options: argparse.Namespace) -> None:
     cells = plan_cells(book, chosen, setting)
     for cell in cells:
         cell.require_same()
-    missing = [cell for cell in cells if not cell.is_done]
-    console = make_console(stderr=True)
-
-    def tell(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
+    ledger = read_ledger(_out(options))
+    add_cells(ledger, cells, setting)
+    missing = _missing(cells, ledger, setting)
     if options.list:
-        _list(book, chosen, cells, setting)
+        _list(book, chosen, missing, setting)
         return
+    tell = _teller(stderr=True)
     tell(f"{len(missing)} of {len(cells)} cells are missing in {setting.folder}")
-    code = _run(missing, options, tell) if missing else 0
+    code = _run(missing, setting, options, tell) if missing and options.limit != 0 else 0
+    _judge(book, ledger, options, tell)
     if options.collect:
         _collect(cells, options, tell)
     if code:
         raise SystemExit(code)
 
 
-def _run(missing: list[Cell], options: argparse.Namespace, tell: Any) -> int:
+def _out(options: argparse.Namespace) -> Path:
+    """Where the results go: those of a trial, or of other cells, beside the cells."""
+    if options.out is not None:
+        return Path(options.out)
+    is_the_real_one = (options.root, options.file, options.epochs) == (ROOT, FILE, None)
+    return Path(OUT if is_the_real_one else options.root)
+
+
+def _missing(cells: Sequence[Cell], ledger: Ledger, setting: Setting) -> list[Cell]:
+    """Cells without numbers, and those whose weights one of them needs."""
+    unknown = {cell.name: cell for cell in cells if not is_known(ledger, cell, setting)}
+    first = {c.of.name for c in unknown.values() if c.of is not None and not c.of.has_weights}
+    return [cell for cell in cells if cell.name in unknown or cell.name in first]
+
+
+def _judge(book: Book, ledger: Ledger, options: argparse.Namespace, tell: Teller) -> None:
+    """Add to the ledger whatever is done in the folder, and write the verdicts."""
+    from ltplugins.report.pages.claims import write_claims
+    from ltplugins.stages.claims.verdicts import judge
+
+    for setting in settings_of(Path(options.root)):
+        one = replace(setting, epochs=options.epochs)
+        add_cells(ledger, plan_cells(book, book.claims, one), one)
+    out = _out(options)
+    write_ledger(ledger, out)
+    rows = judge(book, ledger, options.epochs)
+    path = write_claims(rows, out)
+    tell(f"{tally(rows)} {path}")
+
+
+def _run(missing: list[Cell], setting: Setting, options: argparse.Namespace, tell: Teller) -> int:
     """Train; the exit code."""
     from ltplugins.stages.claims.pool import Pool
     from ltplugins.stages.claims.work import run_cell, warm_up
 
     warm_up(missing[0])
+    note_setting(setting)
     outcome = Pool(run_cell, options.jobs, tell, options.start).run(missing, options.limit)
     tell(
         f"{len(outcome.done)} done, {len(outcome.failed)} failed, {len(outcome.stopped)} stopped, "
@@ -76,7 +122,7 @@ def _run(missing: list[Cell], options: argparse.Namespace, tell: Any) -> int:
     return 1 if outcome.failed else 0
 
 
-def _collect(cells: list[Cell], options: argparse.Namespace, tell: Any) -> None:
+def _collect(cells: list[Cell], options: argparse.Namespace, tell: Teller) -> None:
     from ltplugins.stages.claims.pack import pack
 
     files, absent = pack(cells, Path(options.root), Path(options.collect))
@@ -86,21 +132,26 @@ def _collect(cells: list[Cell], options: argparse.Namespace, tell: Any) -> None:
         tell(f"no room for {len(absent)} files, such as {absent[0]}")
 
 
-def _list(book: Book, chosen: Sequence[Claim], cells: Sequence[Cell], setting: Setting) -> None:
+def _list(book: Book, chosen: Sequence[Claim], missing: Sequence[Cell], setting: Setting) -> None:
     """A line for each claim, then the cells that are missing."""
-    console = make_console()
+    tell = _teller()
+    names = {cell.name for cell in missing}
+    for claim in chosen:
+        own = plan_cells(book, [claim], setting)
+        done = sum(cell.name not in names for cell in own)
+        pairs = num_pairs(book, claim, setting)
+        tell(f"{claim.name}: {done} of {len(own)} cells, {pairs} pairs. {claim.statement}.")
+    for cell in missing:
+        tell(f"missing: {cell.name}")
+
+
+def _teller(stderr: bool = False) -> Teller:
+    console = make_console(stderr=stderr)
 
     def tell(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    for claim in chosen:
-        own = plan_cells(book, [claim], setting)
-        done = sum(cell.is_done for cell in own)
-        pairs = num_pairs(book, claim, setting)
-        tell(f"{claim.name}: {done} of {len(own)} cells, {pairs} pairs. {claim.statement}.")
-    for cell in cells:
-        if not cell.is_done:
-            tell(f"missing: {cell.name}")
+    return tell
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,13 +163,19 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("words", nargs="*", help="key=value of every pretraining")
     add("--file", default=FILE, help="the claims (%(default)s)")
-    add("--root", default="runs/claims", help="folder of the cells (%(default)s)")
+    add("--root", default=ROOT, help="folder of the cells (%(default)s)")
+    add("--out", help=f"folder of the verdicts ({OUT}; of trials and other cells, ROOT)")
     add("--only", nargs="+", metavar="CLAIM", help="these claims")
     add("--pairs", type=_whole, metavar="N", help="at most, of each data set")
     add("--epochs", type=_whole, metavar="N", help="of the longer side, for a trial")
     add("--jobs", type=_whole, default=1, metavar="N", help="cells at once, a thread each")
     add("--accelerator", choices=("cpu", "cuda"), default="cpu", help="cuda: all on card 0")
-    add("--limit", type=float, metavar="SECONDS", help="then stop; the same command goes on")
+    add(
+        "--limit",
+        type=float,
+        metavar="SECONDS",
+        help="then stop; the same command goes on; 0: judge only",
+    )
     add("--start", choices=("fork", "spawn"), default="fork", help="how processes are made")
     add("--collect", metavar="FILE.tar", help="pack what there is, 8 files below 15 MB at most")
     add("--list", action="store_true", help="say what is missing, and train nothing")

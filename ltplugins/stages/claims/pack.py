@@ -17,7 +17,7 @@ import torch
 
 from ltplugins.core.files import atomic_path
 from ltplugins.runs.checkpoint import LAST_CHECKPOINT
-from ltplugins.stages.claims.cells import Cell
+from ltplugins.stages.claims.cells import SETTING, Cell
 
 _FILES = ("run.json", "config.yaml", "metrics.csv", "results.json")
 _OF_RESUMING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
@@ -82,6 +82,9 @@ def pack(
 def _items(cells: Sequence[Cell], root: Path) -> Iterator[Item]:
     """All files, the most needed ones first."""
     begun = [cell for cell in cells if (cell.path / "run.json").exists()]
+    for path in sorted({cell.folder / SETTING for cell in begun}):
+        if path.exists():
+            yield Item(str(path.relative_to(root)), path.read_bytes())
     needed = {cell.of.name for cell in cells if cell.of is not None}
     for cell in begun:
         files = [cell.path / name for name in _FILES] + [cell.notes, cell.log]

@@ -49,12 +49,11 @@ def train_and_evaluate(cell: Cell) -> None:
 
 def train(cell: Cell) -> None:
     """Run the cell's stage."""
-    words = [*cell.words, f"output_dir={quote(str(cell.path))}"]
     if cell.stage == "balance":
         keys = typed_keys(BalanceConfig)
-        balance(Composer(PACKAGED, "balance", lambda _: keys).compose(words))
+        balance(Composer(PACKAGED, "balance", lambda _: keys).compose(cell.command))
     else:
-        pretrain(pretrain_composer().compose(words))
+        pretrain(pretrain_composer().compose(cell.command))
 
 
 @functools.cache
@@ -70,6 +69,6 @@ def warm_up(cell: Cell) -> None:
         UserError: words that make no config.
     """
     if cell.stage == "pretrain":
-        pretrain_composer().compose(cell.words)
+        pretrain_composer().compose(cell.command)
     elif cell.of is not None:
         warm_up(cell.of)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""From the cells' numbers to a verdict for every measure of every claim."""
+
+import shlex
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from ltplugins.report.claims import ClaimRow, Side
+from ltplugins.report.paired import paired
+from ltplugins.stages.claims.book import Book, Claim, Measure
+from ltplugins.stages.claims.cells import Cell, Setting, make_cell
+from ltplugins.stages.claims.ledger import Ledger, Line, is_known, number
+
+Pair = tuple[Line, Line]  # ours, base
+
+
+def judge(book: Book, ledger: Ledger, epochs: int | None = None) -> list[ClaimRow]:
+    """A row for each claim, measure and device with its settings; one without where none has cells.
+
+    Cells are compared within one device and one set of words alone, and only where both arms had
+    the same training and test images. Cells of settings that the file no longer has do not count.
+
+    Args:
+        epochs: of a trial, whose cells alone are looked at then.
+    """
+    rows = []
+    for claim in book.claims:
+        known = sorted({(line.accelerator, line.settings) for line in ledger.values()})
+        found = {one: _pairs(book, claim, ledger, _setting(*one, epochs)) for one in known}
+        found = {one: pairs for one, pairs in found.items() if pairs} or {("", ""): []}
+        for (_, settings), pairs in found.items():
+            rows += [_row(book, claim, m, pairs, settings, epochs) for m in claim.measures]
+    return rows
+
+
+def _setting(accelerator: str, settings: str, epochs: int | None) -> Setting:
+    return Setting(Path(), accelerator, tuple(shlex.split(settings)), epochs=epochs)
+
+
+def _pairs(book: Book, claim: Claim, ledger: Ledger, setting: Setting) -> list[Pair]:
+    """The pairs whose two cells are known and fit together."""
+    pairs = []
+    for i in range(len(book.data[claim.data].pairs)):
+        cells = [make_cell(book, claim.data, s, i, setting) for s in claim.sides(setting.epochs)]
+        lines = [_known(ledger, cell, setting) for cell in cells]
+        ours, base = lines
+        if ours and base and (ours.split, ours.test) == (base.split, base.test):
+            pairs.append((ours, base))
+    return pairs
+
+
+def _known(ledger: Ledger, cell: Cell, setting: Setting) -> Line | None:
+    if not is_known(ledger, cell, setting):
+        return None
+    return ledger[(setting.accelerator, setting.text, cell.name)]
+
+
+def _row(
+    book: Book,
+    claim: Claim,
+    measure: Measure,
+    pairs: Sequence[Pair],
+    settings: str,
+    epochs: int | None,
+) -> ClaimRow:
+    values = [(number(ours, measure, False), number(base, measure, True)) for ours, base in pairs]
+    whole = [(a, b) for a, b in values if a is not None and b is not None]
+    found = paired([a - b for a, b in whole])
+    sides = claim.sides(epochs)
+    ours, base = (
+        Side(
+            arm=sides[i][0],
+            epochs=sides[i][1],
+            mean=statistics.fmean(v[i] for v in whole) if whole else None,
+            steps=_mean([pair[i].steps for pair in pairs]),
+            seconds=_mean([pair[i].seconds for pair in pairs]),
+        )
+        for i in range(2)
+    )
+    return ClaimRow(
+        claim=claim.name,
+        statement=claim.statement,
+        paper=claim.paper,
+        data=claim.data,
+        measure=str(measure),
+        equal=claim.equal,
+        ours=ours,
+        base=base,
+        found=found,
+        pairs=len(book.data[claim.data].pairs),
+        verdict=found.verdict(claim.direction),
+        device=", ".join(sorted({line.device for pair in pairs for line in pair})),
+        settings=settings,
+    )
+
+
+def _mean(texts: Sequence[str]) -> float | None:
+    """The mean of numbers as text; None where one is empty."""
+    return statistics.fmean(map(float, texts)) if texts and all(texts) else None
