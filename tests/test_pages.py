@@ -6,6 +6,7 @@ in each command, and what is added here comes after them.
 """
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from ltplugins.downstream.options import FinetuneConfig
 from ltplugins.downstream.segmentation.options import SegmentConfig
 from ltplugins.stages import demo, sweep
 from ltplugins.stages.blocks import config_blocks, run_keys, typed_keys
+from ltplugins.stages.claims import command as claims
+from ltplugins.stages.claims.book import read_book
 from ltplugins.stages.command import read_command
 from ltplugins.stages.compose import Composer, compose_packaged
 from ltplugins.stages.evaluate import EvaluateKeys
@@ -87,7 +90,12 @@ def test_a_shown_command_exists(shown: Shown, monkeypatch: pytest.MonkeyPatch) -
     elif shown.ltplugins is not None:
         check_stage(*words_of(shown)[:1], words_of(shown)[1:])
     elif words[0] == "make":
-        assert set(words[1:]) <= targets()
+        given = dict(word.split("=", 1) for word in words[1:] if "=" in word)
+        assert {word for word in words[1:] if "=" not in word} <= targets()
+        if "ARGS" in given:
+            check_claims(shlex.split(given["ARGS"]))
+    elif words[:2] == ["python", "scripts/claims.py"]:
+        check_claims(words[2:])
     elif words[:2] == ["python", "-m"]:
         assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").exists()
     elif words[0] == "python":
@@ -97,6 +105,12 @@ def test_a_shown_command_exists(shown: Shown, monkeypatch: pytest.MonkeyPatch) -
         assert launcher
     else:
         assert words[:2] == ["pip", "install"], f"nothing here knows how to check {shown}"
+
+
+def check_claims(words: list[str]) -> None:
+    """Read a command of ``scripts/claims.py``."""
+    options = claims.parser().parse_args(words)
+    read_book(ROOT / options.file).chosen(options.only)
 
 
 def check_stage(stage: str, words: list[str]) -> None:

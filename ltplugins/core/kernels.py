@@ -30,7 +30,12 @@ def runs_kernel(name: str, values: Tensor) -> bool:
     return values.device.type == "cuda" and name not in _refused and has_triton()
 
 
+def is_given_up(name: str) -> bool:
+    """Whether the kernel ``name`` has failed on this machine before."""
+    return name in _refused
+
+
 def give_up(name: str, error: Exception) -> None:
     """Do without the kernel from now on, and say so once."""
     _refused.add(name)
-    log.warning("the GPU kernel of %s does not run here, the plain form does: %s", name, error)
+    log.warning("the GPU kernel of %s does not run here, a slower form does: %s", name, error)

@@ -21,6 +21,7 @@ from ltplugins.report.table import RunResult
 
 MAX_PANELS = 15
 SMOOTHED = 20  # classes beyond which a line is a moving average
+MOST_CLASSES = 25  # up to which it is drawn which is taken for which
 NAMED = 12  # classes up to which each has its name in the picture
 Rows = Mapping[str, Sequence[RunResult]]
 
@@ -122,17 +123,16 @@ def _count_axis(axis: Axes, runs: Sequence[RunResult]) -> None:
     axis.set_ylabel("accuracy (%)")
 
 
-def taken_panels(runs: Mapping[str, RunResult], most: int = 25) -> Plate | None:
+def taken_panels(runs: Mapping[str, RunResult]) -> Plate | None:
     """Shares of each class's test images by the class that they are taken for, most trained first.
 
     Args:
         runs: by the panel's title.
-        most: classes up to which this is drawn.
     """
     shown = {
         title: run
         for title, run in runs.items()
-        if run.taken is not None and len(run.class_counts) <= most
+        if run.taken is not None and len(run.class_counts) <= MOST_CLASSES
     }
     if not shown:
         return None

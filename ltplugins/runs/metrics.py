@@ -98,5 +98,22 @@ def read_metrics(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
     return curves
 
 
+def read_epochs(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Read metrics.csv: metric -> (epochs, means over each), of finite values.
+
+    Epochs are counted from 1: what stands at 3 was logged in the third.
+    """
+    found: dict[str, dict[int, list[float]]] = {}
+    with open(path, newline="", encoding="utf-8") as f:
+        for row in _rows(f):
+            if math.isfinite(float(row["value"])):
+                epochs = found.setdefault(row["metric"], {})
+                epochs.setdefault(int(row["epoch"]) + 1, []).append(float(row["value"]))
+    return {
+        metric: (list(epochs), [sum(values) / len(values) for values in epochs.values()])
+        for metric, epochs in found.items()
+    }
+
+
 def _rows(file: IO[str]) -> Iterator[dict[str, str]]:
     return iter(csv.DictReader(file))

@@ -73,14 +73,14 @@ for wanted in $PARTS; do
     bench)
       QUICK=$([ "$DRY" = 1 ] && echo --quick)
       # shellcheck disable=SC2086
-      TAIL=80 part bench 150 "$PYTHON" scripts/gpu/bench.py $QUICK --json "$OUT/bench.json"
+      TAIL=80 part bench 150 "$PYTHON" scripts/gpu/bench.py $QUICK --json "$OUT/bench.json" ${BENCH:-}
       ;;
     claims)
       LIMIT=${LIMIT_CLAIMS:-$([ "$DRY" = 1 ] && echo 60 || echo 150)}
       [ "${MPS:-0}" = 1 ] && share on
       # The runner ends by itself before the limit, so that cells are saved and packed.
       # shellcheck disable=SC2086
-      LIMIT_CLAIMS=$((LIMIT + 30)) part claims 0 "$PYTHON" scripts/claims.py --jobs "$JOBS" \
+      LIMIT_CLAIMS=$((LIMIT + 45)) part claims 0 "$PYTHON" scripts/claims.py --jobs "$JOBS" \
         --accelerator "$([ "$DRY" = 1 ] && echo cpu || echo cuda)" --limit "$LIMIT" \
         --collect "$OUT/claims.tar" ${CLAIMS:-}
       [ -n "${CUDA_MPS_PIPE_DIRECTORY:-}" ] && share off

@@ -94,6 +94,7 @@ def test_measures_are_read_as_they_are_written():
     ("change", "message"),
     [
         (lambda b: b["claims"][0].update(ours="simclar"), "unknown arm 'simclar'. Did you mean"),
+        (lambda b: b["claims"][0].update(ours="simclr"), "base: expected another arm than ours"),
         (lambda b: b["claims"][0].update(data="x"), "unknown data 'x'"),
         (lambda b: b["claims"][0].update(measures=["kn few"]), "unknown protocol 'kn'"),
         (

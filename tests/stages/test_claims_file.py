@@ -9,6 +9,8 @@ import pytest
 from ltplugins.config.data import training_set
 from ltplugins.config.resolve import resolve
 from ltplugins.data.datamodule import build_datamodule
+from ltplugins.host import prepare
+from ltplugins.host.build import build_model
 from ltplugins.methods.parts.durations import to_epochs, to_images
 from ltplugins.stages.blocks import config_blocks, typed_keys
 from ltplugins.stages.claims.book import read_book
@@ -17,6 +19,7 @@ from ltplugins.stages.claims.work import pretrain_composer
 from ltplugins.stages.command import PACKAGED
 from ltplugins.stages.compose import Composer
 from ltplugins.training.balancer import BalanceConfig
+from ltplugins.training.check import check_run
 from tests.kit.paths import ROOT
 
 BOOK = read_book(ROOT / "scripts/sweep/claims.yaml")
@@ -25,9 +28,14 @@ CLAIMS = {claim.name: claim for claim in BOOK.claims}
 
 @functools.cache
 def steps(cell: Cell) -> int:
-    """Optimizer steps of a cell; COLT's epochs are longer from its warm-up on."""
+    """Optimizer steps of a cell, whose model is built, too; COLT's epochs are longer from its warm-up on."""
+    prepare()
     run = resolve(pretrain_composer().compose(cell.command), config_blocks)
-    data = build_datamodule(training_set(run), run.seed)
+    check_run(run)
+    images = training_set(run)
+    if cell.of is None:  # a student opens its teacher's run
+        build_model(run.with_counts(images.num_samples, images.num_classes).host, 1, False)
+    data = build_datamodule(images, run.seed)
     if not data.num_ood:
         return run.max_epochs * len(data.train_dataloader())
     options = run.host.method_kwargs.colt

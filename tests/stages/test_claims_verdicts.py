@@ -141,7 +141,13 @@ def test_the_files_say_what_the_rows_say(book, tmp_path):
 
     text = (tmp_path / "claims.md").read_text()
     assert "Of 3 measures of 2 claims: 1 holds, 1 does not, 1 unknown." in text
+    assert (
+        "| tail | The second stage serves the tail | CPU | 6 of 6 | knn few: holds (+2.00); "
+        in text
+    )
+    assert "| plain | Labels are of no use | CPU | 0 of 6 | knn overall: unknown |" in text
     assert "## tail: The second stage serves the tail" in text
+    assert "## plain" not in text  # its measure is not known
     line = next(x for x in text.splitlines() if x.startswith("| knn few |"))
     assert line.startswith("| knn few | **holds** | +2.00 | +1.06 to +2.94 | 0.031 | 6 of 6 |")
     with open(tmp_path / "claims.csv", newline="") as f:

@@ -6,8 +6,9 @@ Log-domain stabilised (Schmitzer 2019, https://arxiv.org/abs/1610.06519): the du
 in log space; between two updates of them the scalings are plain matrix-vector products on a kernel
 that has absorbed the potentials. Only so many of these are taken that no entry which has
 underflowed in the kernel could come back to weight; where that is not even one, the pair is worked
-in log space. On a CUDA device every look would be waited for, and the whole is one launch there,
-worked in log space throughout (``sinkhorn_kernel.py``).
+in log space. On a CUDA device every look would be waited for, and the whole is one launch there:
+the same plan (``sinkhorn_fused.py``), or for large problems log space throughout
+(``sinkhorn_kernel.py``).
 
 Legend: B global batch, K directions.
 """
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor
 
 from ltplugins.core.errors import UserError
+from ltplugins.core.kernels import NoKernel, give_up
 from ltplugins.core.precision import full_precision
-from ltplugins.losses.terms.sinkhorn_device import NoKernel, assignments, give_up, works_on_device
+from ltplugins.losses.terms.sinkhorn_device import KERNEL, assignments, works_on_device
 
 _LOOK_EVERY = 10  # pairs of scalings; a look costs about as much as one of them
 _NEGLIGIBLE = 340  # of q, in units of the logits' precision: 4e-5 in float32
@@ -75,7 +77,7 @@ def sinkhorn(
         try:
             return _unwatched(logits, prior, epsilon, num_iters, tolerance, counted)
         except NoKernel as error:
-            give_up(error)
+            give_up(KERNEL, error)
     if logits.ndim == 3:
         return torch.stack(
             [

@@ -4,45 +4,24 @@
 Legend: P problems, B batch, K directions.
 """
 
-import functools
-import logging
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
 
+from ltplugins.core.kernels import NoKernel, give_up, is_given_up, runs_kernel
 from ltplugins.losses.terms.masked import lowest
 
-log = logging.getLogger(__name__)
-
+KERNEL, SMALL_KERNEL = "Sinkhorn", "Sinkhorn for small batches"
 _MOST_DIRECTIONS = 4096  # a row of logits that one program holds
-
-
-class NoKernel(RuntimeError):
-    """The kernel cannot be built or started on this machine."""
+# What sinkhorn_fused.py takes: registers hold a few images a thread, and L1 2^16 entries or less.
+_MOST_IMAGES, _MOST_ENTRIES = 1024, 2**17
 
 
 def works_on_device(logits: Tensor) -> bool:
-    """Whether :func:`assignments` can be asked for these logits: CUDA, and Triton is there."""
-    fits = logits.device.type == "cuda" and logits.shape[-1] <= _MOST_DIRECTIONS
-    return fits and not _refusals and _has_triton()
+    """Whether :func:`assignments` can be asked for these logits: CUDA, and the kernel runs there.
 
-
-_refusals: list[str] = []  # why the kernel did not run; it is not tried again
-
-
-def give_up(error: NoKernel) -> None:
-    """Do without the kernel from now on, and say so once."""
-    _refusals.append(str(error))
-    log.warning("Sinkhorn waits for the GPU every ten pairs, as its kernel does not run: %s", error)
-
-
-@functools.cache
-def _has_triton() -> bool:
-    if find_spec("triton") is None:
-        log.warning("Sinkhorn waits for the GPU every ten pairs: Triton is not installed.")
-        return False
-    return True
+    Without it the plain form waits for the GPU every ten pairs.
+    """
+    return logits.shape[-1] <= _MOST_DIRECTIONS and runs_kernel(KERNEL, logits)
 
 
 def assignments(
@@ -103,15 +82,28 @@ def _potentials(
     tolerance: float,
     relaxed_pairs: int,
 ) -> Tensor:
-    """See ``sinkhorn_kernel.py``; an operator of its own, so that torch knows its shape."""
+    """One launch of a kernel; an operator of its own, so that torch knows its shape."""
+    arguments = (scores, target, weights, num_iters, negligible, tolerance, relaxed_pairs)
+    if _is_small(scores) and not is_given_up(SMALL_KERNEL):
+        try:
+            from ltplugins.losses.terms.sinkhorn_fused import column_potentials as fused
+
+            return fused(*arguments)
+        except Exception as error:  # as below
+            give_up(SMALL_KERNEL, error)
     try:
         from ltplugins.losses.terms.sinkhorn_kernel import column_potentials
 
-        return column_potentials(
-            scores, target, weights, num_iters, negligible, tolerance, relaxed_pairs
-        )
+        return column_potentials(*arguments)
     except Exception as error:  # a compiler's: no CUDA toolchain, a card that is too old, ...
         raise NoKernel(f"{type(error).__name__}: {error}") from error
+
+
+def _is_small(scores: Tensor) -> bool:
+    """Whether a problem is one for ``sinkhorn_fused.py``: near one multiprocessor, float32."""
+    _, batch, directions = scores.shape
+    fits = 0 < batch <= _MOST_IMAGES and batch * directions <= _MOST_ENTRIES
+    return fits and scores.dtype == torch.float32
 
 
 @_potentials.register_fake

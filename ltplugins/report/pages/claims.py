@@ -10,6 +10,7 @@ from ltplugins.core.files import write_text
 from ltplugins.report import style
 from ltplugins.report.claims import ClaimRow, claims_csv, draw_claims, reading, tally
 from ltplugins.report.pages import html as page
+from ltplugins.report.table import MISSING
 
 TITLE = "What the papers claim"
 _SHOWN = ("measure", "verdict", "effect", "interval", "p", "n", "ours", "base", "steps", "time")
@@ -33,15 +34,41 @@ def write_claims(rows: Sequence[ClaimRow], folder: str | Path) -> Path:
     return path
 
 
+def _grouped(rows: Sequence[ClaimRow]) -> list[list[ClaimRow]]:
+    """The rows of each claim on each device."""
+    blocks = groupby(rows, lambda row: (row.claim, row.device, row.settings))
+    return [list(members) for _, members in blocks]
+
+
+def _overview(rows: Sequence[ClaimRow]) -> list[dict[str, str]]:
+    """A line for each claim on each device."""
+    return [
+        {
+            "claim": block[0].claim,
+            "what is claimed": block[0].statement,
+            "on": " ".join(filter(None, (block[0].device, block[0].settings))) or MISSING,
+            "n": f"{block[0].found.n} of {block[0].pairs}",
+            "verdicts": "; ".join(_in_short(row) for row in block),
+        }
+        for block in _grouped(rows)
+    ]
+
+
+def _in_short(row: ClaimRow) -> str:
+    effect = "" if row.found.effect is None else f" ({row.cells()['effect']})"
+    return f"{row.measure}: {row.verdict}{effect}"
+
+
 def _blocks(rows: Sequence[ClaimRow]) -> list[tuple[str, str, list[dict[str, str]]]]:
-    """For each claim on each device: its sentence, what it is of, and its lines."""
+    """Where there is a pair: the claim's sentence, what it is of, and its lines."""
     found = []
-    for _, block in groupby(rows, lambda row: (row.claim, row.device, row.settings)):
-        members = list(block)
-        row = members[0]
+    for block in _grouped(rows):
+        row = block[0]
+        if all(one.found.n == 0 for one in block):
+            continue
         parts = [row.paper, f"{row.data}, at equal {row.equal}, epochs {row.cells()['epochs']}"]
         parts += [text for text in (row.device, row.settings) if text]
-        found.append((f"{row.claim}: {row.statement}", "; ".join(parts), _lines(members)))
+        found.append((f"{row.claim}: {row.statement}", "; ".join(parts), _lines(block)))
     return found
 
 
@@ -50,22 +77,27 @@ def _lines(rows: Sequence[ClaimRow]) -> list[dict[str, str]]:
     for row in rows:
         cells = row.cells()
         cells["n"] = f"{cells['n']} of {cells['pairs']}"
-        cells["interval"] = "n/a" if row.found.low is None else f"{cells['low']} to {cells['high']}"
+        cells["interval"] = (
+            MISSING if row.found.low is None else f"{cells['low']} to {cells['high']}"
+        )
         lines.append({name: cells[name] for name in _SHOWN})
     return lines
 
 
 def _markdown(rows: Sequence[ClaimRow]) -> str:
-    lines = [f"# {TITLE}", "", tally(rows)]
+    lines = [f"# {TITLE}", "", tally(rows), "", *_table(_overview(rows))]
     for text in reading():
         lines += ["", text]
     for head, about, table in _blocks(rows):
-        lines += ["", f"## {head}", "", f"{about}.", "", f"| {' | '.join(_SHOWN)} |"]
-        lines.append("|" + "---|" * len(_SHOWN))
-        for line in table:
-            cells = {**line, "verdict": f"**{line['verdict']}**"}
-            lines.append(f"| {' | '.join(cells.values())} |")
+        marked = [{**line, "verdict": f"**{line['verdict']}**"} for line in table]
+        lines += ["", f"## {head}", "", f"{about}.", "", *_table(marked)]
     return "\n".join(lines) + "\n"
+
+
+def _table(lines: Sequence[dict[str, str]]) -> list[str]:
+    cells = [[text.replace("|", "\\|") for text in line.values()] for line in lines]
+    rows = [list(lines[0]), ["---"] * len(lines[0]), *cells]
+    return [f"| {' | '.join(row)} |" for row in rows]
 
 
 def _html(rows: Sequence[ClaimRow]) -> str:
@@ -75,6 +107,7 @@ def _html(rows: Sequence[ClaimRow]) -> str:
         figure = draw_claims(rows)
         if figure is not None:
             parts.append(page.figure(style.as_svg(figure, "claims"), _CAPTION))
+    parts += ["<h2>All claims</h2>", page.table(_overview(rows))]
     head = "".join(f"<th>{name}</th>" for name in _SHOWN)
     lines = []
     for title, about, table in _blocks(rows):
@@ -86,6 +119,7 @@ def _html(rows: Sequence[ClaimRow]) -> str:
             "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line.values()) + "</tr>"
             for line in table
         ]
+    parts.append("<h2>Measure by measure</h2>")
     parts.append(
         f'<div class="scroll"><table class="results"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"

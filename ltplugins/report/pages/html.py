@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The frame of the HTML report: one stylesheet, light and dark, nothing from outside."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from ltplugins.report.style import THEME, Key
@@ -168,3 +168,15 @@ def definitions(rows: list[tuple[str, str]]) -> str:
         f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in rows
     )
     return f'<table class="print"><tbody>{lines}</tbody></table>'
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """Return lines of texts that have the same columns, the first line's."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows[0])
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row.values())}</tr>" for row in rows
+    )
+    return (
+        f'<div class="scroll" tabindex="0"><table class="print"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )

@@ -114,6 +114,11 @@ class Claim(Section):
     base_epochs: Epochs | None = None
     direction: Literal["higher", "lower"] = "higher"
 
+    def refusals(self) -> Iterator[tuple[str, str]]:
+        """The two sides are not the same."""
+        if self.ours == self.base and self.epochs == (self.base_epochs or self.epochs):
+            yield "base", "another arm than ours, or other epochs"
+
     def sides(self, longest: int | None = None) -> tuple[tuple[str, int], tuple[str, int]]:
         """Ours and the base, each with its epochs.
 

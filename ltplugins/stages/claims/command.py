@@ -36,7 +36,7 @@ folders of their own, and are compared among themselves alone.
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``scripts/claims.py``."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     guarded(lambda: claims(options))
 
 
@@ -68,9 +68,9 @@ def claims(options: argparse.Namespace) -> None:
     tell = _teller(stderr=True)
     tell(f"{len(missing)} of {len(cells)} cells are missing in {setting.folder}")
     code = _run(missing, setting, options, tell) if missing and options.limit != 0 else 0
-    _judge(book, ledger, options, tell)
-    if options.collect:
+    if options.collect:  # first: whoever has set a limit may end the call soon after it
         _collect(cells, options, tell)
+    _judge(book, ledger, options, tell)
     if code:
         raise SystemExit(code)
 
@@ -154,13 +154,14 @@ def _teller(stderr: bool = False) -> Teller:
     return tell
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line of ``scripts/claims.py``."""
+    found = argparse.ArgumentParser(
         prog="claims",
         description="Train and evaluate what the claims need, and judge them.",
         epilog=_EPILOG,
     )
-    add = parser.add_argument
+    add = found.add_argument
     add("words", nargs="*", help="key=value of every pretraining")
     add("--file", default=FILE, help="the claims (%(default)s)")
     add("--root", default=ROOT, help="folder of the cells (%(default)s)")
@@ -179,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--start", choices=("fork", "spawn"), default="fork", help="how processes are made")
     add("--collect", metavar="FILE.tar", help="pack what there is, 8 files below 15 MB at most")
     add("--list", action="store_true", help="say what is missing, and train nothing")
-    return parser
+    return found
 
 
 def _whole(text: str) -> int:

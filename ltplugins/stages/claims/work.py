@@ -3,6 +3,7 @@
 
 import functools
 import os
+import shutil
 
 import torch
 
@@ -45,6 +46,8 @@ def train_and_evaluate(cell: Cell) -> None:
     cfg.eval = config.eval
     cfg.device = cell.accelerator
     evaluate(cfg)
+    # Of hundreds of cells they would be gigabytes, and what they say is in the results.
+    shutil.rmtree(cell.path / "features", ignore_errors=True)
 
 
 def train(cell: Cell) -> None:

@@ -21,7 +21,7 @@ def oracle(logits, prior, epsilon, num_iters):
     """Every step by log-sum-exp in float64, none left out."""
     scores, prior = logits.double() / epsilon, prior.double()
     log_prior = (prior / prior.sum()).log()
-    rows = torch.zeros(len(scores), 1, dtype=torch.float64)
+    rows = torch.zeros_like(scores[:, :1])
     for _ in range(num_iters):
         cols = log_prior - torch.logsumexp(scores + rows, dim=0)
         rows = -torch.logsumexp(scores + cols, dim=1, keepdim=True) - math.log(len(scores))

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Colour jitter of a batch on a GPU in one launch, each image its operators in its own order.
 
-The formulas are those of ``ops.adjust_affine_`` and ``ops.shift_hue``; step by step they are some two
-hundred launches, which take longer than the work. Needs Triton.
+The formulas are those of ``ops.adjust_affine_`` and ``ops.shift_hue``; step by step they are some
+two hundred launches, which take longer than the work. Needs Triton.
 
 Legend: R rows, C channels, S crop size, P = S x S pixels.
 """
 
+# mypy: disable-error-code="no-untyped-def"
 import torch
 import triton
 import triton.language as tl
@@ -27,7 +28,7 @@ def jitter_(
         images: Float[R C S S], contiguous; C = 1 or 3.
         coefficients: Float[3 steps R]: gain, to_grey, to_mean of each row's operators in order.
         hue: Float[R], turns by which the hue is shifted.
-        group: Int32[R], how many operators come before the hue; above ``steps`` a row is left alone.
+        group: Int32[R], how many operators come before the hue; above ``steps`` a row stays.
         hue_active: whether the hue is shifted at all.
     """
     rows, channels, height, width = images.shape
