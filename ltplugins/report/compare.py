@@ -171,6 +171,12 @@ def sides(found: Answer) -> str:
     return f"Against {found.baseline}, {'; '.join(parts)}."
 
 
+ALONE = (
+    "No row shares a split and a seed with another: nothing can be compared pair by pair. Train "
+    "the methods on the same seeds and class orders to be told who leads."
+)
+
+
 def caution(answers: Sequence[Answer]) -> str:
     """Say how far the verdicts may be trusted: the number of pairs, and of comparisons."""
     pairs = min((found.pairs for found in answers), default=0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from ltplugins.report.style import PLAIN, Panel, Plate, line_colours, name_lines
 from ltplugins.report.table import RunResult
@@ -55,6 +56,7 @@ def draw_rows(
     for row in sorted(lines, key=lambda row: colours[row] != PLAIN):  # the marked ones on top
         ends[row] = draw_lines(axis, lines[row], colours[row], **style)
     axis.set_xlabel("epoch")
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if limits is not None:
         limits()
     name_lines(axis, ends, colours)

@@ -7,7 +7,6 @@ Draw inside ``style.theme``. Accuracies come in as fractions and are drawn in pe
 
 import math
 from collections.abc import Mapping, Sequence
-from textwrap import wrap
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -25,6 +24,7 @@ from ltplugins.report.style import (
     Key,
     Panel,
     Plate,
+    folded,
     join,
     name_lines,
 )
@@ -73,6 +73,7 @@ def _levels(axis: Axes, section: Section) -> None:
         axis.plot([min(values), max(values)], [y, y], color=THEME["rule"], linewidth=2, zorder=1)
         for measure, mean in known.items():
             look: dict[str, Any] = {"color": _COLOURS[measure], "markersize": 5.5, "zorder": 2}
+            look["clip_on"] = False
             axis.plot([100 * mean], [y], SHAPES[measure], **look)
     axis.set_yticks(range(len(rows)), [folded(row.name) for row in rows], color=THEME["ink"])
     axis.set_ylim(len(rows) - 0.4, -0.6)
@@ -80,12 +81,6 @@ def _levels(axis: Axes, section: Section) -> None:
     axis.grid(axis="y", visible=False)
     axis.grid(axis="x", visible=True)
     axis.set_xlabel("accuracy (%)")
-
-
-def folded(name: str, width: int = 24) -> str:
-    """A row's name in at most two lines."""
-    lines = wrap(name, width, break_on_hyphens=False) or [name]
-    return "\n".join(lines[:2]) + ("…" if len(lines) > 2 else "")
 
 
 def share_limits(percents: Sequence[float]) -> tuple[float, float]:
@@ -161,7 +156,7 @@ def cost_panels(
 
             def draw(axis: Axes, found: Any = found, label: str = label, c: Any = colours) -> None:
                 for row, (x, y) in found.items():
-                    axis.plot([x], [y], "o", color=c[row])
+                    axis.plot([x], [y], "o", color=c[row], clip_on=False)
                 axis.set_xlabel(label)
                 axis.set_ylabel(f"{measure}, accuracy (%)")
                 axis.margins(0.14)

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from ltplugins.report.compare import Answer
-from ltplugins.report.figures import folded
-from ltplugins.report.style import ACCENT, PLAIN, SERIES, THEME, Key, Panel, Plate
+from ltplugins.report.style import ACCENT, PLAIN, SERIES, THEME, Key, Panel, Plate, folded
 
 UP, DOWN = SERIES[2], ACCENT  # the interval lies right of 0, or left
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -101,11 +102,13 @@ def name_lines(
     """
     figure = axis.get_figure()
     assert figure is not None
-    points = axis.get_position().height * figure.get_figheight() * 72
+    points = axis.bbox.height / figure.dpi * 72
     low, high = axis.get_ylim()
     order = sorted(ends, key=lambda name: ends[name][1])
     size = min(8.0, max(5.0, 0.8 * points / max(len(order), 1)))
-    step = size * 1.18 / points  # a line of text as a share of the axis
+    texts = {name: folded(name, 18) for name in order}
+    lines = 2 if any("\n" in text for text in texts.values()) else 1
+    step = size * 1.18 * lines / points  # a label as a share of the axis
     wanted = [(ends[name][1] - low) / ((high - low) or 1.0) for name in order]
     for name, place in zip(order, spread(wanted, step), strict=True):
         x, y = ends[name]
@@ -113,7 +116,7 @@ def name_lines(
         line |= {"shrinkA": 1, "shrinkB": 2}
         style: dict[str, Any] = {"fontsize": size, "va": "center", "annotation_clip": False}
         axis.annotate(
-            name,
+            texts[name],
             (x, y),
             xytext=(1.04, place),
             textcoords="axes fraction",
@@ -121,6 +124,12 @@ def name_lines(
             arrowprops=line,
             **style,
         )
+
+
+def folded(name: str, width: int = 24) -> str:
+    """A row's name in at most two lines."""
+    lines = wrap(name, width, break_on_hyphens=False) or [name]
+    return "\n".join(lines[:2]) + ("…" if len(lines) > 2 else "")
 
 
 def spread(wanted: Sequence[float], step: float) -> list[float]:

@@ -139,7 +139,7 @@ def test_runs_of_other_settings_or_data_are_rows_of_their_own(runs, tmp_path):
         "| simclr (lr=0.01, max_epochs=2) |",
         "| simclr (lr=0.05, max_epochs=1) |",
     ):
-        assert text.count(row) == 2, row  # one for each protocol
+        assert text.count(row) == 4, row  # one for each protocol in both tables
 
 
 def test_an_unfinished_run_is_marked_everywhere(tmp_path, capsys):

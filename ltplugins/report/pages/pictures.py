@@ -106,6 +106,5 @@ def draw_pictures(study: Study, folder: Path) -> list[Picture]:
 def _confusions(study: Study, add: Callable[..., None]) -> None:
     plate = confusion_panels(study.rows, study.rule)
     add("confusion.png", "Head and tail mistaken", words.CONFUSION_CAPTION, plate)
-    names = dict.fromkeys((study.baseline, study.leader))
-    shown = {name: study.rows[name][0] for name in names if name in study.rows}
+    shown = {name: members[0] for name, members in study.rows.items()}  # of those that know it
     add("taken.png", "Where each class goes", words.TAKEN_CAPTION, taken_panels(shown))

@@ -130,9 +130,8 @@ def markdown_table(section: Section) -> list[str]:
     lines.append("|---|" + "---:|" * len(ORDER))
     for signed, rows in ((False, section.rows), (True, section.differences)):
         for row in rows:
-            count = f" ({count_of(row)})" if row.num_runs > 1 else ""
             cells = [_markdown_cell(row.cells[metric], signed) for metric in ORDER]
-            lines.append(f"| {plain(row.name)}{count} | " + " | ".join(cells) + " |")
+            lines.append(f"| {_counted(row)} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -146,8 +145,13 @@ def markdown_more(more: Mapping[str, Sequence[Row]]) -> list[str]:
         lines.append("|---|" + "---:|" * len(MORE))
         for row in rows:
             cells = [_markdown_cell(row.cells[m], False) for m in MORE]
-            lines.append(f"| {plain(row.name)} | {' | '.join(cells)} |")
+            lines.append(f"| {_counted(row)} | {' | '.join(cells)} |")
     return lines
+
+
+def _counted(row: Row) -> str:
+    """A row's name in Markdown, with its number of runs."""
+    return plain(row.name) + (f" ({count_of(row)})" if row.num_runs > 1 else "")
 
 
 def _markdown_cell(cell: Cell, signed: bool) -> str:

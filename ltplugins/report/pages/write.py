@@ -11,6 +11,7 @@ from pathlib import Path
 from ltplugins.core import files
 from ltplugins.report import words
 from ltplugins.report.compare import (
+    ALONE,
     MEASURES,
     Answer,
     answer,
@@ -104,6 +105,8 @@ def _html(title: str, study: Study, pictures: list[Picture], more: More) -> str:
     parts: list[tuple[str, str, str]] = []  # id, heading, HTML
     if study.answers:
         parts.append(("answer", "Who leads", _html_answers(study, forests)))
+    elif len(study.rows) > 1:
+        parts.append(("answer", "Who leads", f"<p>{escape(ALONE)}</p>"))
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in words.notes(study.runs))
     reading = f'<p class="note">{escape(words.reading(study.sections))}</p>'
     tables = html_tables(study.sections) + reading + notes + html_more(more)
@@ -173,6 +176,8 @@ def _markdown(title: str, study: Study, pictures: list[Picture], more: More) -> 
                 texts = zip(answers, _told(answers), strict=True)
                 lines += ["", *(f"- **{a.measure}**: {plain(text)}" for a, text in texts)]
         lines += ["", plain(_caution(study))]
+    elif len(study.rows) > 1:
+        lines += ["", "## Who leads", "", ALONE]
     lines += ["", "## All numbers", "", plain(words.reading(study.sections))]
     for note in words.notes(study.runs):
         lines += ["", plain(note)]

@@ -260,7 +260,7 @@ def test_report_beside_a_run_without_a_classifier(runs, tmp_path):
     assert "| gml (distill_weight=null, teacher=null) |" in text
     assert "| gml (distill_weight=1.0, teacher=" in text
     section = text[text.index("## classifier") :]
-    assert "| simclr | n/a | n/a | n/a | n/a | n/a |" in section
+    assert "| simclr | n/a | n/a | n/a | n/a | n/a | n/a |" in section
     assert "own classifier" in page.read_text()
 
 
