@@ -117,3 +117,12 @@ def test_the_walk_sees_an_import_that_points_up(path: str, text: str) -> None:
 )
 def test_the_walk_lets_others_be(path: str, text: str) -> None:
     assert upward(PACKAGE / path, text) == []
+
+
+def test_no_file_has_scikit_learn_at_its_top() -> None:
+    """It brings pandas along, a tenth of what a start takes; few starts come to use it."""
+    for path in files():
+        for node in ast.parse(path.read_text()).body:
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not any(name.split(".")[0] == "sklearn" for name in names), path

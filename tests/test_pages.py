@@ -43,6 +43,7 @@ SHORT = [
     *("backbone.name=test_resnet", "accelerator=cpu", "enable_progress_bar=false"),
     *("augmentations.0.crop_size=16", "scheduler.warmup_epochs=0", "checkpoint.keep_prev=false"),
 ]
+SPARSE = ["data.stride=32", "data.least=25"]  # a quarter of land's tiles, of the same classes
 EVAL = ["eval.linear.shots=[2]", "eval.seeds=[0]", "device=cpu"]
 STAGE_KEYS = {"evaluate": EvaluateKeys, "balance": BalanceConfig, "segment": SegmentConfig}
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -100,6 +101,12 @@ def test_a_shown_command_exists(shown: Shown, monkeypatch: pytest.MonkeyPatch) -
         assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").exists()
     elif words[0] == "python":
         assert (ROOT / words[1]).exists()
+    elif "bash" in words:
+        start = words.index("bash")
+        script, *parts = words[start + 1 :]
+        labels = re.findall(r"^ {4}(\w+)\)$", (ROOT / script).read_text(), re.MULTILINE)
+        assert set(parts) <= set(labels)
+        assert {word.split("=")[0] for word in words[:start]} <= {"OUT", "GPU_DRY_RUN"}
     elif words[0] == "...":  # of the command above
         launcher = [word for word in words[1:] if word.startswith("hydra/launcher=")]
         assert launcher
@@ -211,7 +218,7 @@ def run(words: list[str]) -> None:
     if "--multirun" in words:
         words = [re.sub(r"^seed=1,.*", "seed=1", word) for word in words] + SHORT + blocks
     elif stage == "pretrain":
-        words = [*words, *SHORT]
+        words = [*words, *SHORT, *(SPARSE if "data=land" in words else [])]
     elif stage == "evaluate":
         words = [*words, *EVAL]
     elif stage == "balance":

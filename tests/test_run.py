@@ -17,6 +17,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.data.sources.records import RECORDS
 from ltplugins.runs.checkpoint import TrainedRun
 from ltplugins.runs.model import load_trained
+from tests.kit import forked
 from tests.kit.hosts import needs_solo
 from tests.kit.solo_yaml import solo_root
 from tests.kit.tiny import tiny_config, write_folder
@@ -24,9 +25,7 @@ from tests.kit.tiny import tiny_config, write_folder
 
 def run(module: str, *arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(
-        command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=600
-    )
+    return forked.run(command, cwd=cwd, env={**os.environ, **env})
 
 
 def refusal(done: subprocess.CompletedProcess[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import AtLeast
-from ltplugins.core.schema import Section
+from ltplugins.core.schema import OutOfRange, Section
 from ltplugins.data.schema import BY_PATH, DataConfig
 from ltplugins.data.training_set import TrainingSet
 
@@ -55,4 +55,8 @@ class DataPaths(Section):
                     f"data.{key}: expected nothing, for {data.dataset} brings its own images; got "
                     f"{getattr(self, key)!r}. Leave it out."
                 )
-        return dataclasses.replace(data, **self.given())
+        try:
+            return dataclasses.replace(data, **self.given())
+        except OutOfRange as error:
+            text = str(error).replace(f"{type(data).__name__}.", "data.", 1)
+            raise UserError(f"{text} Leave it out.") from None

@@ -9,11 +9,14 @@ from torch import nn
 
 
 @contextmanager
-def looked_at(module: nn.Module, device: torch.device | None = None) -> Iterator[None]:
-    """Put ``module`` in eval mode, without gradients; restore each submodule's mode afterwards.
+def looked_at(
+    module: nn.Module, device: torch.device | None = None, grads: bool = False
+) -> Iterator[None]:
+    """Put ``module`` in eval mode; restore each submodule's mode afterwards.
 
     Args:
         device: where it is put meanwhile; None = it stays.
+        grads: whether gradients are recorded meanwhile, whatever is so around it.
     """
     modes = {child: child.training for child in module.modules()}
     home = next((p.device for p in module.parameters()), device)
@@ -21,7 +24,7 @@ def looked_at(module: nn.Module, device: torch.device | None = None) -> Iterator
     if device is not None:
         module.to(device)
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(grads):
             yield
     finally:
         if device is not None:

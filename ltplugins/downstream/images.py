@@ -5,7 +5,6 @@ The held-out ones choose (when to stop, a temperature, a tau), so that no test l
 """
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +13,13 @@ from torch import Tensor, nn
 
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
-from ltplugins.data.augment.plain import stream_images
+from ltplugins.data.augment.plain import labelled, stream_images
+from ltplugins.data.holdout import hold_out
 from ltplugins.data.imbalance import Split, hash_indices
+from ltplugins.data.samplers.base import require_step
 from ltplugins.data.sources.base import Source
 from ltplugins.data.training_set import TrainingSet
 from ltplugins.eval.features import extract_features
-from ltplugins.eval.linear import split_validation
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,28 @@ class Images:
 def split_images(cfg: RunConfig, whole: TrainingSet, fraction: float, world_size: int) -> Images:
     """Hold out a share of each class, by the run's seed; a class of one image keeps it.
 
+    Of a source that knows the places of its images whole places are held out, and what lies across
+    their border is neither trained on nor held out.
+
     Raises:
         UserError: images without a label, one class, or fewer images than a batch.
     """
     names = _require_classes(whole)
-    places = split_validation(whole.targets, fraction, np.random.default_rng(cfg.seed))
-    fit, held_out = (whole.split.indices[chosen] for chosen in places)
+    indices, places = whole.split.indices, whole.source.places
+    if places is not None:
+        places = places[indices]
+    chosen = hold_out(whole.targets, fraction, np.random.default_rng(cfg.seed), places)
+    fit, held_out = (indices[positions] for positions in chosen)
     if not len(held_out):
         raise UserError(
             f"validation: no class of {', '.join(names[:3])} ... has a second image to hold out. "
             f"Keep more images (data.imbalance, data.fraction)."
         )
-    _require_batch(len(fit), cfg.optimizer.batch_size, world_size)
+    require_step(len(fit), cfg.optimizer.batch_size, world_size)
     counts = np.bincount(whole.source.targets[fit], minlength=whole.num_classes)
     description = f"{whole.split.description}, without {len(held_out)} held-out images"
+    if across := len(indices) - len(fit) - len(held_out):
+        description += f" and {across} across the border of their places"
     split = Split(fit, counts.astype(np.int64), hash_indices(fit), description)
     data = TrainingSet(
         cfg.data,
@@ -70,15 +78,6 @@ def whole_set(cfg: RunConfig) -> TrainingSet:
     """All training images of the config, whatever the batch."""
     data = dataclasses.replace(cfg.data, drop_last=False)
     return TrainingSet(data, cfg.augmentations, 1, dali=cfg.dali)
-
-
-def _require_batch(count: int, batch_size: int, world_size: int) -> None:
-    if batch_size * world_size > count:
-        raise UserError(
-            f"batch_size: fewer images than the batch: there are {count} to train on and "
-            f"{world_size} process(es) take {batch_size} each. Set batch_size to "
-            f"{count // world_size} or less."
-        )
 
 
 def _require_classes(data: TrainingSet) -> list[str]:
@@ -112,12 +111,4 @@ def features_of(
         num_workers=cfg.data.num_workers,
         way_out="",
     )
-    done = 0
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        nonlocal done
-        for images, _ in stream:
-            yield images, torch.from_numpy(source.targets[done : done + len(images)])
-            done += len(images)
-
-    return extract_features(backbone, batches(), device)
+    return extract_features(backbone, labelled(stream, source.targets), device)

@@ -2,7 +2,6 @@
 """From a run and the keys of a fine-tuning to the config that it trains by."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,7 +14,7 @@ from ltplugins.core.schema import parse
 from ltplugins.data.schema import parse_data_config
 from ltplugins.downstream.finetune import total_epochs
 from ltplugins.downstream.options import FinetuneConfig
-from ltplugins.runs.checkpoint import TrainedRun
+from ltplugins.runs.checkpoint import TrainedRun, name_of
 
 # Of the first run: its limits, what it was watched by, and how often it was validated.
 _NOT_KEPT: dict[str, Any] = {
@@ -112,9 +111,6 @@ def _folder(cfg: DictConfig, options: FinetuneConfig) -> str:
     words += [] if options.loss.name == "cross_entropy" else [options.loss.name]
     if options.run is None:
         return "-".join([f"runs/finetune/{cfg.backbone.name}-{cfg.data.dataset}", *words])
-    base = Path(options.run)
-    if base.is_file():  # a checkpoint: beside the folder that it is of
-        base = base.parent.parent if base.parent.name == "checkpoints" else base.with_suffix("")
     start: list[str] = [] if options.weights == "run" else [options.weights]
     start = start if options.backbone is None else [options.backbone.name]
-    return "-".join([str(base).rstrip("/"), *start, *words])
+    return "-".join([name_of(options.run), *start, *words])

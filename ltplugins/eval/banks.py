@@ -7,6 +7,7 @@ Legend: N images, D dim.
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,12 +30,14 @@ class BankImages:
         features: theirs; None where they are not there.
         what: they are, in words; empty = said by their name.
         absent: why they are not there.
+        places: Int[N K], see :func:`ltplugins.data.holdout.hold_out`; None = they have none.
     """
 
     name: str
     features: Features | None
     what: str = ""
     absent: str = ""
+    places: np.ndarray | None = None
 
     def get(self) -> Features:
         """Their features.

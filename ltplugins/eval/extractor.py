@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.pil import View, view_transform
-from ltplugins.data.augment.plain import EvalDataset, eval_transform, stream_images
+from ltplugins.data.augment.plain import EvalDataset, eval_transform, labelled, stream_images
 from ltplugins.data.augment.schema import normalisation
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.contents import content_hash
@@ -35,6 +35,7 @@ class FeatureExtractor:
     Attributes:
         keys: part -> key of its cached features.
         contents: part -> hash of its images and labels.
+        places: part -> those of its images, where the source knows them.
     """
 
     def __init__(self, run: TrainedRun, parts: Parts, device: str, batch_size: int) -> None:
@@ -47,6 +48,7 @@ class FeatureExtractor:
         self.classifier = model.class_logits if getattr(model, "own_classifier", False) else None
         self.keys: dict[str, str] = {}
         self.contents: dict[str, str] = {}
+        self.places: dict[str, np.ndarray] = {}
 
     def __call__(self, part: Part) -> Features:
         """Extract (or read) the features of a part.
@@ -62,6 +64,8 @@ class FeatureExtractor:
         data = f"{self.data.dataset}/{part} {self.contents[part]}" + (" skip" if skips else "")
         key = feature_key(self.backbone, data, f"eval_transform{shape}")
         self.keys[part] = key
+        if source.places is not None:
+            self.places[part] = source.places
 
         def compute() -> tuple[Tensor, Tensor]:
             log.info("%s: features of %d %s images", self.run.cfg.method, len(source), part)
@@ -124,12 +128,7 @@ class FeatureExtractor:
             on_corrupt="skip" if skips else "fail",
             way_out="" if part == "test" else ", or leave it out of the bank: data.on_corrupt=skip",
         )
-        start = 0
-        for images, fine in stream:
-            labels = torch.from_numpy(source.targets[start : start + len(images)])
-            start += len(images)
-            if fine.any():
-                yield images[fine], labels[fine]
+        yield from labelled(stream, source.targets)
 
 
 def _drawn(source: Source, places: np.ndarray, make: View, number: int) -> Tensor:

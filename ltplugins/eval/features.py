@@ -151,8 +151,10 @@ def cached_features(
 
 
 def _load(path: Path) -> tuple[Tensor, Tensor]:
+    # Copied: where a tensor begins in a file decides which kernel a matrix product takes, and with
+    # that its last bits, which must be those of features that were never written.
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in ("feats", "targets")}
+        tensors = {name: file.get_tensor(name).clone() for name in ("feats", "targets")}
         expected = (file.metadata() or {}).get("sha256")
     if _content_hash(tensors) != expected:
         raise ValueError("its content does not match its hash")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ltplugins.core.errors import UserError, unknown
+from ltplugins.data.holdout import hold_out
 from ltplugins.eval.logistic import Engine, fit_predict
 from ltplugins.metrics.confidence import Predictions
 
@@ -62,6 +63,7 @@ def linear_probe(
     max_iter: int = 500,
     engine: Engine = "sklearn",
     adjust: float = 0.0,
+    places: np.ndarray | None = None,
 ) -> ProbeResult:
     """Fit multinomial logistic regression on frozen features and predict the test images.
 
@@ -82,6 +84,7 @@ def linear_probe(
         max_iter: L-BFGS iterations of one fit.
         engine: ``sklearn``, or ``torch`` for the same objective on the features' device.
         adjust: tau of the logit adjustment, see :func:`ltplugins.eval.logistic.fit_predict`.
+        places: Int[M K], see :func:`ltplugins.data.holdout.hold_out`.
 
     Raises:
         UserError: too few images for ``shots`` (naming the class), labels out of range, fewer than
@@ -102,7 +105,7 @@ def linear_probe(
         raise UserError("a linear probe needs images of at least two classes.")
     feats = train_feats[torch.from_numpy(drawn).to(train_feats.device)].float()
     grid = sorted(grid)
-    fit, val = split_validation(labels, val_fraction, rng)
+    fit, val = hold_out(labels, val_fraction, rng, None if places is None else places[drawn])
     scores: dict[float, float] = {}
     chosen = grid[len(grid) // 2]
     if len(grid) > 1 and len(val) and len(np.unique(labels[fit])) > 1:
@@ -150,22 +153,6 @@ def draw_shots(
         for label in range(num_classes)
     ]
     return np.sort(np.concatenate(drawn))
-
-
-def split_validation(
-    labels: np.ndarray, fraction: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Split positions class by class into (fit, validation).
-
-    A class with two images or more gives at least one to each part; a single image stays in fit.
-    """
-    val = []
-    for label in np.unique(labels):
-        places = np.flatnonzero(labels == label)
-        held = min(max(1, round(fraction * len(places))), len(places) - 1)
-        val.append(rng.permutation(places)[:held])
-    chosen = np.sort(np.concatenate(val))
-    return np.setdiff1d(np.arange(len(labels)), chosen), chosen
 
 
 def _labels(targets: Tensor, num_classes: int) -> np.ndarray:

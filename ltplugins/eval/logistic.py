@@ -15,8 +15,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from ltplugins.metrics.confidence import Predictions, top_class
@@ -91,6 +89,10 @@ def _fit_sklearn(
     max_iter: int,
     adjust: float,
 ) -> list[Fit]:
+    # Not at the top: whoever only trains reads this file for its options.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     assert not adjust
     model = LogisticRegression(warm_start=True, max_iter=max_iter)
     inputs, queries = feats.cpu().numpy(), other.cpu().numpy()

@@ -82,15 +82,17 @@ def run_linear(
             val_fraction=cfg.val_fraction,
             max_iter=cfg.max_iter,
             engine=cfg.engine,
+            places=bank.places,
         )
         for seed in seeds
     ]
     drawn = "all images" if count is None else f"{'all ' if is_all else ''}{count} images per class"
     if count is not None and count < 1:
         drawn = f"{100 * count:g}% of the images of each class"
-    settings = {"shots": shots, "fit_on": cfg.fit_on, "grid": cfg.grid, "engine": cfg.engine}
+    settings = {"shots": shots, "fit_on": cfg.fit_on, "engine": cfg.engine, **_fitting(cfg)}
     words = f"{drawn} of {bank.describe()}"
-    return _of_probes(cfg, probes, seeds, words, settings), [p.found for p in probes]
+    entry = _of_probes(cfg, probes, seeds, words, settings, bank)
+    return entry, [p.found for p in probes]
 
 
 def run_linear_lt(
@@ -112,11 +114,17 @@ def run_linear_lt(
         max_iter=cfg.max_iter,
         engine="torch",
         adjust=tau,
+        places=bank.places,
     )
     loss = f"logit-adjusted loss (tau = {tau:g})" if tau else "plain loss"
     words = f"all images of {bank.describe()}, {loss}"
-    settings = {"tau": tau, "fit_on": "train", "grid": cfg.grid, "engine": "torch"}
-    return _of_probes(cfg, [probe], [seed], words, settings), [probe.found]
+    settings = {"tau": tau, "fit_on": "train", "engine": "torch", **_fitting(cfg)}
+    return _of_probes(cfg, [probe], [seed], words, settings, bank), [probe.found]
+
+
+def _fitting(cfg: LinearConfig) -> dict[str, Any]:
+    """How C is chosen and a probe fitted."""
+    return {"grid": cfg.grid, "val_fraction": cfg.val_fraction, "max_iter": cfg.max_iter}
 
 
 def _of_probes(
@@ -125,13 +133,15 @@ def _of_probes(
     seeds: Sequence[int],
     words: str,
     settings: dict[str, Any],
+    bank: BankImages,
 ) -> dict[str, Any]:
     """What probes are, by the fields of a ``ProtocolResult``."""
+    held_out = "" if bank.places is None else " (whole places)"
     return {
         "kind": "linear",
         "description": (
             f"logistic regression on standardised frozen features, {words}, C chosen on "
-            f"{cfg.val_fraction:.0%} of them, then fitted again on all"
+            f"{cfg.val_fraction:.0%} of them{held_out}, then fitted again on all"
         ),
         "settings": settings,
         "n_train": probes[0].n_train,

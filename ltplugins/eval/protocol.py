@@ -4,6 +4,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from torch import Tensor
 
 from ltplugins.core.errors import UserError
@@ -33,6 +34,7 @@ def evaluate_features(
     class_names: Sequence[str] = (),
     words: Mapping[str, str] | None = None,
     absent: Mapping[str, str] | None = None,
+    places: Mapping[str, np.ndarray] | None = None,
 ) -> Scores:
     """Run every protocol of ``cfg`` and score it overall, per class and per shot group.
 
@@ -51,6 +53,7 @@ def evaluate_features(
         class_names: by class id, for notes.
         words: what ``probe`` and ``train`` are, for descriptions.
         absent: why ``probe`` or ``train`` is not there.
+        places: of the images of ``probe`` or ``train``, see ``BankImages``.
 
     Raises:
         UserError: ``cfg`` asks for nothing, test labels that cannot be scored, or no protocol of
@@ -65,7 +68,13 @@ def evaluate_features(
     groups = {rule: shot_groups(counts, rule) if known else nobody for rule in cfg.groups}
     tested = class_hits(test.targets, test.targets, len(counts))[:, 1].tolist()
     banks = {
-        name: BankImages(name, found, (words or {}).get(name, ""), (absent or {}).get(name, ""))
+        name: BankImages(
+            name,
+            found,
+            (words or {}).get(name, ""),
+            (absent or {}).get(name, ""),
+            (places or {}).get(name),
+        )
         for name, found in (("probe", probe), ("train", train_bank))
     }
     plan = make_plan(cfg, Material(banks, test, counts, class_names), classifier)

@@ -37,11 +37,17 @@ def reliability(probs: Tensor, targets: Tensor, bins: int = BINS) -> list[list[f
         B rows; those of empty bins are 0.
     """
     confidence, preds = probs.double().max(dim=1)
+    return table_of(confidence, preds == targets, bins)
+
+
+def table_of(confidence: Tensor, is_right: Tensor, bins: int = BINS) -> list[list[float]]:
+    """The rows of :func:`reliability` from each image's confidence, Float[N], and Bool[N]."""
+    confidence = confidence.double()
     place = ((confidence * bins).ceil().long() - 1).clamp(0, bins - 1)
     images = torch.bincount(place, minlength=bins).double()
-    sums = torch.zeros(2, bins, dtype=torch.float64, device=probs.device)
+    sums = torch.zeros(2, bins, dtype=torch.float64, device=confidence.device)
     sums[0].index_add_(0, place, confidence)
-    sums[1].index_add_(0, place, (preds == targets).double())
+    sums[1].index_add_(0, place, is_right.double())
     means = sums / images.clamp(min=1)
     return torch.stack([images, *means], dim=1).tolist()
 

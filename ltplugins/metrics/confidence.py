@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Whether confidence is accuracy, overall and by shot group, from the confidence alone.
 
-The expected calibration error is that of Guo et al., "On Calibration of Modern Neural Networks",
-ICML 2017, https://arxiv.org/abs/1706.04599, by torchmetrics, from each image's largest probability:
-all probabilities of iNaturalist's 8,142 classes would take 0.8 GB.
+The expected calibration error is that of ``metrics/calibration.py``, from each image's largest
+probability: all probabilities of iNaturalist's 8,142 classes would take 0.8 GB.
 
 Legend: N test images, C classes.
 """
@@ -13,9 +12,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_calibration_error
 
-from ltplugins.metrics.calibration import BINS
+from ltplugins.metrics.calibration import calibration_error, table_of
 from ltplugins.metrics.groups import GROUPS
 
 
@@ -43,12 +41,7 @@ def ece(found: Predictions, targets: Tensor) -> float | None:
     >>> round(ece(found, torch.tensor([0, 1, 1, 0])), 3)  # (0.5 + 3 x 0.233) / 4
     0.3
     """
-    if not len(targets):
-        return None
-    # What is above 1 by rounding would be taken for a logit.
-    confidence, order = found.confidence.clamp(0, 1).sort()
-    correct = (found.preds == targets)[order].long()  # in an order that is not the images'
-    return float(binary_calibration_error(confidence, correct, n_bins=BINS, norm="l1"))
+    return calibration_error(table_of(found.confidence, found.preds == targets))
 
 
 def group_ece(

@@ -5,8 +5,6 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from torch import Tensor
 
 from ltplugins.core.errors import UserError, install, unknown
@@ -50,6 +48,9 @@ def embed_2d(feats: Tensor, seed: int = 0, method: Method = "pca") -> Tensor:
             f"embedding with {method} takes 3 to {MAX_POINTS:,} points, got {num:,}; "
             "choose some with pick_points(targets)."
         )
+    from sklearn.decomposition import PCA  # slow to import, as all of scikit-learn
+    from sklearn.manifold import TSNE
+
     points = torch.nn.functional.normalize(feats.detach().float().cpu(), dim=1).numpy()
     if method == "pca":
         plane = PCA(2, svd_solver="full").fit_transform(points)

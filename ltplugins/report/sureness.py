@@ -33,15 +33,20 @@ def sure_rows(rows: Rows) -> dict[str, ProtocolResult]:
     return {f"{row}, {name}" if several else row: entry for (row, name), entry in found.items()}
 
 
+def _shown(rows: Rows, rule: str) -> dict[str, ProtocolResult]:
+    """The first of them; without what was scored under other rules alone."""
+    found = {k: v for k, v in sure_rows(rows).items() if v.confusion and rule in v.confusion}
+    return dict(list(found.items())[:MAX_PANELS])
+
+
 def reliability_panels(rows: Rows, rule: str) -> Plate | None:
     """Accuracy against confidence by shot group, a panel for each row; None where nobody knows.
 
     On the diagonal a classifier is right as often as it says. Dots grow with the images of a bin.
     """
-    shown = dict(list(sure_rows(rows).items())[:MAX_PANELS])
     panels = [
         Panel(name, lambda axis, entry=entry: _reliability(axis, entry, rule), 3.4, 3.2)  # type: ignore[misc]
-        for name, entry in shown.items()
+        for name, entry in _shown(rows, rule).items()
     ]
     return Plate(panels) if panels else None
 
@@ -89,10 +94,9 @@ def _curve(axis: Axes, found: Reliability, group: str) -> None:
 
 def confusion_panels(rows: Rows, rule: str) -> Plate | None:
     """Which share of a group's test images is taken for which group, a panel for each row."""
-    shown = dict(list(sure_rows(rows).items())[:MAX_PANELS])
     panels = [
         Panel(name, lambda axis, entry=entry: _confusion(axis, entry, rule), 3.4, 2.9)  # type: ignore[misc]
-        for name, entry in shown.items()
+        for name, entry in _shown(rows, rule).items()
     ]
     return Plate(panels) if panels else None
 

@@ -151,14 +151,18 @@ def group_runs(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
 
 
 def common_rule(runs: Sequence[RunResult]) -> str:
-    """Return the first group rule that every run was scored under.
+    """Return the first group rule of all runs, and where there is one, of all their protocols.
 
     Raises:
         UserError: there is none; two definitions of "few" do not go into one table.
     """
-    for rule in runs[0].results.groups:
-        if all(rule in run.results.groups for run in runs):
+    shared = [r for r in runs[0].results.groups if all(r in run.results.groups for run in runs)]
+    entries = [entry for run in runs for entry in run.results.protocols.values()]
+    for rule in shared:
+        if all(rule in entry.groups for entry in entries):
             return rule
+    if shared:
+        return shared[0]
     listed = "; ".join(f"{run.name}: {', '.join(run.results.groups)}" for run in runs)
     raise UserError(
         f"the runs have no group rule in common ({listed}); evaluate them again with the same "
@@ -205,7 +209,8 @@ def value(run: RunResult, protocol: str, metric: str, rule: str) -> Stat:
         return mean_std([])
     if metric in ("overall", "balanced"):
         return getattr(entry, metric)
-    return entry.groups[rule][metric]
+    # Kept from an evaluation under other rules, a protocol may lack this one.
+    return entry.groups[rule][metric] if rule in entry.groups else mean_std([])
 
 
 def _row(label: str, members: Sequence[RunResult], protocol: str, rule: str) -> Row:

@@ -71,6 +71,21 @@ class TrainedRun:
         return dataclasses.replace(self.progress, epochs=done, planned_epochs=planned)
 
 
+def folder_of(checkpoint: Path) -> Path:
+    """The run's folder that a checkpoint lies in, or of one that lies elsewhere, its place."""
+    parent = checkpoint.parent
+    return parent.parent if parent.name == "checkpoints" else parent
+
+
+def name_of(path: str | Path) -> str:
+    """What the folders of a run's later stages begin with: its own, or of a checkpoint that lies in
+    no run's folder, the file's without its ending."""
+    path = Path(path)
+    if path.is_file():
+        path = folder_of(path) if folder_of(path) != path.parent else path.with_suffix("")
+    return str(path).rstrip("/")
+
+
 def require_run(path: Path) -> None:
     """Refuse a folder without a run.
 
@@ -103,8 +118,7 @@ def open_run(path: str | Path) -> TrainedRun:
                 )
             raise UserError(f"{path} has no checkpoint yet: its first epoch is not complete.")
     elif path.is_file():
-        file = path
-        folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        folder, file = folder_of(path), path
     else:
         raise UserError(f"{path} does not exist. Give a run folder or a .ckpt file.")
     content = read_checkpoint(file)
@@ -125,6 +139,27 @@ def open_run(path: str | Path) -> TrainedRun:
         small_stem=meta.get("small_stem"),
         is_finetuned="finetune" in meta.get("config", {}),
     )
+
+
+def open_finished(path: str | Path, stage: str, takes_checkpoint: bool = True) -> TrainedRun:
+    """:func:`open_run` for a second stage: of a folder, a training that has come to its end.
+
+    Args:
+        path: of a run folder or a checkpoint.
+        stage: what is to be done with it, a command's name.
+        takes_checkpoint: whether it can be done with a checkpoint alone.
+
+    Raises:
+        UserError: as :func:`open_run`; the run is not finished.
+    """
+    run = open_run(path)
+    if Path(path).is_dir() and not RunFacts.read(Path(path) / RUN_FILE).is_over:
+        otherwise = f"; or give its checkpoint, {run.checkpoint}, to start from what it is now"
+        raise UserError(
+            f"{path} is not finished: it has {run.epoch} epochs. Give its config to ltplugins "
+            f"pretrain again, which continues it, then {stage}{otherwise * takes_checkpoint}."
+        )
+    return run
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:

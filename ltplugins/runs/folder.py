@@ -106,7 +106,16 @@ class RunFolder:
         return RunFacts.read(self.path / RUN_FILE)
 
     def config(self) -> DictConfig:
-        """The resolved config; beside a checkpoint of solo-learn's, its args.json."""
+        """The resolved config; beside a checkpoint of solo-learn's, its args.json.
+
+        Raises:
+            UserError: neither is there, as beside a checkpoint that was copied elsewhere.
+        """
+        if not any((self.path / name).exists() for name in ("config.yaml", "args.json")):
+            raise UserError(
+                f"{self.path} holds no config.yaml and no args.json: expected the folder of a run. "
+                f"Evaluate a checkpoint where its run left it, or copy the whole folder."
+            )
         args = None if (self.path / "config.yaml").exists() else read_args(self.path)
         cfg = OmegaConf.load(self.path / "config.yaml") if args is None else OmegaConf.create(args)
         assert isinstance(cfg, DictConfig)
@@ -139,6 +148,8 @@ class RunFolder:
                 f"output_dir: expected a folder that can be made, got {self.path} "
                 f"({error.strerror}). Set output_dir to another."
             ) from None
+        if not any((self.path / name).exists() for name in (RUN_FILE, ".lock")):
+            self._refuse_foreign()  # before the lock leaves a file there
         self._acquire_lock()
         if (self.path / RUN_FILE).exists():
             found = self.look(identity, overwrite, resume)

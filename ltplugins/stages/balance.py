@@ -25,6 +25,7 @@ from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
 from ltplugins.data.datamodule import LTDataModule
+from ltplugins.data.samplers.base import require_step
 from ltplugins.data.training_set import TrainingSet
 from ltplugins.eval.changes import require_same
 from ltplugins.eval.extractor import FeatureExtractor, find_device
@@ -32,9 +33,8 @@ from ltplugins.eval.features import state_hash
 from ltplugins.eval.parts import Parts
 from ltplugins.host import prepare
 from ltplugins.metrics.groups import group_accuracy, shot_groups
-from ltplugins.runs.checkpoint import TrainedRun, open_run
+from ltplugins.runs.checkpoint import TrainedRun, open_finished, open_run, require_run
 from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
-from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.model import load_trained
 from ltplugins.stages.blocks import typed_keys
 from ltplugins.stages.command import quote_run
@@ -70,7 +70,10 @@ def balance(cfg: DictConfig) -> Path:
     pl.seed_everything(options.seed, workers=False, verbose=False)
     cfg_here = _training_config(first.cfg, options)
     training = Training(cfg_here, out, "balance")
-    _require_batch(first, options.batch_size, training.world_size)
+    assert first.origin is not None, "it is a run folder's"
+    images = first.origin.split.num_samples
+    said = f"{first.path} was trained on {images} images"
+    require_step(images, options.batch_size, training.world_size, said)
     data = training_set(cfg_here)
     require_same(first, data.source, data.split)
     method = load_trained(first, data.record)
@@ -114,13 +117,8 @@ def _open_first(path: str) -> TrainedRun:
     """The run to start from, which must be finished and have a classifier that training learned."""
     from ltplugins.host import METHODS
 
-    facts = RunFolder.existing(path).read()
-    run = open_run(path)
-    if not facts.is_over:
-        raise UserError(
-            f"{path} is not finished: it has {run.epoch} epochs. Give its config to ltplugins "
-            f"pretrain again, which continues it, then balance."
-        )
+    require_run(Path(path))
+    run = open_finished(path, "balance", takes_checkpoint=False)
     method = METHODS.get(run.cfg.method)
     if not getattr(method, "own_classifier", False):
         known = sorted(n for n, m in METHODS.items() if getattr(m, "own_classifier", False))
@@ -140,17 +138,6 @@ def _moved(first: TrainedRun, paths: DataPaths) -> TrainedRun:
     cfg = first.cfg.host.copy()
     cfg.data.update(paths.given())
     return dataclasses.replace(first, cfg=resolve(cfg))
-
-
-def _require_batch(first: TrainedRun, batch_size: int, world_size: int) -> None:
-    assert first.origin is not None, "it is a run folder's"
-    images = first.origin.split.num_samples
-    if batch_size * world_size > images:
-        raise UserError(
-            f"batch_size: fewer images than the batch: {first.path} was trained on {images} images "
-            f"and {world_size} process(es) take {batch_size} each. Set batch_size to "
-            f"{images // world_size} or less."
-        )
 
 
 def _training_config(first: RunConfig, options: BalanceConfig) -> RunConfig:

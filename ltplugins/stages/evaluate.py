@@ -17,13 +17,14 @@ from ltplugins.core.ranges import AtLeast
 from ltplugins.core.schema import Section, parse
 from ltplugins.eval.banks import Features
 from ltplugins.eval.changes import DataChanged
+from ltplugins.eval.earlier import is_of, joined, put_aside, read_earlier, with_rules_of
 from ltplugins.eval.extractor import FeatureExtractor, find_device
 from ltplugins.eval.health import measure_health
 from ltplugins.eval.options import EvalConfig
 from ltplugins.eval.parts import Parts
 from ltplugins.eval.plan import require_protocols
 from ltplugins.eval.protocol import evaluate_features
-from ltplugins.eval.results import ProtocolResult, Results, Scores, SplitName
+from ltplugins.eval.results import Results, Scores, SplitName
 from ltplugins.host import prepare
 from ltplugins.metrics.health import Health
 from ltplugins.report.rows import progress_mark
@@ -53,11 +54,12 @@ def evaluate(cfg: DictConfig) -> Results:
     """Evaluate ``cfg.run`` and write ``results.json`` beside it; return what was written.
 
     Keys: see :class:`EvaluateKeys`. A protocol that cannot run is named in a warning and in the
-    results; it takes no other with it.
+    results; it takes no other with it. Other protocols of the same features that an earlier
+    evaluation has written stay; those of the same name are replaced.
 
     Raises:
         UserError: a wrong key or value, no such run, no test images, training data that are not
-            those of the run, or no protocol that can run.
+            those of the run, no protocol that can run, or results that cannot be read.
     """
     prepare()
     if OmegaConf.is_missing(cfg, "run"):
@@ -66,19 +68,25 @@ def evaluate(cfg: DictConfig) -> Results:
     device = find_device(asked.device)
     options = asked.eval
     run = open_run(asked.run)
+    path = run.path / "results.json"
+    earlier = read_earlier(path)
     parts = Parts(run, asked.data, options.banks())
     extract = FeatureExtractor(run, parts, device, asked.batch_size)
     require_protocols(options, extract.classifier is not None)
     test = extract("test")
+    counts = None if parts.class_counts is None else [int(n) for n in parts.class_counts]
+    same = earlier and is_of(earlier, extract.keys["test"], extract.contents["test"], counts)
+    options = with_rules_of(options, earlier if same else None)
     scores = _score(parts, extract, options, test)
     found = measure_health(options.health, test, extract.two_views) if options.health else None
     ill = _tell_health(found) if found else []
     scores = dataclasses.replace(scores, notes=[*scores.notes, *ill, *parts.notes])
     results = dataclasses.replace(_results(run, parts, scores, extract, asked), health=found)
-    if run.is_finetuned:
-        kept = {**_own_classifier(run), **results.protocols}
-        results = dataclasses.replace(results, protocols=kept)
-    results.write(run.path / "results.json")
+    if earlier is not None and same:
+        results = joined(earlier, results)
+    elif earlier is not None:
+        put_aside(path, earlier)
+    results.write(path)
     return results
 
 
@@ -96,6 +104,7 @@ def _score(parts: Parts, extract: FeatureExtractor, options: EvalConfig, test: F
         class_names=parts.class_names,
         words=parts.describe(),
         absent=absent,
+        places=extract.places,
     )
     for name, reason in scores.failed.items():
         log.warning("%s is left out: %s", name, reason)
@@ -113,13 +122,6 @@ def _tell_health(found: Health) -> list[str]:
         return []
     log.warning("health: %s.", alarm)
     return [f"health: {alarm}."]
-
-
-def _own_classifier(run: TrainedRun) -> dict[str, ProtocolResult]:
-    """What the fine-tuning has written of its classifier, which no evaluation repeats."""
-    path = run.path / "results.json"
-    known = Results.read(path).protocols if path.exists() else {}
-    return {name: entry for name, entry in known.items() if entry.kind == "classifier"}
 
 
 def _banks(

@@ -41,9 +41,8 @@ from ltplugins.host import prepare
 from ltplugins.host.builtin.optim import require_optimizer
 from ltplugins.report.table import RunResult
 from ltplugins.report.terminal import show_results
-from ltplugins.runs.checkpoint import TrainedRun, open_run
+from ltplugins.runs.checkpoint import TrainedRun, open_finished
 from ltplugins.runs.facts import Origin, SplitFacts, now
-from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.blocks import typed_keys
 from ltplugins.stages.command import quote_run
 from ltplugins.stages.launch import launch
@@ -68,7 +67,7 @@ def finetune(cfg: DictConfig) -> Path:
     host = prepare()
     options = parse(FinetuneConfig, OmegaConf.to_container(cfg, resolve=True), "")  # type: ignore[arg-type]
     require_optimizer(options.optimizer)
-    first = None if options.run is None else _open_first(options.run)
+    first = None if options.run is None else open_finished(options.run, "finetune")
     options, given = opened(options)
     config = finetune_config(first, options)
     out = Path(config.output_dir)
@@ -120,18 +119,6 @@ def _origin(
         label=f"{start.label}+{options.mode}",
         stage_1=start.stage_1,
     )
-
-
-def _open_first(path: str) -> TrainedRun:
-    """The run to start from; a folder's must be finished."""
-    run = open_run(path)
-    if Path(path).is_dir() and not RunFolder.existing(path).read().is_over:
-        raise UserError(
-            f"{path} is not finished: it has {run.epoch} epochs. Give its config to ltplugins "
-            f"pretrain again, which continues it, then finetune; or give its checkpoint, "
-            f"{run.checkpoint}, to start from what it is now."
-        )
-    return run
 
 
 def _images(

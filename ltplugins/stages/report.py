@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
+from ltplugins.downstream.segmentation.gather import gather_masks, is_segmentation
 from ltplugins.eval.features import cached_features
 from ltplugins.eval.results import Results
 from ltplugins.methods.needs import learns_from_labels
@@ -16,13 +17,14 @@ from ltplugins.metrics.knn import knn_predict
 from ltplugins.report.classes import MOST_CLASSES
 from ltplugins.report.embed import embed_2d, pick_points
 from ltplugins.report.health import TITLES
+from ltplugins.report.pages.masks import write_mask_report
 from ltplugins.report.pages.pictures import Study
 from ltplugins.report.pages.write import make_study, write_report
 from ltplugins.report.rows import Trait, name_rows, progress_mark
 from ltplugins.report.scatter import MAX_PANELS
 from ltplugins.report.table import RunResult
 from ltplugins.report.terminal import show_results
-from ltplugins.runs.checkpoint import RUN_FILE
+from ltplugins.runs.checkpoint import RUN_FILE, folder_of
 from ltplugins.runs.facts import RunFacts
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_epochs
@@ -60,7 +62,7 @@ def report(
 
     Runs of one method become one row where they are repetitions of one experiment, equal in all
     but seed, class order, split seed and fold; what else differs is named. Rows are compared pair
-    by pair.
+    by pair. Segmentations have a page of their own, of mIoU and masks.
 
     Args:
         runs: run folders, folders of run folders, or evaluated checkpoints of solo-learn's.
@@ -73,7 +75,14 @@ def report(
         UserError: no run there, or one that is not evaluated yet; ``out`` cannot be a folder; no
             row is called as the baseline.
     """
-    results = [gather_run(path) for given in runs for path in _run_folders(Path(given))]
+    folders = [path for given in runs for path in _run_folders(Path(given))]
+    if all(is_segmentation(path) for path in folders):
+        masks = gather_masks(folders)
+        _make_folder(out)
+        path = write_mask_report(masks, Path(out), title)
+        make_console().print(f"report: {path}", highlight=False)
+        return path
+    results = [gather_run(path) for path in folders]
     _make_folder(out)
     name_rows(results, _traits(results), rows or {})
     study = make_study(results, baseline)  # before anything takes long
@@ -122,7 +131,7 @@ def _run_folders(path: Path) -> list[Path]:
     Bases before wrappers, so that differences in the tables read "wrapper minus base".
     """
     if path.suffix == ".ckpt" and path.is_file():
-        folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        folder = folder_of(path)
         if not (folder / "results.json").exists():
             raise UserError(f"{path} is not evaluated yet: ltplugins evaluate {path}")
         return [folder]
@@ -141,8 +150,8 @@ def gather_run(path: str | Path) -> RunResult:
     run = RunFolder.evaluated(path)
     if run.facts is not None and run.facts.method == "segment":
         raise UserError(
-            f"{path} is a segmentation, and a report compares classifications. Its numbers are in "
-            f"{run.results}, its pictures beside it."
+            f"{path} is a segmentation, and others of these runs are not: a report compares runs "
+            f"of one kind. Give the segmentations to a report of their own."
         )
     results = Results.read(run.results)
     curves = read_epochs(run.metrics) if run.metrics.exists() else {}

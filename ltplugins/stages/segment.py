@@ -21,6 +21,7 @@ from ltplugins.config.run import RunConfig
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.schema import parse
+from ltplugins.data.samplers.base import require_step
 from ltplugins.downstream.segmentation.conclude import conclude_segmentation
 from ltplugins.downstream.segmentation.data import MaskModule
 from ltplugins.downstream.segmentation.decoders import build_network, import_smp
@@ -31,9 +32,8 @@ from ltplugins.downstream.segmentation.sets import MaskSet, on_the_split_of, ope
 from ltplugins.downstream.segmentation.views import FILE_CROP, Normalise, PlainView, TrainView
 from ltplugins.eval.features import weights_hash
 from ltplugins.host import prepare
-from ltplugins.runs.checkpoint import RUN_FILE, TrainedRun, open_run
+from ltplugins.runs.checkpoint import RUN_FILE, TrainedRun, name_of, open_finished
 from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
-from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.blocks import typed_keys
 from ltplugins.stages.command import quote_run
 from ltplugins.stages.launch import launch
@@ -73,7 +73,7 @@ def segment(cfg: DictConfig) -> Path:
     backbone = load_backbone(options.run, pretrained=options.weights == "run")
     masks = open_masks(options.data)
     training = Training(_training_config(options, backbone, out, masks), out, "segment")
-    _require_batch(len(masks.train), options.batch_size, training.world_size)
+    require_step(len(masks.train), options.batch_size, training.world_size)
     return training.start(_job(options, first, backbone, masks, training, host.label))
 
 
@@ -97,7 +97,7 @@ def _job(
     val = masks.val if options.val_every else None
     workers = options.data.num_workers
     weights = "random" if is_random else weights_hash(backbone.net)
-    origin = _origin(options, first, backbone, masks, host)
+    origin = _origin(options, first, backbone, weights, masks, host)
 
     def conclude() -> Mapping[str, Any]:
         _show(conclude_segmentation(model, masks, plain, str(origin.label), weights, out), out)
@@ -123,28 +123,16 @@ def _open_first(path: str) -> TrainedRun | None:
     Raises:
         UserError: a run that is not finished, or whose checkpoint is gone.
     """
-    place = Path(path)
-    if not (place.is_file() or (place / RUN_FILE).exists()):
-        return None
-    run = open_run(place)
-    if place.is_dir() and not RunFolder.existing(place).read().is_over:
-        raise UserError(
-            f"{path} is not finished: it has {run.epoch} epochs. Give its config to ltplugins "
-            f"pretrain again, which continues it, then segment; or give its checkpoint, "
-            f"{run.checkpoint}."
-        )
-    return run
+    is_run = Path(path).is_file() or (Path(path) / RUN_FILE).exists()
+    return open_finished(path, "segment") if is_run else None
 
 
 def _beside(options: SegmentConfig) -> str:
     """The folder for a segmentation, beside what its encoder is of."""
     base = Path(options.run)
-    if base.is_file():  # a checkpoint
-        base = base.parent.parent if base.parent.name == "checkpoints" else base.with_suffix("")
-    elif not base.exists():
-        base = Path("runs/segment") / options.run
+    base = base if base.exists() else Path("runs/segment") / options.run
     random = "random-" * (options.weights == "random")
-    return f"{str(base).rstrip('/')}-{random}{options.decoder.name}"
+    return f"{name_of(base)}-{random}{options.decoder.name}"
 
 
 def _training_config(
@@ -177,15 +165,6 @@ def _training_config(
     return resolve(plain)
 
 
-def _require_batch(images: int, batch_size: int, world_size: int) -> None:
-    if batch_size * world_size > images:
-        raise UserError(
-            f"batch_size: fewer images than the batch: there are {images} to train on and "
-            f"{world_size} process(es) take {batch_size} each. Set batch_size to "
-            f"{images // world_size} or less."
-        )
-
-
 def _stored_config(config: RunConfig, options: SegmentConfig) -> DictConfig:
     """What the folder keeps: the options, under a block that no other config has."""
     given = {k: v for k, v in dataclasses.asdict(options).items() if k != "overwrite"}
@@ -194,7 +173,12 @@ def _stored_config(config: RunConfig, options: SegmentConfig) -> DictConfig:
 
 
 def _origin(
-    options: SegmentConfig, first: TrainedRun | None, backbone: Backbone, masks: MaskSet, host: str
+    options: SegmentConfig,
+    first: TrainedRun | None,
+    backbone: Backbone,
+    weights: str,
+    masks: MaskSet,
+    host: str,
 ) -> Origin:
     name = backbone.architecture.name
     known = backbone.provenance.origin
@@ -203,7 +187,7 @@ def _origin(
         label = name if known is None else known.label or known.method
     stage_1 = None
     if first is not None and options.weights == "run":
-        stage_1 = FirstStage(str(options.run), first.epoch, weights_hash(backbone.net))
+        stage_1 = FirstStage(str(options.run), first.epoch, weights)
     split = SplitFacts(
         masks.description,
         masks.fingerprint(),

@@ -6,14 +6,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from ltplugins.config.identity import experiment, flatten
+from ltplugins.config.identity import experiment
 from ltplugins.data.schema import LAND
 from ltplugins.eval.results import Results
 from ltplugins.report.rows import Trait, progress_mark
 from ltplugins.runs.folder import RunFolder
 
-# What says which protocols there are; each of them has its own line.
-_NOT_OF_A_PROTOCOL = ("linear.shots", "groups", "classifier")
+# What a protocol's name says already.
+_NAMED = ("shots", "fit_on", "bank", "k", "temperature", "tau")
 
 
 def pair_key(results: Results) -> str:
@@ -60,9 +60,15 @@ def _data(config: Any, results: Results) -> dict[str, Trait]:
 
 
 def _evaluation(results: Results) -> dict[str, Trait]:
-    leaves = flatten(results.options)
-    kept = {k: v for k, v in leaves.items() if k not in _NOT_OF_A_PROTOCOL and v is not None}
-    return {f"eval.{key}": Trait(value, _show(value)) for key, value in kept.items()}
+    """By protocol, since those of one file may have been asked for one after the other."""
+    traits: dict[str, Trait] = {}
+    for name, entry in results.protocols.items():
+        found = {k: v for k, v in entry.settings.items() if k not in _NAMED}
+        if entry.kind != "classifier":
+            traits |= {f"eval.{name}.{k}": Trait(v, _show(v)) for k, v in found.items()}
+        if entry.seeds:
+            traits[f"eval.{name}.seeds"] = Trait(entry.seeds, _show(entry.seeds))
+    return traits
 
 
 def _progress(results: Results) -> dict[str, Trait]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ltplugins.config.data import DataPaths
 from ltplugins.config.sections import Devices
 from ltplugins.core.errors import UserError
+from ltplugins.core.modes import looked_at
 from ltplugins.core.ranges import Above, AtLeast, Below, Seed
 from ltplugins.core.schema import Section
 from ltplugins.losses.iccl import balance_loss
@@ -149,15 +150,12 @@ def head_parameters(method: Any) -> list[nn.Parameter]:
     """The parameters that ``class_logits`` reads: those that a gradient of its output reaches."""
     parameters = list(method.parameters())
     needed = [p.requires_grad for p in parameters]
-    modes = [(module, module.training) for module in method.modules()]
     method.requires_grad_(True)
-    method.eval()
     feats = torch.randn(2, method.features_dim, device=parameters[0].device).to(parameters[0].dtype)
-    grads = torch.autograd.grad(method.class_logits(feats).sum(), parameters, allow_unused=True)
+    with looked_at(method, grads=True):
+        grads = torch.autograd.grad(method.class_logits(feats).sum(), parameters, allow_unused=True)
     for parameter, before in zip(parameters, needed, strict=True):
         parameter.requires_grad_(before)
-    for module, mode in modes:
-        module.training = mode
     return [p for p, grad in zip(parameters, grads, strict=True) if grad is not None]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
+from ltplugins.core.modes import looked_at
 
 log = logging.getLogger(__name__)
 
@@ -125,14 +126,9 @@ def kept_bytes(backbone: nn.Module, size: int) -> int:
 
     param = next(backbone.parameters())
     images = torch.zeros(_IMAGES, 3, size, size, device=param.device, dtype=param.dtype)
-    modes = {module: module.training for module in backbone.modules()}
-    backbone.eval()
-    try:
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            backbone(images)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t)
+    with looked_at(backbone, grads=True), hooks:
+        backbone(images)
     return sum(kept.values()) // _IMAGES
 
 

@@ -17,11 +17,13 @@ from omegaconf import OmegaConf
 
 import ltplugins
 from ltplugins.cli import main
+from ltplugins.config.data import DataPaths
 from ltplugins.config.resolve import SECTIONS, resolve
 from ltplugins.config.sections import RunKeys, TrainerKeys
 from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import AtLeast, Length, Within
 from ltplugins.data.augment.schema import AugmentationBlock
+from ltplugins.data.schema import DataConfig
 from ltplugins.downstream.options import FinetuneConfig
 from ltplugins.eval.options import EvalConfig
 from ltplugins.host.builtin import METHOD_KWARGS
@@ -308,3 +310,9 @@ def test_the_good_config_is_good_as_packaged():
     for method in ("simclr", "gh_colt_simclr", "gml"):
         with initialize_config_module("ltplugins.conf", version_base="1.2"):
             resolve(compose("pretrain", [f"method={method}"]), config_blocks)
+
+
+def test_a_path_for_embedded_images_is_told_by_its_key():
+    theirs, ours = DataConfig("land_pack"), DataPaths(train_path="photos/train")
+    with pytest.raises(UserError, match=r"^data\.train_path: expected null.*Leave it out\.$"):
+        ours.over(theirs)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ltplugins.core.errors import UserError
 from ltplugins.eval import linear
-from ltplugins.eval.linear import draw_shots, linear_probe, split_validation
+from ltplugins.eval.linear import draw_shots, linear_probe
 from ltplugins.eval.logistic import fit_softmax
 
 NUM_CLASSES, DIM = 4, 12
@@ -71,13 +71,6 @@ def test_draw_is_per_class_and_without_replacement() -> None:
     assert len(set(drawn)) == 9
     assert set(drawn) >= {10, 11, 12}
     assert draw_shots(labels, 3, None, np.random.default_rng(0)).tolist() == list(range(18))
-
-
-def test_validation_split_is_stratified_and_disjoint() -> None:
-    labels = np.array([0] * 50 + [1] * 10 + [2] * 2 + [3])
-    fit, val = split_validation(labels, 0.2, np.random.default_rng(0))
-    assert np.bincount(labels[val], minlength=4).tolist() == [10, 2, 1, 0]
-    assert sorted([*fit, *val]) == list(range(63))
 
 
 def test_the_choice_uses_only_the_validation_split(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import ltplugins
 import ltplugins.host
 from ltplugins.core.errors import UserError
 from ltplugins.host import detect
+from tests.kit import forked
 
 GOOD = """
 class BaseMethod:
@@ -154,14 +154,9 @@ def test_public_names_in_a_fresh_process() -> None:
         "assert BaseMethod.__module__.startswith('ltplugins.host.builtin');"
         "print(HOST.describe())"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "LTPLUGINS_HOST": "builtin"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=True,
-    )
+    env = {**os.environ, "LTPLUGINS_HOST": "builtin"}
+    out = forked.run([sys.executable, "-c", code], env=env)
+    assert out.returncode == 0, out.stderr
     assert "host: the built-in stand-in" in out.stdout
 
 

@@ -3,7 +3,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import ltplugins
 from ltplugins.host import METHODS, prepare
 from ltplugins.host.builtin import METHOD_KWARGS
 from ltplugins.host.facts import BASES, facts_of, packaged_bases
+from tests.kit import forked
 from tests.kit.hosts import NAMES, needs_solo
 from tests.kit.paths import ROOT
 from tests.kit.tiny import tiny_config
@@ -32,7 +32,7 @@ def run(arguments: list[str], folder: Path, host: str) -> None:
     """A command line of ours in a process of its own: what one main mends helps no other."""
     command = [sys.executable, "-m", "ltplugins.cli", *arguments]
     env = {**os.environ, "LTPLUGINS_HOST": host}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+    done = forked.run(command, cwd=folder, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

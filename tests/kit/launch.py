@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.kit.forked import Popen
+
 # No verdict hangs on it: it ends a test whose processes would never end.
 HANG_SECONDS = 600.0
 CLI = [sys.executable, "-m", "ltplugins.cli", "pretrain"]
@@ -47,15 +49,24 @@ def changed_cli(path: Path, change: str) -> list[str]:
     return [sys.executable, str(path), "pretrain"]
 
 
-def start(command: list[str], folder: Path, name: str, *overrides: str, **env: str) -> Any:
-    """Start the run of ``tiny.yaml`` into ``name``; its processes carry a mark."""
+def start(
+    command: list[str],
+    folder: Path,
+    name: str,
+    *overrides: str,
+    popen: type[subprocess.Popen] = Popen,
+    **env: str,
+) -> Any:
+    """Start the run of ``tiny.yaml`` into ``name``; its processes carry a mark.
+
+    Args:
+        popen: subprocess's own for processes that are no forks.
+    """
     where = ["--config-path", str(folder), "--config-name", "tiny", f"output_dir={folder / name}"]
     mark = uuid.uuid4().hex
     more = {"LTPLUGINS_HOST": "builtin", "OMP_NUM_THREADS": "1", "TEST_MARK": mark}
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    process: Any = subprocess.Popen(
-        [*command, *where, *overrides], env={**os.environ, **more, **env}, **pipes
-    )
+    process: Any = popen([*command, *where, *overrides], env={**os.environ, **more, **env}, **pipes)
     process.mark = mark
     return process
 

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Run a function in several processes; a rank that hangs or dies fails the caller.
 
-No torch at the top: the ranks that only hang or die should not wait for its import.
+The function is one of a module's own names. Each rank is this file as a program.
 """
 
 import datetime
-import multiprocessing
+import importlib
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from tests.kit.forked import Popen
 from tests.kit.launch import HANG_SECONDS, free_port
+from tests.kit.paths import ROOT
 
 
 def join_ranks(rank: int, world: int, folder: Path) -> None:
@@ -47,27 +49,22 @@ def run_ranks(
     Raises:
         AssertionError: a rank failed, or was still running after ``timeout`` seconds.
     """
-    # One server imports the slow packages; each rank is forked from it, before any thread exists.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ltplugins.host.builtin"])
-    ranks: list[Any] = [
-        context.Process(target=work, args=(rank, world, folder), daemon=True)
-        for rank in range(world)
+    command = [sys.executable, "-m", "tests.kit.ranks", work.__module__, work.__name__]
+    ranks = [
+        Popen([*command, f"{rank}", f"{world}", str(folder)], cwd=ROOT) for rank in range(world)
     ]
-    for process in ranks:
-        process.start()
     deadline = time.monotonic() + timeout
     try:
-        while any(p.is_alive() for p in ranks) and time.monotonic() < deadline:
-            if any(p.exitcode for p in ranks):
-                break  # the others would wait for it
+        codes: list[int | None] = [None]
+        # One that has failed is waited for by the others, in vain.
+        while None in codes and not any(codes) and time.monotonic() < deadline:
             time.sleep(0.05)
-        codes = [p.exitcode for p in ranks]
+            codes = [process.poll() for process in ranks]
         assert codes == [0] * world, f"exit codes by rank {codes}; None is a rank that hung"
     finally:
         for process in ranks:
             process.kill()
-            process.join()
+            process.wait()
 
 
 def hang_on_rank_1(rank: int, world: int, folder: Path) -> None:
@@ -80,3 +77,9 @@ def die_on_rank_1(rank: int, world: int, folder: Path) -> None:
         raise SystemExit(3)
     time.sleep(HANG_SECONDS / 5)
     (folder / "waited").touch()
+
+
+if __name__ == "__main__":
+    getattr(importlib.import_module(sys.argv[1]), sys.argv[2])(
+        int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])
+    )

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from ltplugins.metrics.calibration import BINS
 from ltplugins.metrics.confidence import (
-    BINS,
     Predictions,
     ece,
     group_ece,
@@ -88,3 +88,11 @@ def test_certain_and_right_is_no_error_and_rounding_does_no_harm() -> None:
 
 def test_equal_scores_go_to_the_smaller_class() -> None:
     assert top_class(torch.tensor([[0.2, 0.4, 0.4]])).preds.tolist() == [1]
+
+
+def test_a_bin_holds_its_upper_end() -> None:
+    """As in the definition, and in the reliability diagram: certain ones have no bin alone."""
+    found = Predictions(torch.tensor([0, 1]), torch.tensor([1.0, 0.95]))
+    assert ece(found, torch.tensor([1, 1])) == pytest.approx(0.975 - 0.5)
+    none = Predictions(found.preds[:0], found.confidence[:0])
+    assert ece(none, torch.tensor([], dtype=torch.long)) is None

@@ -98,3 +98,10 @@ def test_other_ranks_decide_alike(tmp_path):
     opened(tmp_path, NEW, overwrite=True)
     assert RunFolder(tmp_path).look(NEW, overwrite=True) is not Found.OVER
     assert RunFolder(tmp_path).last_checkpoint is None
+
+
+def test_a_folder_of_other_files_is_left_as_it_is(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match=r"is not empty and holds no run \(found thesis.tex\)"):
+        opened(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

@@ -3,7 +3,6 @@
 
 import hashlib
 import json
-import subprocess
 import sys
 
 import pytest
@@ -21,6 +20,7 @@ from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
 from ltplugins.training.balancer import BalanceConfig, ClassifierBalancer, head_parameters
+from tests.kit import forked
 from tests.kit.runs import assert_same_run, interrupted, load
 from tests.kit.tiny import tiny_config
 
@@ -318,7 +318,7 @@ def test_command_line(first, tmp_path):
     link.symlink_to(first)
     command = [sys.executable, "-m", "ltplugins.cli", "balance", str(link)]
     command += ["output_dir=out", "epochs=1", "batch_size=8"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
+    result = forked.run(command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "classifier after" in result.stdout
     assert "Warning" not in result.stderr

@@ -28,7 +28,7 @@ CLAIMS = {claim.name: claim for claim in BOOK.claims}
 
 @functools.cache
 def steps(cell: Cell) -> int:
-    """Optimizer steps of a cell, whose model is built, too; COLT's epochs are longer from its warm-up on."""
+    """Steps of a cell, whose model is built; COLT's epochs are longer from its warm-up on."""
     prepare()
     run = resolve(pretrain_composer().compose(cell.command), config_blocks)
     check_run(run)

@@ -12,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ltplugins.cli import main
+from tests.kit import forked
 from tests.kit.hosts import on_the_stand_in
 from tests.kit.tiny import tiny_config
 
@@ -19,7 +20,7 @@ from tests.kit.tiny import tiny_config
 def ltplugins(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ltplugins.cli", *arguments]
     env = {**os.environ, "LTPLUGINS_HOST": "builtin", "COLUMNS": "100"}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+    return forked.run(command, cwd=cwd, env=env)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,9 @@ def test_one_line_exit_code_2_no_folder(arguments, text, tmp_path, monkeypatch, 
 
 
 def test_the_same_in_a_process_of_its_own(tmp_path):
-    done = ltplugins("pretrain", "method=gh_simcl", cwd=tmp_path)
+    """A real interpreter, in which nothing is imported."""
+    command = [sys.executable, "-m", "ltplugins.cli", "pretrain", "method=gh_simcl"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: unknown method 'gh_simcl'. Did you mean 'gh_simclr'? Valid: ")

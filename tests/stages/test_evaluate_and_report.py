@@ -2,6 +2,7 @@
 """From a run to its numbers and its page; wrong inputs come back as one clear line."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import _show, evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
+from tests.kit import forked
 from tests.kit.tiny import tiny_config, write_arrays
 
 
@@ -81,6 +83,8 @@ def test_the_health_of_the_features_is_written(runs, tmp_path):
     again = evaluate(evaluate_config(copy, eval__health={"images": 10, "views": 0})).health
     assert (again.images, again.alignment) == (10, None)
     assert again.etf == found.etf  # over all test images
+    assert evaluate(evaluate_config(copy, eval__health=None)).health == again  # stays as it was
+    (tmp_path / "results.json").unlink()
     assert evaluate(evaluate_config(copy, eval__health=None)).health is None
 
 
@@ -112,6 +116,47 @@ def test_training_set_as_bank(runs, tmp_path):
     copy.write_bytes((runs[1] / "checkpoints/last.ckpt").read_bytes())
     results = evaluate(evaluate_config(copy, eval__knn__bank="train"))
     assert results.protocols["knn_k3_T0.07_trainset"].n_train == 42
+
+
+def test_protocols_of_an_earlier_evaluation_stay_beside(runs, tmp_path, caplog):
+    copy, path = tmp_path / "alone.ckpt", tmp_path / "results.json"
+    copy.write_bytes((runs[0] / "checkpoints/last.ckpt").read_bytes())
+    first = evaluate(evaluate_config(copy, eval__groups=["tercile"]))
+    other = {"eval__knn__k": 5, "eval__seeds": [0], "eval__remarks": ["as they do"]}
+    second = evaluate(evaluate_config(copy, eval__groups=["threshold"], **other))
+    assert set(second.protocols) == {"knn_k3_T0.07", "knn_k5_T0.07", "linear_4shot"}
+    assert second.protocols["knn_k3_T0.07"] == first.protocols["knn_k3_T0.07"]
+    assert (first.protocols["linear_4shot"].n, second.protocols["linear_4shot"].n) == (3, 1)
+    assert list(second.groups) == ["threshold", "tercile"]
+    # What is new is scored under the rules of what is old.
+    assert set(second.protocols["knn_k5_T0.07"].groups) == {"threshold", "tercile"}
+    assert Results.read(path) == second and second.notes[-1] == "as they do"
+    with pytest.raises(UserError, match=r"holds no config.yaml and no args.json: expected the fol"):
+        report([copy], tmp_path / "report")
+    shutil.copy(runs[0] / "config.yaml", tmp_path)
+    report([copy], tmp_path / "report")
+    assert (tmp_path / "report/report.md").read_text().count("| simclr |") == 3
+
+    path.rename(tmp_path / "kept.json")
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"is damaged: .* would replace it: move it away first"):
+        evaluate(evaluate_config(copy))
+    assert path.read_text() == "{"
+    (tmp_path / "kept.json").replace(path)
+    copy.write_bytes((runs[1] / "checkpoints/last.ckpt").read_bytes())
+    third = evaluate(evaluate_config(copy))
+    assert set(third.protocols) == {"knn_k3_T0.07", "linear_4shot"}
+    [aside] = tmp_path.glob("results-*.json")
+    assert Results.read(aside) == second and f"it is kept as {aside.name}" in caplog.text
+
+
+def test_what_else_was_evaluated_parts_no_repetitions(runs, tmp_path):
+    paths = [shutil.copytree(run, tmp_path / run.name) for run in runs[:2]]
+    more = {"eval__knn": None, "eval__linear__shots": ["full"], "eval__health": None}
+    evaluate(evaluate_config(paths[0], eval__remarks=["a preset"], **more))
+    report(paths, tmp_path / "report")
+    text = (tmp_path / "report/report.md").read_text()
+    assert text.count("| simclr (n = 2) |") == 3, text  # n/a of one run in the third
 
 
 def test_report_of_several_runs(runs, tmp_path):
@@ -234,18 +279,9 @@ def _save(path, value):
     return path
 
 
-def run_cli(*arguments, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "ltplugins.cli", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        cwd=cwd,
-    )
-
-
 def test_cli_shows_one_clear_error_and_exit_code_2(tmp_path):
-    result = run_cli("pretrain", "+method_kwargs.temprature=0.1", cwd=tmp_path)
+    command = [sys.executable, "-m", "ltplugins.cli", "pretrain", "+method_kwargs.temprature=0.1"]
+    result = forked.run(command, cwd=tmp_path)
     assert result.returncode == 2
     assert "error: unknown key 'method_kwargs.temprature'" in result.stderr.replace("\n", " ")
     assert "Traceback" not in result.stderr
@@ -262,6 +298,7 @@ def test_cli_evaluate_without_a_run(capsys):
 def test_importing_and_help_are_light():
     code = "import sys, ltplugins, ltplugins.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=600).returncode == 0
-    result = run_cli("--help")
+    command = [sys.executable, "-m", "ltplugins.cli", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0
     assert "ltplugins demo" in result.stdout

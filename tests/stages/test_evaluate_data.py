@@ -222,7 +222,7 @@ def test_what_worked_is_written(home, caplog):
     cfg.eval.linear.shots = [100]
     with caplog.at_level(logging.WARNING, logger="ltplugins"):
         results = evaluate(cfg)
-    assert list(results.protocols) == [KNN]
+    assert list(results.protocols) == [KNN, "linear_4shot"]  # the second of the one before
     assert "class 2 has 4. Set eval.linear.shots=[4] or [full]" in results.failed["linear_100shot"]
     assert "linear_100shot is left out: a 100-shot probe needs" in caplog.text
     assert Results.read(home / "run/results.json") == results

@@ -3,7 +3,6 @@
 
 import shutil
 import signal
-import subprocess
 import sys
 
 import numpy as np
@@ -21,6 +20,7 @@ from ltplugins.runs.checkpoint import open_run
 from ltplugins.stages.features import features
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.zoo.load import load_backbone
+from tests.kit import forked
 from tests.kit.tiny import tiny_config, write_folder
 
 
@@ -95,7 +95,7 @@ def test_a_killed_one_goes_on_and_ends_as_the_unbroken_one(
     run, tmp_path, small_pieces, monkeypatch
 ):
     images, out = str(run.parent / "test.npz"), tmp_path / "f.npz"
-    done = subprocess.run([sys.executable, "-c", KILLED, str(run), images, str(out)])
+    done = forked.run([sys.executable, "-c", KILLED, str(run), images, str(out)])
     assert done.returncode == -signal.SIGKILL
     assert not out.exists() and len(list(tmp_path.glob(".f.npz.pieces/*.safetensors"))) == 2
     starts = []

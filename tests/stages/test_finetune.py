@@ -144,7 +144,7 @@ def test_report_and_evaluate_take_it(first, tmp_path):
     words = [f"run={paths[1]}", "eval.knn.k=3", "eval.linear.shots=[4]"]
     results = evaluate(compose_packaged("evaluate", words))
     assert results.features["test"] == scored.features["test"]  # found, not made again
-    assert next(iter(results.protocols)) == "classifier" and "knn_k3_T0.07" in results.protocols
+    assert set(results.protocols) == {"classifier", "knn_k3_T0.07", "linear_4shot"}
     assert Results.read(paths[1] / "results.json").protocols["classifier"].calibration is not None
 
 

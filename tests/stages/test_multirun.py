@@ -2,7 +2,6 @@
 """Sweeps that train: every member, resume, one that fails among others, table, launchers."""
 
 import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages import multirun as stage
 from ltplugins.stages.pretrain import pretrain
+from tests.kit import forked
 from tests.kit.paths import ROOT
 from tests.kit.runs import assert_same_run, interrupted
 from tests.kit.sweeps import train_in_process
@@ -146,8 +146,7 @@ def test_torchrun_is_not_for_a_sweep(files, monkeypatch):
 
 def command_line(files: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ltplugins.cli", "pretrain", *arguments(files, *words)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    return forked.run(command)
 
 
 @pytest.mark.slow

@@ -102,6 +102,12 @@ def shrink(cfg, folder, tiny_data, out):
                 if cfg.data.get(key):
                     cfg.data[key] = str(base / f"{part}.txt")
             cfg.data.root = str(base / "images")
+        elif folder == "fashion":
+            cfg.data.fraction = 0.1
+            if "ood" in cfg.data:
+                cfg.data.ood.fraction = 0.1
+        elif folder == "land":
+            cfg.data.update(stride=32, least=25)  # a quarter of the tiles, of the same classes
         if "ood" in cfg.data and cfg.data.ood.dataset == "custom":
             pool = f"pool{Path(cfg.data.ood.train_path).suffix}"
             cfg.data.ood.train_path = str(tiny_data / pool)

@@ -2,7 +2,6 @@
 """Segmentation as a stage: its numbers, an exact resume, and one line for what does not fit."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -22,6 +21,7 @@ from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
 from ltplugins.stages.segment import segment
+from tests.kit import forked
 from tests.kit.masks import write_masks
 from tests.kit.runs import interrupted, load
 from tests.kit.tiny import tiny_config
@@ -80,7 +80,7 @@ def test_it_learns_and_says_how_well(first, masks, tmp_path):
     path = segment(cfg)
     found = SegmentResults.read(path / "results.json")
     assert found.method == "simclr+unet"
-    assert found.miou > 0.6
+    assert found.miou > 0.6 and found.epochs == 12
     matrix = torch.tensor(found.confusion)
     assert int(matrix.sum()) == 4 * 64**2
     scores = pixel_scores(matrix, found.image_counts, found.pixel_counts)
@@ -231,15 +231,17 @@ def test_what_takes_pretrainings_refuses_it(first, masks, tmp_path):
     assert not (path / "segmentation.png").exists()
     with pytest.raises(UserError, match=r"is a segmentation \(ltplugins segment\)"):
         evaluate(compose_packaged("evaluate", [f"run={path}"]))
-    with pytest.raises(UserError, match="is a segmentation, and a report compares"):
-        report([path], tmp_path / "report")
+    with pytest.raises(UserError, match="is a segmentation, and others of these runs are not"):
+        report([path, first], tmp_path / "report")
+    page = report([path], tmp_path / "report").read_text()
+    assert "simclr+unet" in page and page.count("<svg") == 1  # without examples, IoU alone
 
 
 def test_command_line(first, masks, tmp_path):
     command = [sys.executable, "-m", "ltplugins.cli", "segment", str(first), "output_dir=out"]
     command += ["data.format=folder", f"data.path={masks}", "epochs=1", "batch_size=4"]
     command += ["views.crop=64", "decoder=linear", "loss=adjusted", "accelerator=cpu"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
+    result = forked.run(command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "simclr+linear: mIoU" in result.stdout
     assert "rare" in result.stdout and "Warning" not in result.stderr
@@ -253,7 +255,7 @@ def test_two_processes(first, masks, tmp_path):
     command = [sys.executable, "-m", "ltplugins.cli", "segment", str(first), "output_dir=out"]
     command += ["data.format=folder", f"data.path={masks}", "epochs=1", "batch_size=2", "devices=2"]
     command += ["views.crop=64", "decoder=fpn", "accelerator=cpu", "freeze=true"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=tmp_path)
+    result = forked.run(command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     facts = json.loads((tmp_path / "out/run.json").read_text())
     assert facts["identity"]["world_size"] == 2 and facts["finished"]

@@ -3,7 +3,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ltplugins.data.datamodule import build_datamodule
 from ltplugins.host.check import check_method
 from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import build_model
+from tests.kit import forked
 from tests.kit.hosts import needs_solo
 from tests.kit.paths import ROOT
 from tests.kit.solo_yaml import solo_root, write_solo_yaml
@@ -106,9 +106,7 @@ def pretrain_by_script(
     command += ["--config-path", str(folder), "--config-name", name, f"method={method}"]
     command += [*IMBALANCE, *paths, *SHORT, "max_epochs=2"]
     env = {**os.environ, **({"LTPLUGINS_HOST": host} if host else {})}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600
-    )
+    done = forked.run(command, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     (run,) = tmp_path.rglob("run.json")
     facts = json.loads(run.read_text())

@@ -4,7 +4,7 @@
 Legend: B batch, S crop size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,28 @@ def stream_images(
         on_corrupt=on_corrupt,
         way_out=way_out,
     )
+
+
+def labelled(
+    stream: Iterable[tuple[Tensor, Tensor]], targets: np.ndarray
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Give a stream's images with their labels, without those that are damaged.
+
+    Args:
+        stream: as of :func:`stream_images`.
+        targets: Int[N], of all images of the stream, in its order.
+
+    Yields:
+        Float[B 3 S S] and Int[B], B of 1 or more.
+    """
+    start = 0
+    for images, fine in stream:
+        labels = torch.from_numpy(targets[start : start + len(images)])
+        start += len(images)
+        if fine.all():
+            yield images, labels
+        elif fine.any():
+            yield images[fine], labels[fine]
 
 
 def stream_through(

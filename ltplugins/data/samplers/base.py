@@ -104,6 +104,25 @@ def count_batches(total: int, world_size: int, batch_size: int, drop_last: bool)
     return whole + (not drop_last and rest > 1)
 
 
+def require_step(images: int, batch_size: int, world_size: int, said: str = "") -> None:
+    """Refuse a step of more images than there are, where ``batch_size`` is a key of a stage's own.
+
+    Args:
+        images: that are there.
+        batch_size: of one rank.
+        said: how many there are, in words.
+
+    Raises:
+        UserError: the ranks' batches together have more.
+    """
+    if batch_size * world_size > images:
+        raise UserError(
+            f"batch_size: fewer images than the batch: "
+            f"{said or f'there are {images} to train on'} and {world_size} process(es) take "
+            f"{batch_size} each. Set batch_size to {images // world_size} or less."
+        )
+
+
 def require_batch(sampler: EpochSampler, batch_size: int, drop_last: bool = True) -> None:
     """Refuse a batch size that no rank can fill, or an epoch without a batch.
 

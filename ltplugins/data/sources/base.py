@@ -37,6 +37,8 @@ class Source:
         images: uint8 [N, H, W, 3], or [N, H, W] for greyscale; None when the images are files.
         stand_ins: Int64[N K], rows that say which picture each image is, for a source that knows
             it better than by its pixels; None = its pixels or its file do.
+        places: Int64[N K], the places that each image touches, for a source whose images of one
+            place look alike or overlap: what is held out of it is whole places; None = none do.
     """
 
     def __init__(self, targets: np.ndarray, class_names: Sequence[str], record: DataRecord) -> None:
@@ -45,6 +47,7 @@ class Source:
         self.record = record
         self.images: np.ndarray | None = None
         self.stand_ins: np.ndarray | None = None
+        self.places: np.ndarray | None = None
 
     @property
     def num_classes(self) -> int:
@@ -90,6 +93,7 @@ class ArraySource(Source):
             self.images[indices], self.targets[indices], self.class_names, self.record
         )
         chosen.stand_ins = None if self.stand_ins is None else self.stand_ins[indices]
+        chosen.places = None if self.places is None else self.places[indices]
         return chosen
 
 

@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.schema import BY_PATH, DataConfig
@@ -107,6 +106,9 @@ def _classes(
 
 
 def _take_fraction(source: Source, fraction: float) -> Source:
+    # Not at the top: scikit-learn brings pandas along, a tenth of the time that a start takes.
+    from sklearn.model_selection import train_test_split
+
     labelled = bool((source.targets >= 0).all())
     try:
         chosen, _ = train_test_split(

@@ -136,7 +136,8 @@ def _check_files_exist(files: list[str], path: Path, base: Path) -> None:
     if missing:
         raise UserError(
             f"{path}: {len(missing)} of {len(files)} files are missing, the first is "
-            f"{missing[0]}. Paths are relative to {base}; set data.root to another folder."
+            f"{missing[0]}. Paths are relative to {base}; set data.root to another folder "
+            f"(--root of ltplugins features)."
         )
 
 

@@ -4,5 +4,5 @@
 ``options`` (keys); ``pairs``, ``formats`` and ``sets`` (images with masks); ``views`` and ``data``
 (what a Trainer takes); ``decoders`` (networks of segmentation_models_pytorch on our encoders);
 ``losses``; ``segmenter`` (the module that is trained); ``scores`` and ``results`` (numbers);
-``examples`` (pictures); ``conclude`` (what writes both).
+``examples`` (pictures); ``conclude`` (what writes both); ``gather`` (finished runs for a report).
 """

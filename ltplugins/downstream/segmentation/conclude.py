@@ -53,7 +53,7 @@ def conclude_segmentation(
         run=out.name,
         method=label,
         seed=options.seed,
-        epochs=model.current_epoch + 1,
+        epochs=model.current_epoch,  # completed ones
         encoder={"run": options.run, "weights": weights},
         decoder=options.decoder.name,
         loss={**loss.weights, **({"tau": loss.tau} if loss.adjusted else {})},

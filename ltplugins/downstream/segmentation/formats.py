@@ -130,7 +130,10 @@ def _ade_names(root: Path) -> list[str]:
 def _pictures(folder: Path, pattern: str = "*") -> list[Path]:
     found = sorted(p for p in folder.glob(pattern) if p.suffix.lower() in _PICTURES)
     if not found:
-        raise UserError(f"{folder}: expected pictures ({', '.join(_PICTURES)}), found none.")
+        raise UserError(
+            f"{folder}: expected pictures ({', '.join(_PICTURES)}), found none. Set "
+            f"data.path to a folder as docs/segment.md says of data.format, or another data.format."
+        )
     return found
 
 

@@ -99,7 +99,10 @@ class FilePairs:
             )
         if labels.max(initial=0) > IGNORE or labels.min(initial=0) < 0:
             strange = labels.max() if labels.max() > IGNORE else labels.min()
-            raise UserError(f"{path}: expected labels from 0 to {IGNORE}, got {strange}.")
+            raise UserError(
+                f"{path}: expected labels from 0 to {IGNORE}, got {strange}. Number the classes "
+                f"from 0 and write them in 8 bits."
+            )
         return labels.astype(np.uint8)
 
     def fingerprint(self) -> str:

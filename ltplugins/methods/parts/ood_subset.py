@@ -13,17 +13,16 @@ Legend: N training images, M OOD images, D dim, C clusters, W ranks, K budget.
 
 import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ltplugins.core.distributed import gather_no_grad, on_first_rank, rank, world_size
 from ltplugins.core.errors import UserError
+from ltplugins.core.modes import looked_at
 from ltplugins.losses.terms.ood_selection import allocate_budget, select_ood
 
 log = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ def choose_subset(
     Raises:
         UserError: features that are not finite, a corrupt image under ``data.on_corrupt: fail``.
     """
-    with _eval_mode(model):
+    with looked_at(model):
         feats, ok = _over_ranks(model, data, "id", data.num_samples, None)
         known = ok.cpu()
         centers, means = on_first_rank(
@@ -148,15 +147,3 @@ def _over_ranks(
         marks = [torch.empty(0, dtype=torch.bool)]
     flags = torch.cat(marks).to(param.device).to(torch.uint8)
     return gather_no_grad(torch.cat(rows)), gather_no_grad(flags).bool()
-
-
-@contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards every submodule is in the mode that it was in."""
-    modes = [(child, child.training) for child in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, mode in modes:
-            child.training = mode

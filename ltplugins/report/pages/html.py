@@ -42,6 +42,7 @@ thead th { font-size: 13px; font-weight: 600; color: var(--muted); background: v
   position: sticky; top: 0; z-index: 2; box-shadow: inset 0 -1px 0 var(--ink); }
 table.results thead th:first-child { z-index: 3; font-weight: 600; }
 tbody td, tbody th { border-bottom: 1px solid var(--rule); vertical-align: top; }
+table.many th { white-space: normal !important; vertical-align: bottom; }
 tbody th.protocol { padding: 26px 0 6px !important; white-space: normal !important;
   border-bottom: 1px solid var(--rule); font-weight: 400; color: var(--muted); font-size: 14px; }
 tbody th.protocol b { display: block; color: var(--ink); font: 600 15px/1.4 var(--mono); }
@@ -55,6 +56,7 @@ td .pm { padding-left: 3px; } .delta, .runs { display: block; } .delta { font-st
 figure { margin: 14px 0 0; }
 .panels { display: grid; gap: 18px 22px; }
 .panels > div { min-width: 0; } .panels h3 { font: 600 14px/1.4 var(--font); margin: 0 0 2px; }
+.panels > div.scroll > svg { min-width: 640px; }
 .panels svg { display: block; width: 100%; height: auto; }
 figure svg text { font-family: var(--font); }
 figure svg * { stroke-linejoin: round; }
@@ -138,7 +140,9 @@ def figure(
         alt = ": ".join(text for text in (title, finding or caption) if text)
         one = one.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
         head = f"<h3>{escape(title)}</h3>" if title else ""
-        shown.append(f"<div>{head}{one}</div>")
+        # A picture as wide as a page is moved aside on a telephone, where it could not be read.
+        wide = ' class="scroll" tabindex="0"' if width > 8 else ""
+        shown.append(f"<div{wide}>{head}{one}</div>")
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     least, most = f"min(100%, {100 * width:.0f}px)", "1fr"
     if len(svgs) == 1:

@@ -9,6 +9,7 @@ environment variables) and Lightning's own. A rank goes wrong at a batch, not at
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes = {"devices": 2, "strategy": "ddp", "sync_batchnorm": True, "rank_timeout": 3600}
     changes |= {"max_epochs": EPOCHS, "log_every_n_steps": 1, "optimizer__batch_size": 4}
     OmegaConf.save(tiny_config(folder, **changes), folder / "tiny.yaml")
-    code, errors = finish(start(CLI, folder, "whole"))
+    # Two real interpreters, each with a hash seed of its own: what other runs are compared with.
+    code, errors = finish(start(CLI, folder, "whole", popen=subprocess.Popen))
     assert code == 0, errors[-3000:]
     assert "sync_batchnorm needs a GPU" in errors
     assert errors.count(f"epoch {EPOCHS}/{EPOCHS}") == 1  # said once, by the first process

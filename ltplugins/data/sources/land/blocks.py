@@ -45,25 +45,35 @@ def part_map(cfg: LandConfig) -> np.ndarray:
     return parts
 
 
+def blocks_of(corners: np.ndarray, size: int, block: int) -> np.ndarray:
+    """The blocks that each window touches, Int[N 4], some of them twice or more.
+
+    Args:
+        corners: Int[N 2], upper and left edge.
+        size: pixels a side, at most a block: then its four corners lie in all blocks it touches.
+        block: degrees a side.
+    """
+    side = block * PIXELS_A_DEGREE
+    assert size <= side, "a window larger than a block"
+    tops, lefts = corners.T
+    columns = -(-WIDTH // side)
+    places = [
+        (tops + down) // side * columns + (lefts + right) // side
+        for down in (0, size - 1)
+        for right in (0, size - 1)
+    ]
+    return np.stack(places, axis=1)
+
+
 def parts_of(corners: np.ndarray, size: int, cfg: LandConfig) -> np.ndarray:
     """The part of each window, Int[N]; NO_PART for one across a border of parts.
 
     Args:
         corners: Int[N 2], upper and left edge.
-        size: pixels a side, at most a block: then its four corners lie in all blocks it touches.
+        size: pixels a side, at most a block.
         cfg: of the split.
     """
-    side = cfg.block * PIXELS_A_DEGREE
-    assert size <= side, "a window larger than a block"
-    parts = part_map(cfg)
-    tops, lefts = corners.T
-    found = np.stack(
-        [
-            parts[(tops + down) // side, (lefts + right) // side]
-            for down in (0, size - 1)
-            for right in (0, size - 1)
-        ]
-    )
+    found = part_map(cfg).ravel()[blocks_of(corners, size, cfg.block)].T
     return np.where((found == found[0]).all(0), found[0], NO_PART)
 
 

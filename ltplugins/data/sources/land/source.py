@@ -11,7 +11,7 @@ import numpy as np
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.base import ArraySource, number_names
-from ltplugins.data.sources.land.blocks import PROBE, TEST, TRAIN
+from ltplugins.data.sources.land.blocks import PROBE, TEST, TRAIN, blocks_of
 from ltplugins.data.sources.land.maps import PICTURE_SHA256, load_maps
 from ltplugins.data.sources.land.options import LandConfig
 from ltplugins.data.sources.land.pool import land_pool
@@ -31,7 +31,10 @@ def tile_source(cfg: LandConfig, part: Literal["train", "probe", "test"]) -> Arr
     tiles = land_tiles(cfg)
     chosen = tiles.of(_NUMBERS[part])
     record = _record("land_pack", cfg, len(tiles.classes))
-    return _source(tiles.corners[chosen], tiles.labels[chosen], tiles.class_names, record)
+    corners = tiles.corners[chosen]
+    source = _source(corners, tiles.labels[chosen], tiles.class_names, record)
+    source.places = blocks_of(corners, cfg.tile, cfg.block)
+    return source
 
 
 def pool_source(cfg: LandConfig, part: str) -> ArraySource:
