@@ -29,8 +29,8 @@ frame.onload = () => {
     found.sorted[name] = tables()[0];
   }
   const head = page.querySelector("table.by-group_std th[scope=row]");
-  head.closest(".scroll").scrollLeft = 500;
-  found.sticks = head.getBoundingClientRect().left >= 0;
+  const style = view.getComputedStyle(head);
+  found.head = {position: style.position, left: style.left, width: head.offsetWidth};
   document.getElementById("found").textContent = JSON.stringify(found);
 };
 """

@@ -37,7 +37,7 @@ table.results, table.sorted { width: 100%; margin: 4px 0 8px; }
 table.results th, table.results td { padding: 7px 12px; text-align: right; white-space: nowrap; }
 table.results th[scope=row], table.results th:first-child { text-align: left; padding-left: 0;
   position: sticky; left: 0; background: var(--paper); z-index: 1; font-weight: 400;
-  max-width: 240px; white-space: normal; overflow-wrap: anywhere; }
+  min-width: 104px; max-width: 240px; white-space: normal; overflow-wrap: break-word; }
 thead th { font-size: 13px; font-weight: 600; color: var(--muted); background: var(--paper);
   position: sticky; top: 0; z-index: 2; box-shadow: inset 0 -1px 0 var(--ink); }
 table.results thead th:first-child { z-index: 3; font-weight: 600; }
@@ -77,7 +77,7 @@ pre { background: var(--shade); padding: 14px 16px; border-radius: 4px; overflow
 code { font: .92em var(--mono); }
 @media (max-width: 600px) { main { padding: 24px 14px 60px; } h2 { margin-top: 40px; }
   table.results th, table.results td { padding: 7px 8px; }
-  table.results th[scope=row], table.results th:first-child { max-width: 120px; font-size: 14px; }
+  table.results th[scope=row], table.results th:first-child { max-width: 128px; font-size: 14px; }
   .print td, .print th { display: block; width: auto !important; padding: 2px 0; } }
 @media print { main { max-width: none; padding: 0; } h2, h3 { break-after: avoid; }
   nav, .sort > label, .sort > input { display: none; } .scroll { max-height: none; }

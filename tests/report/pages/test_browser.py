@@ -75,7 +75,9 @@ def test_tables_are_sorted_without_a_script(folder: Path, phone: dict[str, Any])
         column = [float(row[1 + ORDER.index(name)]) for row in phone["sorted"][name]]
         assert column == sorted(column, key=lambda v: sign * v)
         assert len(column) == 8
-    assert phone["sticks"], "the names of rows stay while numbers are scrolled"
+    # The names of rows stay while numbers are scrolled, and are wide enough to be read.
+    assert phone["head"]["position"] == "sticky" and phone["head"]["left"] == "0px"
+    assert 90 < phone["head"]["width"] < 150
 
 
 def test_the_twins_hold_the_same_numbers(folder: Path) -> None:
