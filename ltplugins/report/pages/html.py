@@ -50,8 +50,10 @@ td.best b { font-weight: 700; } td b { font-weight: 400; }
 td .pm, .delta, .runs { color: var(--muted); font-size: 13px; font-weight: 400; }
 td .pm { padding-left: 3px; } .delta, .runs { display: block; } .delta { font-style: italic; }
 .sort > table, .sort > .scroll > table { display: none; }
-.sort > label { display: inline-block; font-size: 14px; padding: 6px 12px 6px 2px; }
-.sort > input { accent-color: var(--accent); }
+.sort fieldset { border: 0; margin: 0; padding: 0; font-size: 14px; }
+.sort legend { float: left; padding: 6px 10px 6px 0; color: var(--muted); }
+.sort label { display: inline-block; padding: 6px 12px 6px 0; white-space: nowrap; }
+.sort input { accent-color: var(--accent); vertical-align: -1px; }
 .print { width: 100%; }
 figure { margin: 14px 0 0; }
 .panels { display: grid; gap: 18px 22px; }
@@ -80,15 +82,16 @@ code { font: .92em var(--mono); }
   table.results th[scope=row], table.results th:first-child { max-width: 128px; font-size: 14px; }
   .print td, .print th { display: block; width: auto !important; padding: 2px 0; } }
 @media print { main { max-width: none; padding: 0; } h2, h3 { break-after: avoid; }
-  nav, .sort > label, .sort > input { display: none; } .scroll { max-height: none; }
+  nav, .sort fieldset { display: none; } .scroll { max-height: none; }
   figure > .panels > div, tr { break-inside: avoid; }
   figure svg, ul.key svg { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
 # A table of each order is in the page; the chosen one is shown, without a script.
 CSS += "".join(
-    f".sort > input.by-{name}:checked ~ .scroll > table.by-{name} {{ display: table; }}\n"
+    f".sort:has(input.by-{name}:checked) table.by-{name} {{ display: table; }}\n"
     for name in ("listed", *METRICS)
 )
+CSS += "@supports not selector(:has(a)) { .sort table.by-listed { display: table; } }\n"
 _MARKS = {
     "-": '<path d="M0 6H18" stroke="C" stroke-width="2.4"/>',
     "o": '<circle cx="9" cy="6" r="4" fill="C"/>',

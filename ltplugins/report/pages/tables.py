@@ -23,27 +23,26 @@ def html_tables(sections: Sequence[Section]) -> str:
 
 
 def _html_section(section: Section, place: int) -> str:
-    inputs, tables = [], []
+    choices, tables = [], []
     deltas = dict(
         zip([_minuend(row) for row in section.differences], section.differences, strict=True)
     )
     several = len(section.rows) > 1
-    for k, key in enumerate((_LISTED, *ORDER) if several else (_LISTED,)):
-        name, checked = f"sort{place}-{key}", " checked" if k == 0 else ""
+    for key in (_LISTED, *ORDER) if several else (_LISTED,):
         label = "as listed" if key == _LISTED else LABELS[key]
-        inputs.append(
-            f'<input type="radio" name="sort{place}" id="{name}" class="by-{key}"{checked}'
-            f"{'' if several else ' hidden'}>"
+        checked = " checked" if key == _LISTED else ""
+        choices.append(
+            f'<label><input type="radio" name="sort{place}" class="by-{key}"{checked}> '
+            f"{label}</label>"
         )
-        inputs.append(f'<label for="{name}">{label}</label>' if several else "")
         rows = section.rows if key == _LISTED else sorted(section.rows, key=_by(key))
         tables.append(_table(section, rows, deltas, key))
-    sort = '<span class="note">Sorted by: </span>' if several else ""
+    hidden = "" if several else " hidden"
     return (
         f"<h3>{escape(section.protocol)}</h3>\n"
-        f'<div class="sort">{sort}{"".join(inputs)}'
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(section.protocol)}">'
-        f"{''.join(tables)}</div></div>"
+        f'<div class="sort"><fieldset{hidden}><legend>Sorted by</legend>{"".join(choices)}'
+        f'</fieldset><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{escape(section.protocol)}">{"".join(tables)}</div></div>'
     )
 
 
