@@ -11,7 +11,7 @@ RESUME := tests/methods/matrix/test_resume.py::test_a_killed_run_ends_as_the_unb
 FAST_TESTS := tests/core tests/losses tests/metrics tests/test_floors.py tests/test_dependencies.py \
 	tests/methods/test_gh.py '$(RESUME)[gh_simclr]'
 
-.PHONY: demo test oldest lint format bench claims clean help
+.PHONY: demo test oldest lint format bench claims soak clean help
 
 help:
 	@echo "make demo    pretrain SimCLR and GH-SimCLR on long-tailed images, compare, write a report"
@@ -19,6 +19,7 @@ help:
 	@echo "make oldest  run the fast tests on the oldest versions that pyproject.toml allows"
 	@echo "make lint    ruff, mypy, codespell"
 	@echo "make format  ruff format and fixes"
+	@echo "make soak    faults put into runs, and what became of them: docs/faults.md; an hour"
 	@echo "make bench   the table of speeds, as ratios with their bars"
 	@echo "make claims  what the papers claim, trained pair by pair and judged: hours; ARGS='--jobs 4'"
 
@@ -58,6 +59,9 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python scripts/bench/all.py
+
+soak: $(VENV)/.dev
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python scripts/soak/all.py
 
 # Each cell is one thread; it stops at any time and goes on.
 claims: $(VENV)/.base

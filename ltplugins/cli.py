@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ltplugins import __version__
+from ltplugins.stages.zoo.command import add_parsers, run_zoo
 
 _EPILOG = """examples:
   ltplugins demo                                        the comparison of the README
@@ -24,13 +25,14 @@ _EPILOG = """examples:
   ltplugins report runs/a runs/b --out runs/report      compare evaluated runs
   ltplugins features runs/a photos --out photos.npz     features of any images
   ltplugins export runs/a exported/a --timm --onnx      a model for other programs
+  ltplugins zoo list                                    small backbones that say what they are
 
 exit codes: 0 done, 1 a defect (a traceback) or a failed member of a sweep, 2 wrong input (one
 line), 130 Ctrl-C, 143 SIGTERM; after the last two the same command continues a training
 """
 
 
-_MODEL = "a run's folder, a checkpoint, an exported folder, or a name of torchvision's or timm's"
+_MODEL = "a run's folder, a checkpoint, an exported folder, zoo://NAME, or a name of a library's"
 _HYDRA_STAGES = ("pretrain", "evaluate", "balance", "finetune", "segment")
 
 
@@ -135,6 +137,10 @@ def _run(options: argparse.Namespace) -> None:
         from ltplugins.stages.report import report
 
         report(options.runs, options.out, title=options.title, baseline=options.baseline)
+    elif options.command == "debug":
+        from ltplugins.stages.debug import debug
+
+        debug(options.file)
     elif options.command == "methods":
         from ltplugins.stages.methods import methods
 
@@ -142,8 +148,12 @@ def _run(options: argparse.Namespace) -> None:
     elif options.command == "export":
         from ltplugins.stages.export import show_export
 
-        forms: Any = [form for form in ("timm", "torchvision", "onnx") if getattr(options, form)]
+        forms: Any = [
+            form for form in ("timm", "torchvision", "onnx", "solo") if getattr(options, form)
+        ]
         show_export(options.model, options.folder, forms)
+    elif options.command == "zoo":
+        run_zoo(options)
 
 
 def _whole(least: int) -> Callable[[str], int]:
@@ -193,6 +203,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("finetune", help="train a classifier on a run's backbone, and both")
     commands.add_parser("segment", help="a class for every pixel: a decoder on a run's encoder")
 
+    debug = commands.add_parser("debug", help="repeat the step at which a run diverged")
+    debug.add_argument("file", type=home, metavar="FILE", help="RUN/divergence.json, or RUN")
+
     methods = commands.add_parser("methods", help="all methods, or one with its options")
     methods.add_argument("name", nargs="?", help="a wrapper, method, base, or a composition")
 
@@ -240,6 +253,10 @@ def _add_users(commands: Any) -> None:
         "--torchvision", action="store_true", help="of a ResNet, also with the small stem"
     )
     export.add_argument("--onnx", action="store_true", help="model.onnx, for any batch size")
+    export.add_argument(
+        "--solo", action="store_true", help="a checkpoint for solo-learn's main_linear.py"
+    )
+    add_parsers(commands)
 
 
 if __name__ == "__main__":

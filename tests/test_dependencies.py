@@ -31,7 +31,7 @@ NOT_IMPORTED = {
     "hydra-joblib-launcher": "a plugin that Hydra finds by itself",
     "hydra-submitit-launcher": "a plugin that Hydra finds by itself",
     "onnxscript": "torch's exporter imports it",
-    "huggingface-hub": "timm and the zoo's users fetch through it",
+    "pyopenssl": "model-signing imports it without declaring it",
     "pytest-xdist": "a plugin of pytest, for --numprocesses",
     "ruff": "called by make lint",
     "mypy": "called by make lint",

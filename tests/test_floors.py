@@ -12,7 +12,7 @@ from tests.kit.paths import ROOT
 # From the ground up; rooms of one floor do not know each other.
 FLOORS = (
     ("core",),
-    ("losses", "metrics", "data"),
+    ("catalogue", "losses", "metrics", "data"),
     ("config",),
     ("host",),
     ("runs",),

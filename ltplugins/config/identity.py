@@ -54,6 +54,7 @@ _GIVEN_DATA = ("balance.data.", "finetune.data.")
 
 _OF_CONTENTS = "contents "
 _DATA_HASHES = ("data_hash", "ood_hash")
+_NOT_OF_DATA = ("num_workers", "worker_timeout")
 _TRAINER_NOT_IDENTITY = ("enable_progress_bar", "log_every_n_steps", "logger", "profiler")
 
 
@@ -67,7 +68,7 @@ def identity(run: RunConfig, world_size: int) -> dict[str, Any]:
 def _kept(plain: Mapping[Any, Any]) -> dict[str, Any]:
     skip = {*_NOT_IDENTITY, *_TRAINER_NOT_IDENTITY, "checkpoint", "auto_resume", "auto_umap"}
     kept: dict[str, Any] = {str(k): v for k, v in plain.items() if k not in skip}
-    kept["data"] = {k: v for k, v in kept["data"].items() if k != "num_workers"}
+    kept["data"] = {k: v for k, v in kept["data"].items() if k not in _NOT_OF_DATA}
     for key in ("devices", "num_nodes"):  # the world size says it
         kept.pop(key, None)
     if kept["data"].get("engine") != "dali":

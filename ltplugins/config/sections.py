@@ -125,13 +125,15 @@ class MomentumConfig(Section):
 class CheckpointSection(Section):
     """``checkpoint``; the last epoch is always saved, unless ``enabled`` is false.
 
-    Without checkpoints a run cannot be continued or evaluated.
+    Without checkpoints a run cannot be continued or evaluated. ``previous`` keeps the one before
+    ``last.ckpt``, to go on from where that is damaged; ``keep_prev`` keeps all.
     """
 
     enabled: bool = True
     dir: str = "runs"
     frequency: Annotated[int, AtLeast(1)] = 1
     keep_prev: bool = False
+    previous: bool = True
 
 
 @dataclass

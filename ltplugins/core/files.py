@@ -1,15 +1,88 @@
 # SPDX-License-Identifier: MIT
-"""Files that are either whole or absent: written under a temporary name, then renamed."""
+"""Files that are either whole or absent: written under a temporary name, then renamed.
 
+A temporary name says whose it is (machine and process), so that what a killed process has left is
+known as ours and is removed by whoever writes there next.
+"""
+
+import contextlib
+import functools
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+CACHE_VARIABLE = "LTPLUGINS_CACHE"
+
+
+def cache_folder() -> Path:
+    """What is known between runs: ``$LTPLUGINS_CACHE``, otherwise ``~/.cache/ltplugins``."""
+    return Path(os.environ.get(CACHE_VARIABLE) or os.path.expanduser("~/.cache/ltplugins"))
+
+
+# .NAME.part-MACHINE-PROCESS-RANDOM.SUFFIX
+_TEMPORARY = re.compile(r"\..+\.part-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}(\.[^.]*)?")
+# Of another machine's process nobody here knows whether it lives.
+_FOREIGN_SECONDS = 24 * 3600.0
+_swept: set[Path] = set()
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file or folder has the name of one of ours that is not finished."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def sweep(folder: str | Path) -> list[Path]:
+    """Remove what processes that live no more have left unfinished in a folder.
+
+    Returns:
+        What was removed. A file of a living process stays, and one of another machine for a day.
+    """
+    removed = []
+    with contextlib.suppress(OSError):  # no such folder, or not ours to clean
+        for path in [*Path(folder).iterdir()]:
+            if not _is_left_behind(path):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            removed.append(path)
+    return removed
+
+
+def _is_left_behind(path: Path) -> bool:
+    match = _TEMPORARY.fullmatch(path.name)
+    if match is None:
+        return False
+    if match[1] != _machine():
+        return time.time() - path.lstat().st_mtime > _FOREIGN_SECONDS
+    try:
+        os.kill(int(match[2]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # another user's, alive
+        return False
+    return False
+
+
+@functools.cache
+def _machine() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+def temporary(path: Path, suffix: str = "") -> Path:
+    """A new name beside ``path`` that :func:`sweep` knows; nothing is made."""
+    stem = path.name.removesuffix(suffix)
+    return path.with_name(f".{stem}.part-{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}{suffix}")
 
 
 @contextmanager
@@ -17,18 +90,24 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is flushed to disk and renamed.
 
     On an exception the temporary file is removed and ``path`` is left as it was.
+
+    Raises:
+        OSError: it cannot be written; its ``filename`` is ``path``.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: numpy and matplotlib choose the format by it.
-    tmp = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        yield tmp
-        with open(tmp, "rb") as f:
-            os.fsync(f.fileno())
-        os.replace(tmp, path)
-    finally:
-        tmp.unlink(missing_ok=True)
+    with _named(path):
+        _ready(path.parent)
+        # The suffix stays last: numpy and matplotlib choose the format by it.
+        tmp = temporary(path, path.suffix)
+        try:
+            yield tmp
+            with open(tmp, "rb") as f:
+                os.fsync(f.fileno())
+            os.replace(tmp, path)
+            sync_folder(path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                tmp.unlink()
 
 
 @contextmanager
@@ -38,20 +117,54 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     ``path`` may be an empty folder, which is replaced. On an exception nothing is left.
 
     Raises:
-        OSError: it cannot be made there.
+        OSError: it cannot be made there; its ``filename`` is ``path``.
     """
     path = Path(path).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    tmp.mkdir()
+    with _named(path):
+        _ready(path.parent)
+        tmp = temporary(path)
+        tmp.mkdir()
+        try:
+            yield tmp
+            for file in tmp.iterdir():
+                with open(file, "rb") as f:
+                    os.fsync(f.fileno())
+            sync_folder(tmp)
+            os.replace(tmp, path)
+            sync_folder(path.parent)
+        finally:
+            shutil.rmtree(tmp, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename outlives a loss of power."""
+    with contextlib.suppress(OSError):  # some network file systems have no such thing
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _ready(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder not in _swept:
+        _swept.add(folder)
+        sweep(folder)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let an error of the disk say which file was to be written; a full disk's own does not."""
     try:
-        yield tmp
-        for file in tmp.iterdir():
-            with open(file, "rb") as f:
-                os.fsync(f.fileno())
-        os.replace(tmp, path)
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
+        yield
+    except OSError as error:
+        if error.errno is None or type(error).__init__ is not OSError.__init__:
+            raise
+        is_ours = error.filename is None or is_temporary(Path(os.fsdecode(error.filename)))
+        if not is_ours:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -12,6 +12,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.core.ranges import AtLeast, Between
 from ltplugins.core.schema import Section, describe, parse
 from ltplugins.data.imbalance import ImbalanceConfig
+from ltplugins.data.patience import SECONDS
 from ltplugins.data.sources.land.options import (
     Block,
     Fold,
@@ -131,6 +132,7 @@ class DataConfig(Section):
     sampler: SamplerConfig = SamplerConfig("shuffle")
     ood: OODConfig | None = None
     on_corrupt: Literal["fail", "skip"] = "fail"
+    worker_timeout: Annotated[int, AtLeast(0)] = SECONDS  # a batch is waited for; 0: for ever
     drop_last: bool = True
 
     tile: Tile | None = None

@@ -51,7 +51,7 @@ def finetune_config(first: TrainedRun | None, options: FinetuneConfig) -> RunCon
     is_own = first is not None and "dataset" not in options.data
     name = cfg.name if is_own else parse_data_config(options.data).name
     cfg.name = f"{name}-{options.mode}"
-    cfg.output_dir = _folder(cfg, options)
+    cfg.output_dir = _folder(cfg, first, options)
     cfg.update({k: v for k in ("accelerator", "devices") if (v := getattr(options, k)) is not None})
     if options.mode == "lp_ft":  # a probe uses no parameter of the backbone
         cfg.strategy = "ddp_find_unused_parameters_true"
@@ -103,7 +103,7 @@ def _set_data(cfg: DictConfig, first: TrainedRun | None, options: FinetuneConfig
     cfg.data.update(sampler={"name": options.sampler}, ood=None, drop_last=True)
 
 
-def _folder(cfg: DictConfig, options: FinetuneConfig) -> str:
+def _folder(cfg: DictConfig, first: TrainedRun | None, options: FinetuneConfig) -> str:
     if options.output_dir:
         return options.output_dir
     words: list[str] = [options.mode]
@@ -113,4 +113,5 @@ def _folder(cfg: DictConfig, options: FinetuneConfig) -> str:
         return "-".join([f"runs/finetune/{cfg.backbone.name}-{cfg.data.dataset}", *words])
     start: list[str] = [] if options.weights == "run" else [options.weights]
     start = start if options.backbone is None else [options.backbone.name]
-    return "-".join([name_of(options.run), *start, *words])
+    base = first.path if first is not None and first.is_entry else options.run
+    return "-".join([name_of(base), *start, *words])

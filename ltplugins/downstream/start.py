@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ltplugins.catalogue.store import is_zoo
 from ltplugins.config.run import RunConfig
 from ltplugins.config.sections import BackboneConfig
 from ltplugins.core.errors import UserError, install
@@ -46,17 +47,17 @@ class Start:
 def opened(options: FinetuneConfig) -> tuple[FinetuneConfig, Backbone | None]:
     """The options with the architecture of what ``backbone.name`` is a path of, and that backbone.
 
-    A path is an exported folder (``local-dir:`` before it or not), a run's, or a checkpoint; a name
-    stays what it is.
+    A path is an exported folder (``local-dir:`` before it or not), a run's, a checkpoint, or
+    ``zoo://NAME``; any other name stays what it is.
 
     Raises:
         UserError: nothing there, or a file that is damaged.
     """
     name = options.backbone.name if options.backbone is not None else ""
     path = Path(name.removeprefix("local-dir:")).expanduser()
-    if not name or not (name.startswith("local-dir:") or path.exists()):
+    if not name or not (is_zoo(name) or name.startswith("local-dir:") or path.exists()):
         return options, None
-    found = load_backbone(path)
+    found = load_backbone(name if is_zoo(name) else path)
     what = found.architecture
     block = BackboneConfig(what.name, dict(what.kwargs), what.small_stem or None)
     return dataclasses.replace(options, backbone=block), found
@@ -89,7 +90,8 @@ def start_from(
         model = load_trained(first, record)
         backbone, width = model.backbone, model.features_dim
         label = first.label
-        stage_1 = FirstStage(str(first.path), first.epoch, state_hash(first.state))
+        run = str(options.run) if first.is_entry else str(first.path)
+        stage_1 = FirstStage(run, first.epoch, state_hash(first.state))
     else:
         model = build_bare(cfg.host, record.small_stem)
         load_pretrained(model, cfg.host)

@@ -17,6 +17,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.data.augment.pil import View, view_transform
 from ltplugins.data.augment.plain import EvalDataset, eval_transform, labelled, stream_images
 from ltplugins.data.augment.schema import normalisation
+from ltplugins.data.patience import patience
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.contents import content_hash
 from ltplugins.data.sources.named import Part
@@ -117,7 +118,10 @@ class FeatureExtractor:
         if source.images is not None:
             shape = (self.block.crop_size, *normalisation(self.block, source.record))
             dataset = EvalDataset(source, eval_transform(source.record, *shape))
-            yield from DataLoader(dataset, self.batch_size, num_workers=self.data.num_workers)
+            workers = self.data.num_workers
+            yield from DataLoader(
+                dataset, self.batch_size, num_workers=workers, timeout=patience(workers)
+            )
             return
         stream = stream_images(
             source,

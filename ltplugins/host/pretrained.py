@@ -2,7 +2,8 @@
 """``backbone.pretrained``: weights to start from, of torchvision, timm, or a file.
 
 Files: ``.safetensors``; ``.pth``, ``.pt``, ``.bin`` of a bare ``state_dict`` or one within; a
-``.ckpt`` of solo-learn's or of a run here; a run folder. Only tensors and plain values are read.
+``.ckpt`` of solo-learn's or of a run here; a run folder; an entry of a zoo, ``zoo://NAME``. Only
+tensors and plain values are read.
 """
 
 import logging
@@ -14,6 +15,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from ltplugins.catalogue.store import entry_folder, is_zoo
 from ltplugins.core.errors import UserError, first_sentence
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,10 @@ def load_pretrained(model: Any, cfg: Any) -> None:
         return
     name = str(cfg.backbone.name)
     kwargs = dict(OmegaConf.select(cfg, "backbone.kwargs") or {})
-    state = _of_library(name, kwargs, model.backbone) if where is True else _of_file(Path(where))
+    if where is True:
+        state = _of_library(name, kwargs, model.backbone)
+    else:
+        state = _of_file(_place(str(where)))
     source = "its library" if where is True else str(where)
     _load(model.backbone, state, name, source)
     twin = getattr(model, "momentum_backbone", None)
@@ -88,13 +93,23 @@ def library_weights(name: str, kwargs: dict[str, Any], backbone: nn.Module) -> M
         ) from error
 
 
+def _place(where: str) -> Path:
+    """The path of a file or folder; of an entry its weights, fetched where they are not here."""
+    if not is_zoo(where):
+        return Path(where)
+    try:
+        return entry_folder(where) / "model.safetensors"
+    except UserError as error:
+        raise UserError(f"backbone.pretrained: {error}") from None
+
+
 def _of_file(path: Path) -> Mapping[str, Tensor]:
     path = path.expanduser()
     file = path / "checkpoints/last.ckpt" if path.is_dir() else path
     if not file.is_file():
         raise UserError(
             f"backbone.pretrained: no such file: {file}. Expected weights (.pth, .safetensors, "
-            f".ckpt), a run folder, or true for those of torchvision or timm."
+            f".ckpt), a run folder, zoo://NAME, or true for those of torchvision or timm."
         )
     try:
         if file.suffix == ".safetensors":

@@ -17,8 +17,8 @@ Seven of its defects and limits break promises that we make on every host:
   is zero, but the logged loss cannot be told from a run that diverged.
 - It knows some twenty backbones. Any timm name works on the stand-in, the packaged config's among
   them, so it does here.
-- The momentum classifier's top-5 accuracy crashes on fewer than five classes; the online one's is
-  the top-C accuracy of C classes, and so is this one's.
+- The top-5 accuracy of the momentum classifier, and of main_linear.py, crashes on fewer than five
+  classes; the online one's is the top-C accuracy of C classes, and so are these.
 """
 
 import importlib
@@ -56,7 +56,8 @@ def apply_fixes() -> list[str]:
     _fit_stem_to_checkpoints(base.BaseMethod)
     _define_first_deepcluster_loss()
     base.BaseMethod._BACKBONES = _Backbones(base.BaseMethod._BACKBONES)
-    _clip_top_k(base)
+    for module in (base, importlib.import_module("solo.methods.linear")):
+        _clip_top_k(module)
     fixes = [
         "online kNN replaced",
         "momentum tau saved",

@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ltplugins.catalogue.store import PREFIX, entry_folder, is_zoo
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError, first_sentence
 from ltplugins.core.records import from_plain
+from ltplugins.runs.entry import CONFIG, read_entry
 from ltplugins.runs.facts import VERSION, Origin, Progress, RunFacts
+from ltplugins.runs.seal import broken_seal
 
 RUN_FILE = "run.json"  # a folder that has it holds a run
 
 
-LAST_CHECKPOINT = "checkpoints/last.ckpt"
+LAST = "last.ckpt"
+LAST_CHECKPOINT = f"checkpoints/{LAST}"
+PREVIOUS = "previous.ckpt"  # what last.ckpt was before
+STOPPED = "stopped.ckpt"  # within an epoch, where a signal has ended the run
 SECOND_STAGES = ("balance", "finetune")  # blocks of a config
 ARGS = "args.json"  # the config beside a checkpoint, where solo-learn's scripts look for it
 
@@ -37,6 +44,7 @@ class TrainedRun:
         epoch: completed epochs.
         progress: how far its training had come, and what was planned; None for solo-learn's own.
         is_finetuned: its state is a backbone and a classifier, without a method around them.
+        is_entry: its state is a backbone alone, of an entry of the zoo.
         small_stem: whether its backbone keeps the resolution up to its first stage; None where the
             checkpoint does not say it.
     """
@@ -49,6 +57,7 @@ class TrainedRun:
     epoch: int
     progress: Progress | None = None
     is_finetuned: bool = False
+    is_entry: bool = False
     small_stem: bool | None = None
 
     @property
@@ -100,16 +109,28 @@ def require_run(path: Path) -> None:
 
 
 def open_run(path: str | Path) -> TrainedRun:
-    """Open a run folder (its last checkpoint) or a ``.ckpt`` of ours or of solo-learn.
+    """Open a run folder (its last checkpoint), a ``.ckpt`` of ours or of solo-learn, or an entry.
+
+    Of an entry (``zoo://NAME``, or its folder) results go below ``runs/zoo``.
 
     Raises:
         UserError: nothing there, no checkpoint yet, a file that cannot be opened, no config.
     """
+    if is_zoo(path):
+        return _of_entry(entry_folder(str(path)), str(path).removeprefix(PREFIX))
     path = Path(path)
+    if is_entry_folder(path):
+        return _of_entry(path, path.resolve().name)
     if path.is_dir():
         require_run(path)
         folder, file = path, path / LAST_CHECKPOINT
         if not file.exists():
+            beside = earlier_checkpoints(file.parent)
+            if beside:
+                raise UserError(
+                    f"{file} is gone. Beside it lies {beside[0].name}, of an earlier epoch: give "
+                    f"that file, or give the run's own command again, which goes on from it."
+                )
             if RunFacts.read(path / RUN_FILE).is_over:
                 raise UserError(
                     f"{path} holds no weights: it was trained with checkpoint.enabled=false, or "
@@ -124,7 +145,7 @@ def open_run(path: str | Path) -> TrainedRun:
     content = read_checkpoint(file)
     meta = content.get("ltplugins", {})
     cfg = _config_of(file, meta)
-    origin = _origin_of(file, meta)
+    origin = origin_of(file, meta)
     epoch = int(content["epoch"]) + 1
     if origin is not None and origin.stage_1 is not None:
         epoch += origin.stage_1.epochs
@@ -141,6 +162,25 @@ def open_run(path: str | Path) -> TrainedRun:
     )
 
 
+def is_entry_folder(path: Path) -> bool:
+    """Whether a folder is an entry, and no run."""
+    return (path / CONFIG).is_file() and not (path / RUN_FILE).exists()
+
+
+def _of_entry(folder: Path, name: str) -> TrainedRun:
+    found = read_entry(folder)
+    return TrainedRun(
+        Path("runs/zoo") / name,
+        found.file,
+        found.cfg,
+        found.origin,
+        found.state,
+        found.epochs,
+        is_entry=True,
+        small_stem=found.small_stem,
+    )
+
+
 def open_finished(path: str | Path, stage: str, takes_checkpoint: bool = True) -> TrainedRun:
     """:func:`open_run` for a second stage: of a folder, a training that has come to its end.
 
@@ -153,7 +193,8 @@ def open_finished(path: str | Path, stage: str, takes_checkpoint: bool = True) -
         UserError: as :func:`open_run`; the run is not finished.
     """
     run = open_run(path)
-    if Path(path).is_dir() and not RunFacts.read(Path(path) / RUN_FILE).is_over:
+    is_folder = Path(path).is_dir() and not run.is_entry
+    if is_folder and not RunFacts.read(Path(path) / RUN_FILE).is_over:
         otherwise = f"; or give its checkpoint, {run.checkpoint}, to start from what it is now"
         raise UserError(
             f"{path} is not finished: it has {run.epoch} epochs. Give its config to ltplugins "
@@ -166,22 +207,55 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     """The content of a checkpoint file, on the CPU.
 
     Raises:
-        UserError: a file that cannot be opened, or has no ``state_dict``.
+        UserError: a file that cannot be opened, whose bytes are not those that were written, or
+            that has no ``state_dict``.
     """
     try:
+        damage = broken_seal(file)
+        if damage is not None:
+            raise UserError(f"{file} is damaged: {damage}.{_others(file)}")
         # Tensors and plain values only: a checkpoint from elsewhere must not run code.
         content = torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"{file} cannot be opened as a checkpoint ({type(error).__name__}: "
-            f"{first_sentence(error)})."
+            f"{first_sentence(error)}).{_others(file)}"
         ) from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise UserError(f"{file} is no checkpoint: it has no state_dict.")
     return content
 
 
-def _origin_of(file: Path, meta: dict[str, Any]) -> Origin | None:
+def own_checkpoints(folder: Path) -> list[Path]:
+    """A run's checkpoints to go on from, the newest first."""
+    newest = [path for name in (STOPPED, LAST) if (path := folder / name).exists()]
+    return [*newest, *earlier_checkpoints(folder)]
+
+
+def earlier_checkpoints(folder: Path) -> list[Path]:
+    """The whole-epoch checkpoints beside ``last.ckpt``, the newest first."""
+    numbered = {
+        int(match[1]): path
+        for path in folder.glob("epoch=*.ckpt")
+        if (match := re.fullmatch(r"epoch=(\d+)\.ckpt", path.name))
+    }
+    previous = folder / PREVIOUS
+    return [
+        *([previous] if previous.exists() else []),
+        *(numbered[number] for number in sorted(numbered, reverse=True)),
+    ]
+
+
+def _others(file: Path) -> str:
+    """The way out that lies beside a damaged checkpoint of ours."""
+    beside = [path for path in earlier_checkpoints(file.parent) if path != file]
+    return f" Beside it lies {beside[0].name}, of an earlier epoch." if beside else ""
+
+
+def origin_of(file: Path, meta: dict[str, Any]) -> Origin | None:
+    """Host, split and method, as a checkpoint of ours has them; None in one of solo-learn's."""
     names = {field.name for field in dataclasses.fields(Origin)}
     own = {key: value for key, value in meta.items() if key in names}
     return from_plain(Origin, own, file, VERSION) if own else None

@@ -191,9 +191,18 @@ class RunFacts(Origin, Record):
             ltplugins=__version__,
             git=_git_commit(),
             python=platform.python_version(),
-            machine={"system": platform.platform(), "cpus": os.cpu_count()},
+            machine=_machine(),
             packages={name: importlib.metadata.version(name) for name in _PACKAGES},
         )
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    found = {"system": platform.platform(), "cpus": os.cpu_count()}
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
 
 
 def now() -> str:

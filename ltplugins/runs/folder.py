@@ -2,13 +2,15 @@
 """A run's folder: what was run, with what, and what came out. One run, one folder.
 
 config.yaml   the resolved config          run.json     versions, split, host, command line
-metrics.csv   every logged metric          checkpoints/ last.ckpt (and epoch=N.ckpt),
-                                                        args.json, config.yaml for solo-learn
+metrics.csv   every logged metric          checkpoints/ last.ckpt, previous.ckpt, stopped.ckpt
+                                                        (and epoch=N.ckpt), args.json for
+                                                        solo-learn
 results.json  the evaluation               .lock        held while a process writes here
 """
 
 import dataclasses
 import enum
+import errno
 import fcntl
 import json
 import logging
@@ -21,14 +23,28 @@ from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.config.identity import comparable, differences
 from ltplugins.core.errors import UserError
-from ltplugins.core.files import write_text
-from ltplugins.runs.checkpoint import ARGS, LAST_CHECKPOINT, RUN_FILE, read_args, require_run
+from ltplugins.core.files import is_temporary, sweep, write_text
+from ltplugins.runs.checkpoint import (
+    ARGS,
+    LAST_CHECKPOINT,
+    RUN_FILE,
+    read_args,
+    require_run,
+)
 from ltplugins.runs.facts import TRIAL, Origin, RunFacts
+from ltplugins.runs.mend import CONFIG, facts_of_checkpoint, load_config, mend
 
 log = logging.getLogger(__name__)
 
 # What a run and its evaluation write, beside run.json.
-_FILES = ("results.json", "metrics.csv", "config.yaml", "examples.npz", "segmentation.png")
+_FILES = (
+    "results.json",
+    "metrics.csv",
+    CONFIG,
+    "divergence.json",
+    "examples.npz",
+    "segmentation.png",
+)
 _FOLDERS = ("checkpoints", "features", "tensorboard", "mlruns")
 
 
@@ -109,17 +125,16 @@ class RunFolder:
         """The resolved config; beside a checkpoint of solo-learn's, its args.json.
 
         Raises:
-            UserError: neither is there, as beside a checkpoint that was copied elsewhere.
+            UserError: neither is there, as beside a checkpoint that was copied elsewhere; or it is
+                damaged.
         """
-        if not any((self.path / name).exists() for name in ("config.yaml", "args.json")):
+        if not any((self.path / name).exists() for name in (CONFIG, ARGS)):
             raise UserError(
                 f"{self.path} holds no config.yaml and no args.json: expected the folder of a run. "
                 f"Evaluate a checkpoint where its run left it, or copy the whole folder."
             )
-        args = None if (self.path / "config.yaml").exists() else read_args(self.path)
-        cfg = OmegaConf.load(self.path / "config.yaml") if args is None else OmegaConf.create(args)
-        assert isinstance(cfg, DictConfig)
-        return cfg
+        args = None if (self.path / CONFIG).exists() else read_args(self.path)
+        return load_config(self.path / CONFIG) if args is None else OmegaConf.create(args)
 
     def open(
         self,
@@ -143,26 +158,39 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            if not any((self.path / name).exists() for name in (RUN_FILE, ".lock")):
+                self._refuse_foreign()  # before the lock leaves a file there
+            self._acquire_lock()
         except OSError as error:
+            found = self._look_alone(identity, overwrite, resume)
+            if found is Found.OVER:
+                return found  # nothing is to be written
             raise UserError(
-                f"output_dir: expected a folder that can be made, got {self.path} "
+                f"output_dir: expected a folder that can be written, got {self.path} "
                 f"({error.strerror}). Set output_dir to another."
             ) from None
-        if not any((self.path / name).exists() for name in (RUN_FILE, ".lock")):
-            self._refuse_foreign()  # before the lock leaves a file there
-        self._acquire_lock()
+        for folder in (self.path, self.checkpoints, self.path / "features"):
+            sweep(folder)
         if (self.path / RUN_FILE).exists():
             found = self.look(identity, overwrite, resume)
             if found is not Found.NEW:
+                mend(self.path, cfg)
                 return found
             self._clear()
         else:
             self._refuse_foreign()
-        write_text(self.path / "config.yaml", OmegaConf.to_yaml(cfg))
+        write_text(self.path / CONFIG, OmegaConf.to_yaml(cfg))
         self.checkpoints.mkdir(exist_ok=True)
         # Last, so that a folder with run.json has everything else.
         RunFacts.begin(origin, identity).write(self.path / RUN_FILE)
         return Found.NEW
+
+    def _look_alone(self, identity: Mapping[str, Any], overwrite: bool, resume: bool) -> Found:
+        """:meth:`look` in a folder that cannot be written."""
+        try:
+            return self.look(identity, overwrite, resume)
+        except UserError:
+            return Found.NEW
 
     def look(
         self, identity: Mapping[str, Any], overwrite: bool = False, resume: bool = True
@@ -208,16 +236,23 @@ class RunFolder:
         """Those of the run that is there; None where they are damaged and may be overwritten."""
         try:
             return self.read()
-        except UserError:
+        except UserError as error:
+            facts = facts_of_checkpoint(self.checkpoints)
+            if facts is not None:
+                return facts
             if overwrite:
                 return None
-            raise
+            raise UserError(
+                f"{error} No sound checkpoint of it is there either: add overwrite=true to start "
+                f"anew, or set output_dir to a new folder."
+            ) from None
 
     def _refuse_foreign(self) -> None:
         # A process killed while it opens a folder leaves the first two; they are written again.
-        ours = {".lock", "config.yaml", "checkpoints"}
-        foreign = [p.name for p in self.path.iterdir() if p.name not in ours]
-        foreign += [p.name for p in self.checkpoints.glob("*") if p.name != ARGS]
+        ours = {".lock", CONFIG, "checkpoints"}
+        found = [p for p in self.path.iterdir() if p.name not in ours]
+        found += [p for p in self.checkpoints.glob("*") if p.name != ARGS]
+        foreign = [p.name for p in found if not is_temporary(p)]
         if foreign:
             raise UserError(
                 f"{self.path} is not empty and holds no run (found {', '.join(foreign[:3])}). "
@@ -254,8 +289,16 @@ class RunFolder:
         try:
             # A record lock, not flock: loader workers forked later must not hold it.
             fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             self.close()
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                log.warning(
+                    "%s: its disk has no locks (%s): see yourself that no other process writes "
+                    "there.",
+                    self.path,
+                    error.strerror,
+                )
+                return
             raise UserError(
                 f"another process is writing to {self.path}. Wait for it, or set output_dir."
             ) from None

@@ -3,15 +3,18 @@
 
 import csv
 import io
+import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger
 
 from ltplugins.core.files import write_text
+
+log = logging.getLogger(__name__)
 
 
 class MetricsLogger(Logger):
@@ -30,6 +33,7 @@ class MetricsLogger(Logger):
         self.path = path
         self.current_epoch: Callable[[], int] = lambda: 0
         self._rows: list[tuple[str, int, str, str]] = []
+        self._has_failed = False
 
     @property
     def name(self) -> str:
@@ -62,7 +66,19 @@ class MetricsLogger(Logger):
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(("epoch", "step", "metric", "value"))
         writer.writerows(self._rows)
-        write_text(self.path, out.getvalue())
+        try:
+            write_text(self.path, out.getvalue())
+        except OSError as error:  # a curve stops no training
+            if not self._has_failed:
+                log.warning(
+                    "%s cannot be written (%s): the training goes on, and its rows are written "
+                    "as soon as they can be.",
+                    self.path,
+                    error.strerror,
+                )
+            self._has_failed = True
+        else:
+            self._has_failed = False
 
     def continue_from(self, step: int, epoch: int, last_epoch: Mapping[str, float]) -> None:
         """Take over an earlier file's rows; steps after the checkpoint will be logged again.
@@ -73,10 +89,7 @@ class MetricsLogger(Logger):
             last_epoch: means of that epoch. Lightning hands them to loggers just after the
                 checkpoint is written, so a process killed in between has not written them.
         """
-        if self.path.exists():
-            with open(self.path, newline="", encoding="utf-8") as f:
-                rows = [(r["epoch"], int(r["step"]), r["metric"], r["value"]) for r in _rows(f)]
-            self._rows = [row for row in rows if row[1] < step]
+        self._rows = [row for row in self._earlier_rows(step) if row[1] < step]
         known = {(row[1], row[2]) for row in self._rows}
         self._rows += [
             (str(epoch), step - 1, name, f"{value:.9g}")
@@ -84,36 +97,75 @@ class MetricsLogger(Logger):
             if (step - 1, name) not in known
         ]
 
+    def _earlier_rows(self, step: int) -> list[tuple[str, int, str, str]]:
+        """Those of the file; what of it is lost is said."""
+        try:
+            rows, damaged = read_rows(self.path)
+        except OSError as error:
+            log.warning(
+                "%s cannot be read (%s): the metrics of the first %d steps are lost.",
+                self.path,
+                error.strerror,
+                step,
+            )
+            return []
+        if damaged:
+            log.warning(
+                "%s is damaged: %d of its rows cannot be read, and those metrics are lost.",
+                self.path,
+                damaged,
+            )
+        return rows
+
+
+def read_rows(path: str | Path) -> tuple[list[tuple[str, int, str, str]], int]:
+    """The rows of metrics.csv, (epoch, step, metric, value), and how many cannot be read.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    rows, damaged = [], 0
+    with open(path, newline="", encoding="utf-8", errors="replace") as f:
+        lines = f.read().replace("\0", "\ufffd").splitlines()
+    for row in csv.DictReader(lines):
+        try:
+            epoch, step, name, value = row["epoch"], int(row["step"]), row["metric"], row["value"]
+            float(value), int(epoch)
+        except (KeyError, TypeError, ValueError):
+            damaged += 1
+            continue
+        if "\ufffd" in name:
+            damaged += 1
+        else:
+            rows.append((epoch, step, name, value))
+    return rows, damaged
+
 
 def read_metrics(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Read metrics.csv: metric -> (steps, values); values that are not finite are left out."""
+    """Read metrics.csv: metric -> (steps, values).
+
+    Rows that are damaged, and values that are not finite, are left out.
+    """
     curves: dict[str, tuple[list[int], list[float]]] = {}
-    with open(path, newline="", encoding="utf-8") as f:
-        for row in _rows(f):
-            if not math.isfinite(float(row["value"])):
-                continue
-            steps, values = curves.setdefault(row["metric"], ([], []))
-            steps.append(int(row["step"]))
-            values.append(float(row["value"]))
+    for _, step, name, text in read_rows(path)[0]:
+        value = float(text)
+        if math.isfinite(value):
+            steps, values = curves.setdefault(name, ([], []))
+            steps.append(step)
+            values.append(value)
     return curves
 
 
 def read_epochs(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
     """Read metrics.csv: metric -> (epochs, means over each), of finite values.
 
-    Epochs are counted from 1: what stands at 3 was logged in the third.
+    Epochs are counted from 1: what stands at 3 was logged in the third. Damaged rows are left out.
     """
     found: dict[str, dict[int, list[float]]] = {}
-    with open(path, newline="", encoding="utf-8") as f:
-        for row in _rows(f):
-            if math.isfinite(float(row["value"])):
-                epochs = found.setdefault(row["metric"], {})
-                epochs.setdefault(int(row["epoch"]) + 1, []).append(float(row["value"]))
+    for epoch, _, name, text in read_rows(path)[0]:
+        if math.isfinite(float(text)):
+            found.setdefault(name, {}).setdefault(int(epoch) + 1, []).append(float(text))
     return {
-        metric: (list(epochs), [sum(values) / len(values) for values in epochs.values()])
-        for metric, epochs in found.items()
+        name: (list(epochs), [sum(values) / len(values) for values in epochs.values()])
+        for name, epochs in found.items()
     }
-
-
-def _rows(file: IO[str]) -> Iterator[dict[str, str]]:
-    return iter(csv.DictReader(file))

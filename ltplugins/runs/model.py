@@ -28,8 +28,8 @@ def load_model(run: TrainedRun, num_classes: int, small_stem: bool) -> Any:
     """Build the run's method and load all weights that its inference needs.
 
     These are the backbone's and, where the method declares ``own_classifier``, everything but what
-    it names in ``training_only``. The rest keeps its initial values. A fine-tuned run has no method
-    any more: its model is the bare backbone.
+    it names in ``training_only``. The rest keeps its initial values. A fine-tuned run and an entry
+    have no method any more: their model is the bare backbone.
 
     Args:
         num_classes: of the data it was trained on.
@@ -43,7 +43,7 @@ def load_model(run: TrainedRun, num_classes: int, small_stem: bool) -> Any:
     host = prepare()
     known = _small_stem(run)
     has_small_stem = small_stem if known is None else known
-    if run.is_finetuned:
+    if run.is_finetuned or run.is_entry:
         bare = build_bare(run.cfg.host, has_small_stem)
         weights = _below(run.state, "backbone.")
         _load(run, bare.backbone, weights, f"backbone {run.cfg.backbone.name}")
@@ -70,6 +70,8 @@ def load_model(run: TrainedRun, num_classes: int, small_stem: bool) -> Any:
 
 def count_classes(run: TrainedRun) -> int:
     """How many classes a run was trained on: the outputs of its host's online classifier."""
+    if run.is_entry and run.origin is not None:
+        return len(run.origin.split.class_names)
     weight = run.state.get("classifier.weight")
     if weight is None:
         raise UserError(f"{run.checkpoint} does not show its number of classes: no classifier.")

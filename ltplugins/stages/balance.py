@@ -17,6 +17,7 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.catalogue.store import is_zoo
 from ltplugins.config.data import DataPaths, training_set
 from ltplugins.config.identity import data_hashes
 from ltplugins.config.resolve import resolve
@@ -117,6 +118,11 @@ def _open_first(path: str) -> TrainedRun:
     """The run to start from, which must be finished and have a classifier that training learned."""
     from ltplugins.host import METHODS
 
+    if is_zoo(path):
+        raise UserError(
+            f"{path} holds a backbone alone, without the classifier that a balancing trains: "
+            f"expected a run's folder. ltplugins finetune {path} trains a new classifier on it."
+        )
     require_run(Path(path))
     run = open_finished(path, "balance", takes_checkpoint=False)
     method = METHODS.get(run.cfg.method)

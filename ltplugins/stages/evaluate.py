@@ -3,9 +3,11 @@
 
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 from omegaconf import DictConfig, OmegaConf
@@ -48,6 +50,7 @@ class EvaluateKeys(Section):
     data: DataPaths = field(default_factory=DataPaths)  # what lies elsewhere now, or came later
     device: str = "auto"  # auto, cpu, cuda, cuda:1
     batch_size: Annotated[int, AtLeast(1)] = 256
+    out: str | None = None  # folder of results and features; null: the run's own
 
 
 def evaluate(cfg: DictConfig) -> Results:
@@ -67,7 +70,7 @@ def evaluate(cfg: DictConfig) -> Results:
     asked = parse(EvaluateKeys, OmegaConf.to_container(cfg, resolve=True), "")  # type: ignore[arg-type]
     device = find_device(asked.device)
     options = asked.eval
-    run = open_run(asked.run)
+    run = _placed(open_run(asked.run), asked.out)
     path = run.path / "results.json"
     earlier = read_earlier(path)
     parts = Parts(run, asked.data, options.banks())
@@ -88,6 +91,29 @@ def evaluate(cfg: DictConfig) -> Results:
         put_aside(path, earlier)
     results.write(path)
     return results
+
+
+def _placed(run: TrainedRun, out: str | None) -> TrainedRun:
+    """The run, whose results go to ``out``.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    if out is not None:
+        run = dataclasses.replace(run, path=Path(out))
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"out: expected a folder that can be made, got {out} ({error.strerror}). Give "
+                f"another."
+            ) from None
+    if not os.access(run.path, os.W_OK):
+        raise UserError(
+            f"{run.path} cannot be written: results.json and the features go there. Give another "
+            f"folder for them, out=FOLDER."
+        )
+    return run
 
 
 def _score(parts: Parts, extract: FeatureExtractor, options: EvalConfig, test: Features) -> Scores:
@@ -175,7 +201,8 @@ def _show(cfg: DictConfig) -> None:
     results = evaluate(cfg)
     told = ", ".join(filter(None, (results.run, progress_mark(results.progress))))
     show_results([RunResult(f"{results.method} ({told})", results)])
-    make_console().print(f"written: {open_run(cfg.run).path / 'results.json'}", highlight=False)
+    folder = cfg.get("out") or open_run(cfg.run).path
+    make_console().print(f"written: {Path(folder) / 'results.json'}", highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,6 +4,7 @@
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.logging import RichHandler
 
 from ltplugins.core.console import make_console
+from ltplugins.core.door import as_user_error, report
 from ltplugins.core.errors import UserError
 from ltplugins.stages.blocks import Hints
 from ltplugins.stages.command import PACKAGED, Command, absolute, read_command
@@ -157,23 +159,34 @@ def _with_words(arguments: Sequence[str], command: Command, words: Sequence[str]
 def guarded(
     work: Callable[[], Any], stopped: str = "stopped by Ctrl-C; the same command starts anew."
 ) -> Any:
-    """Run ``work``; a UserError ends the process with its text, one line, and exit code 2.
+    """Run ``work``; what a user can cause ends the process with one line and exit code 2.
 
     Ctrl-C ends it with 130 and the line ``stopped``; SIGTERM, in a training, with 143; a defect,
-    with its traceback, with 1.
+    with its traceback and what a report of it needs, with 1. See ``ltplugins.core.door``.
     """
     try:
         return work()
     except KeyboardInterrupt:
         make_console(stderr=True).print(f"\n{stopped}")
         raise SystemExit(130) from None
-    except UserError as error:
-        make_console(stderr=True).print(
-            f"[bold red]error:[/] {_escape(' '.join(str(error).split()))}",
-            highlight=False,
-            soft_wrap=True,
-        )
+    except BrokenPipeError:
+        # Whoever read what is written has gone, as `| head` does: nothing more is to be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except Exception as error:
+        known = as_user_error(error)
+        if known is None:
+            traceback.print_exception(error)
+            _say(report(error))
+            raise SystemExit(1) from None
+        _say(str(known))
         raise SystemExit(2) from None
+
+
+def _say(text: str) -> None:
+    make_console(stderr=True).print(
+        f"[bold red]error:[/] {_escape(' '.join(text.split()))}", highlight=False, soft_wrap=True
+    )
 
 
 def set_up_logging() -> None:

@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from ltplugins.catalogue.store import PREFIX, is_zoo
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.console import make_console
@@ -68,7 +69,7 @@ def segment(cfg: DictConfig) -> Path:
         data = on_the_split_of(first.cfg.data, options.data)
         options = dataclasses.replace(options, data=data)
     out = Path(options.output_dir or _beside(options))
-    if out.resolve() == Path(options.run).resolve():
+    if not is_zoo(options.run) and out.resolve() == Path(options.run).resolve():
         raise UserError(f"output_dir is the run itself ({out}), which is never written to.")
     backbone = load_backbone(options.run, pretrained=options.weights == "run")
     masks = open_masks(options.data)
@@ -123,14 +124,14 @@ def _open_first(path: str) -> TrainedRun | None:
     Raises:
         UserError: a run that is not finished, or whose checkpoint is gone.
     """
-    is_run = Path(path).is_file() or (Path(path) / RUN_FILE).exists()
+    is_run = is_zoo(path) or Path(path).is_file() or (Path(path) / RUN_FILE).exists()
     return open_finished(path, "segment") if is_run else None
 
 
 def _beside(options: SegmentConfig) -> str:
     """The folder for a segmentation, beside what its encoder is of."""
     base = Path(options.run)
-    base = base if base.exists() else Path("runs/segment") / options.run
+    base = base if base.exists() else Path("runs/segment") / options.run.removeprefix(PREFIX)
     random = "random-" * (options.weights == "random")
     return f"{name_of(base)}-{random}{options.decoder.name}"
 

@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: MIT
 """Checkpoints that a run resumes from exactly."""
 
+import contextlib
 import logging
 import math
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from ltplugins.config.run import RunConfig
 from ltplugins.config.sections import CheckpointSection
-from ltplugins.core.errors import UserError
-from ltplugins.core.files import atomic_path, write_json
+from ltplugins.core.files import temporary, write_json
 from ltplugins.core.records import to_plain
 from ltplugins.host.stem import is_small
-from ltplugins.runs.checkpoint import ARGS
+from ltplugins.runs.checkpoint import ARGS, LAST, PREVIOUS, STOPPED
 from ltplugins.runs.facts import Progress
-from ltplugins.runs.folder import RunFolder
-from ltplugins.runs.metrics import MetricsLogger
+from ltplugins.training.faults.finite import require_finite
 from ltplugins.training.stopping import WallClock, is_trial
+from ltplugins.training.within import place
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 class RunCheckpoint(Checkpoint):
     """Saves ``last.ckpt`` under a temporary name and renames it; the last epoch always.
 
-    Beside it lies ``args.json``, the config as solo-learn's own scripts read it.
+    Beside it lie the one before it, ``previous.ckpt``, and ``args.json``, the config as
+    solo-learn's own scripts read it. Nothing is saved whose weights or optimiser state are not
+    finite.
 
     As one of Lightning's Checkpoint callbacks it runs after every other end-of-epoch hook, so
     what a method changes there (GH's prior) is in the file.
@@ -53,6 +55,8 @@ class RunCheckpoint(Checkpoint):
         self.folder, self.meta, self.section = folder, meta, section
         self.planned_epochs, self.clock = planned_epochs, clock
         self.progress: Progress | None = None
+        self.within: dict[str, Any] | None = None  # a place in an epoch, while it is saved
+        self.is_stopped: Callable[[], bool] = lambda: False  # by a signal, which makes a save due
         self.goes_on = False  # from a checkpoint of the run's own, whose progress counts
 
     def on_save_checkpoint(
@@ -66,6 +70,7 @@ class RunCheckpoint(Checkpoint):
             "small_stem": is_small(pl_module.backbone),
             "progress": progress,
             "last_epoch": means,
+            **({"within": self.within} if self.within else {}),
         }
 
     def on_load_checkpoint(
@@ -94,70 +99,64 @@ class RunCheckpoint(Checkpoint):
             UserError: training has diverged; the last good checkpoint is left alone.
         """
         epoch = trainer.current_epoch
-        _refuse_diverged(trainer)
         is_cut = self.clock is not None and self.clock.is_up and not is_whole_epoch(trainer)
-        is_last = epoch + 1 == trainer.max_epochs or trainer.should_stop
+        is_last = epoch + 1 == trainer.max_epochs or trainer.should_stop or self.is_stopped()
         is_due = is_last or (epoch + 1) % self.section.frequency == 0
         if not is_cut:
             self.progress = self.count(trainer)
         if self.section.enabled and is_due and not is_cut:
-            self._save(trainer, "last.ckpt")
-            if self.section.keep_prev:
-                self._save(trainer, f"epoch={epoch}.ckpt")
+            self._save(trainer)
         for logger in trainer.loggers:
             logger.save()
 
-    def _save(self, trainer: Trainer, name: str) -> None:
-        if trainer.is_global_zero and "config" in self.meta and not (self.folder / ARGS).exists():
-            write_json(self.folder / ARGS, self.meta["config"])
-        if trainer.world_size == 1:
-            with atomic_path(self.folder / name) as tmp:
-                trainer.save_checkpoint(tmp)
-            return
-        # Every rank takes part in saving; only the first one renames.
-        tmp = self.folder / f".{name}.part"
-        trainer.save_checkpoint(tmp)
+    def save_within(self, trainer: Trainer) -> None:
+        """Save the place between two steps of an epoch, as ``stopped.ckpt``.
+
+        Raises:
+            UserError: training has diverged.
+        """
+        if self.section.enabled:
+            require_finite(trainer)
+            self.within, self.progress = place(trainer), self.count(trainer)
+            trainer.save_checkpoint(self.folder / STOPPED)
+            self.within = None
+        for logger in trainer.loggers:
+            logger.save()
+
+    def _save(self, trainer: Trainer) -> None:
+        """Save the epoch that ends; what ``last.ckpt`` was stays as an earlier one."""
+        require_finite(trainer)
         if trainer.is_global_zero:
-            tmp.replace(self.folder / name)
-        trainer.strategy.barrier()
+            if "config" in self.meta and not (self.folder / ARGS).exists():
+                write_json(self.folder / ARGS, self.meta["config"])
+            self._keep_previous()
+        trainer.save_checkpoint(self.folder / LAST)
+        if self.section.keep_prev:
+            trainer.save_checkpoint(self.folder / f"epoch={trainer.current_epoch}.ckpt")
+        if trainer.is_global_zero:
+            (self.folder / STOPPED).unlink(missing_ok=True)
+
+    def _keep_previous(self) -> None:
+        last, previous = self.folder / LAST, self.folder / PREVIOUS
+        if not self.section.previous or self.section.keep_prev:
+            previous.unlink(missing_ok=True)
+        elif last.exists():
+            keep_as(last, previous)
 
 
-def _refuse_diverged(trainer: Trainer) -> None:
-    values = trainer.callback_metrics.items()
-    bad = [k for k, v in values if "loss" in k and not torch.isfinite(torch.as_tensor(v)).all()]
-    if bad:
-        raise UserError(
-            f"training has diverged in epoch {trainer.current_epoch + 1}: {', '.join(bad)} is not "
-            f"finite. The checkpoint of the epoch before is kept. Lower optimizer.lr, lengthen "
-            f"scheduler.warmup_epochs, or set gradient_clip_val, and give a new output_dir."
-        )
+def keep_as(path: Path, other: Path) -> None:
+    """Give a file a second name, in the place of what has it; the file itself is not copied.
 
-
-def continue_metrics(logger: MetricsLogger, checkpoint: Path) -> None:
-    """Let the logger take over the rows that the checkpoint's run has written."""
-    # Ours, from this run's own folder; tensors and plain values only.
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    last_epoch = content.get("ltplugins", {}).get("last_epoch", {})
-    logger.continue_from(content["global_step"], content["epoch"], last_epoch)
-
-
-def own_checkpoint(cfg: RunConfig, run: RunFolder, logger: MetricsLogger) -> str | None:
-    """The folder's last checkpoint, from which the run goes on; None without one.
-
-    Raises:
-        UserError: resuming is turned off and the folder has one.
+    Where a file system has no such names, nothing is kept.
     """
-    last = run.last_checkpoint
-    if last is None:
-        return None
-    if not cfg.auto_resume.enabled:
-        raise UserError(
-            f"{run.path} holds an interrupted run and auto_resume.enabled is false. Enable it to "
-            f"go on, add overwrite=true to start anew, or set output_dir to a new folder."
-        )
-    continue_metrics(logger, last)
-    log.info("going on from %s", last)
-    return str(last)
+    tmp = temporary(other, other.suffix)
+    try:
+        os.link(path, tmp)
+        os.replace(tmp, other)
+    except OSError as error:
+        log.warning("%s cannot be kept (%s): only %s is.", other, error.strerror, path.name)
+        with contextlib.suppress(OSError):
+            tmp.unlink()
 
 
 def is_whole_epoch(trainer: Trainer) -> bool:

@@ -6,6 +6,7 @@ ranks. The same command again continues an interrupted run and leaves a finished
 """
 
 import logging
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,15 +22,21 @@ from omegaconf import DictConfig, OmegaConf
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.core.records import to_plain
+from ltplugins.runs.checkpoint import own_checkpoints
 from ltplugins.runs.facts import Origin, now
 from ltplugins.runs.folder import Found, RunFolder
 from ltplugins.runs.metrics import MetricsLogger
-from ltplugins.training.checkpoint import RunCheckpoint, own_checkpoint
+from ltplugins.training.checkpoint import RunCheckpoint
+from ltplugins.training.faults.divergence import DivergenceWatch
+from ltplugins.training.faults.ranks import wait_for_ranks
+from ltplugins.training.faults.replay import REPEATED
 from ltplugins.training.listeners import build_callbacks, build_loggers
 from ltplugins.training.memory import refuse_if_out_of_memory
+from ltplugins.training.own import is_sound, own_checkpoint
 from ltplugins.training.progress import RunProgress
 from ltplugins.training.resume import NewSchedule, Start, misfit, require_fit
-from ltplugins.training.stopping import CTRL_C, Signals, WallClock, why_stopped
+from ltplugins.training.signals import Signals, requeue
+from ltplugins.training.stopping import WallClock, why_stopped
 from ltplugins.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -82,7 +89,8 @@ class Training:
         self.cfg, self.run = cfg, RunFolder(folder)
         self.progress = RunProgress(name, cfg.optimizer.batch_size)
         self.logger = MetricsLogger(self.run.metrics)
-        self.signals = Signals()
+        self.signals = Signals(lambda trainer: self._stop_within(trainer))
+        self._saver: RunCheckpoint | None = None
         self.clock = WallClock(cfg.trainer["max_time"]) if cfg.trainer.get("max_time") else None
         own = [self.signals, *([self.clock] if self.clock else [])]
         callbacks = [*own, *build_callbacks(cfg, self.run)]
@@ -108,6 +116,10 @@ class Training:
                 checkpoint does not fit, or training diverges.
             SystemExit: a signal has ended the training; its code is that of the signal.
         """
+        replay = REPEATED.get()
+        if replay is not None:
+            replay.run(self.trainer, job.model, job.data)
+            return self.run.path
         if job.start is not None:
             require_fit(job.start, self.cfg, job.model)
         try:
@@ -125,16 +137,18 @@ class Training:
             if is_first
             else self.run.look(job.identity, overwrite, resume)
         )
-        if found is Found.OVER:
+        if found is Found.OVER and self._is_whole():
             log.info("%s %s", self.run.path, self.run.read().ending)
             return
         if is_first:
             job.announce()
         planned, clock = self.cfg.max_epochs, self.clock
         saver = RunCheckpoint(self.run.checkpoints, _meta(job), self.cfg.checkpoint, planned, clock)
-        own = own_checkpoint(self.cfg, self.run, self.logger) if found is Found.UNFINISHED else None
+        own = None if found is Found.NEW else own_checkpoint(self.cfg, self.run, self.logger)
         saver.goes_on = own is not None
-        callbacks = [*job.callbacks, saver]
+        self._saver = saver
+        saver.is_stopped = lambda: self.signals.received is not None
+        callbacks = [*job.callbacks, self._divergence(), saver]
         if job.start is not None and own is None:
             callbacks.insert(0, NewSchedule(job.start))
         self.trainer.callbacks += callbacks  # type: ignore[attr-defined]
@@ -143,7 +157,18 @@ class Training:
         if self.trainer.is_global_zero:
             self._write_down(job, saver, round(time.perf_counter() - started, 1), code)
         if code is not None:
+            wait_for_ranks(self.trainer)
             raise SystemExit(code)
+
+    def _is_whole(self) -> bool:
+        """Whether a run that is over has the weights that it should have."""
+        return not self.cfg.checkpoint.enabled or is_sound(self.run)
+
+    def _divergence(self) -> DivergenceWatch:
+        def newest() -> str | None:
+            return next((path.name for path in own_checkpoints(self.run.checkpoints)), None)
+
+        return DivergenceWatch(self.run.path, newest)
 
     def _fit(self, job: Job, own: str | None) -> int | None:
         """Train from the run's own checkpoint, another run's, or from nothing.
@@ -152,9 +177,10 @@ class Training:
             The exit code of a signal that has ended it.
         """
         given = str(job.start.path) if job.start is not None else None
+        self.signals.listen(self.trainer)
         try:
             self.trainer.fit(job.model, datamodule=job.data, ckpt_path=own or given)
-        except SystemExit:  # what Lightning makes of a signal
+        except SystemExit:  # of a signal, also as Lightning makes one
             if self.signals.code is None:
                 raise
         except RuntimeError as error:
@@ -167,7 +193,13 @@ class Training:
         except MisconfigurationException as error:
             _refuse_metric(error)
             raise
+        finally:
+            self.signals.forget()
         return self.signals.code
+
+    def _stop_within(self, trainer: pl.Trainer) -> None:
+        assert self._saver is not None
+        self._saver.save_within(trainer)
 
     def _write_down(self, job: Job, saver: RunCheckpoint, seconds: float, code: int | None) -> None:
         """How it ended, in run.json and in a line."""
@@ -176,8 +208,12 @@ class Training:
         far = f"after {done.epochs if done else 0} of {self.cfg.max_epochs} epochs"
         goes_on = "the same command continues" if done else "the same command starts anew"
         if code is not None:
-            name = "Ctrl-C" if code == CTRL_C else "SIGTERM"
-            log.warning("stopped by %s %s; %s.", name, far, goes_on)
+            batches = self.signals.batches
+            if batches:
+                far += f" and {batches} of {self.trainer.num_training_batches} batches"
+            log.warning("stopped by %s %s; %s.", self.signals.name, far, goes_on)
+            if self.signals.received == signal.SIGUSR1:
+                requeue()
         elif done is not None and done.is_complete:
             facts["finished"] = now()
         elif self.clock is not None and self.clock.is_up:

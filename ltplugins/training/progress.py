@@ -49,6 +49,7 @@ class RunProgress(ProgressBar):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar, at the step where a resumed run goes on."""
+        self._since = time.perf_counter()  # also where it goes on within an epoch
         if not self.console.is_terminal or trainer.progress_bar_callback is None:
             return
         self._progress = make_bar(self.console)
@@ -83,10 +84,10 @@ class RunProgress(ProgressBar):
         facts.append(f"{self.images_per_second:.0f} img/s")
         self._progress.update(self._task, completed=trainer.global_step, facts=facts)
 
-    @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print a line an epoch where there is no terminal to draw a bar on."""
-        if self._progress is not None:
+        metrics = trainer.callback_metrics  # averaged over the ranks: all of them have to ask
+        if self._progress is not None or not trainer.is_global_zero:
             return
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
         left = 0.0
@@ -95,7 +96,7 @@ class RunProgress(ProgressBar):
             left = (total - done) * epoch_images / self.images_per_second
         losses = [
             f"{k.removeprefix('train_').removesuffix('_epoch')} {float(v):.3f}"
-            for k, v in trainer.callback_metrics.items()
+            for k, v in metrics.items()
             if k.startswith("train_") and k.endswith(_LOSSES) and "class" not in k
         ]
         self.console.print(

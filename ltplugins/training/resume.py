@@ -17,6 +17,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from ltplugins.catalogue.store import is_zoo
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.runs.checkpoint import LAST_CHECKPOINT, RUN_FILE, read_checkpoint
@@ -55,6 +56,12 @@ def open_start(cfg: RunConfig) -> Start | None:
     """
     if cfg.resume_from_checkpoint is None:
         return None
+    if is_zoo(cfg.resume_from_checkpoint):
+        raise UserError(
+            f"{_KEY}: expected a checkpoint that a run has written, got "
+            f"{cfg.resume_from_checkpoint}, which holds a backbone alone. To train on from it: "
+            f"backbone.pretrained={cfg.resume_from_checkpoint}."
+        )
     path = _file(Path(cfg.resume_from_checkpoint))
     try:
         content = read_checkpoint(path)

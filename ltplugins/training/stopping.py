@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""How a training ends before its last epoch: a limit of time, a signal, a limit of steps."""
+"""How a training ends before its last epoch: a limit of time, a limit of steps."""
 
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, Timer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ltplugins.core.errors import UserError
 from ltplugins.runs.facts import TRIAL
-from ltplugins.training.faults.ranks import launcher_kill
 
 # As a shell counts them: 128 and the number of the signal.
 CTRL_C, TERMINATED = 130, 143
@@ -45,42 +44,6 @@ class WallClock(Timer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing."""
-
-
-class Signals(Callback):
-    """Notes the signal that has ended a training; Lightning itself would end with 1 or even 0.
-
-    Attributes:
-        code: exit code of the process, None where no signal came.
-    """
-
-    def __init__(self) -> None:
-        self.code: int | None = None
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Note it; the ranks that this process has started end without a word of their own."""
-        if isinstance(exception, KeyboardInterrupt):
-            self.code = CTRL_C
-        elif isinstance(exception, SIGTERMException):
-            self.code = TERMINATED
-        if self.code is not None:
-            launcher_kill(trainer.strategy.launcher)
-
-
-def note_sigterm(trainer: pl.Trainer) -> None:
-    """Let SIGTERM set a flag alone, which Lightning's loops look at between two batches.
-
-    Its own handler talks to the other ranks from within the signal, and hangs if one of them does
-    not listen.
-    """
-    connector: Any = trainer._signal_connector
-
-    def note(signum: int, frame: Any) -> None:
-        connector.received_sigterm = True
-
-    connector._sigterm_notifier_fn = note
 
 
 def why_stopped(trainer: pl.Trainer) -> str:

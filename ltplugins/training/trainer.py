@@ -12,9 +12,9 @@ from ltplugins.config.run import RunConfig
 from ltplugins.config.trainer import trainer_arguments
 from ltplugins.core.errors import UserError
 from ltplugins.training.faults.ranks import EndTogether, set_timeout, watch_ranks
+from ltplugins.training.files import SealedFiles
 from ltplugins.training.progress import RunProgress
 from ltplugins.training.seeds import EpochSeed
-from ltplugins.training.stopping import note_sigterm
 
 
 def build_trainer(
@@ -46,7 +46,7 @@ def build_trainer(
         trainer = pl.Trainer(**{**defaults, **kwargs, **fixed, "callbacks": callbacks})
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"Lightning's Trainer does not take its arguments: {error}") from error
+    trainer.strategy.checkpoint_io = SealedFiles()
     watch_ranks(trainer)
-    note_sigterm(trainer)
     set_timeout(trainer, cfg.rank_timeout)
     return trainer

@@ -8,27 +8,23 @@ architecture, so that timm refuses it and builds no other, and the facts say wha
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import timm
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
 from ltplugins.core.errors import UserError, nearest
-from ltplugins.core.files import sha256
-from ltplugins.core.records import Record, from_plain
+from ltplugins.core.records import from_plain
 from ltplugins.host.builtin.backbones import build_backbone
 from ltplugins.host.stem import apply_stem
-from ltplugins.runs.facts import Origin
+from ltplugins.runs.entry import CONFIG, FACTS, WEIGHTS, read_config, read_weights
 from ltplugins.zoo.backbone import Architecture, Backbone, Provenance
+from ltplugins.zoo.facts import EntryFacts
 from ltplugins.zoo.preprocess import timm_keys, timm_transform
 
-CONFIG, WEIGHTS, ONNX = "config.json", "model.safetensors", "model.onnx"
-FACTS = "ltplugins"
+ONNX = "model.onnx"
 # Arguments of timm's factory that would fetch, read or build something else.
 _NOT_OF_A_MODEL = (
     "cache_dir",
@@ -38,34 +34,6 @@ _NOT_OF_A_MODEL = (
     "pretrained_cfg",
     "pretrained_cfg_overlay",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EntryFacts(Record):
-    """The block ``ltplugins`` of ``config.json``.
-
-    Attributes:
-        ltplugins: version that wrote it.
-        label, dataset, seed, epochs, origin: see :class:`Provenance`.
-        num_features: width of the features.
-        sha256, size: of ``model.safetensors``, in bytes; None where there is none.
-        torchvision: the name that torchvision builds it by, where timm does not.
-        small_stem: that the network of this name gets.
-    """
-
-    FORM: ClassVar[int] = 1
-    version: int = FORM
-    ltplugins: str
-    label: str
-    num_features: int
-    dataset: str | None = None
-    seed: int | None = None
-    epochs: int | None = None
-    sha256: str | None = None
-    size: int | None = None
-    torchvision: str | None = None
-    small_stem: bool = False
-    origin: Origin | None = None
 
 
 def timm_config(backbone: Backbone) -> dict[str, Any]:
@@ -107,13 +75,13 @@ def open_entry(folder: Path) -> Backbone:
     Raises:
         UserError: a file is absent or damaged, an unknown architecture, weights of another one.
     """
-    config = _read(folder / CONFIG)
+    config = read_config(folder)
     block = config.get(FACTS)
     facts = None
     if block is not None:
         facts = from_plain(EntryFacts, block, folder / CONFIG, EntryFacts.FORM)
     architecture, net, num_features = _build(folder, config, facts)
-    weights = _weights(folder / WEIGHTS, facts)
+    weights = read_weights(folder / WEIGHTS, None if facts is None else facts.sha256)
     skipped = _fill(net, weights, folder, architecture.name)
     provenance = Provenance(f"{architecture.name} of {folder}")
     if facts is not None:
@@ -159,21 +127,6 @@ def _build(
     return Architecture(name, kwargs, is_timm=True), net, width
 
 
-def _weights(file: Path, facts: EntryFacts | None) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise UserError(f"{file} is missing: the entry has no weights. Export or fetch it again.")
-    expected = None if facts is None else facts.sha256
-    if expected is not None and sha256(file) != expected:
-        raise UserError(
-            f"{file} is damaged: its sha256 is not {expected}, which {CONFIG} says. Export or "
-            f"fetch it again."
-        )
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be opened as safetensors ({error}).") from None
-
-
 def _fill(net: nn.Module, weights: Mapping[str, Tensor], folder: Path, name: str) -> list[str]:
     """Load the weights; return the keys that the network does not have, such as a head's."""
     own = net.state_dict()
@@ -186,16 +139,6 @@ def _fill(net: nn.Module, weights: Mapping[str, Tensor], folder: Path, name: str
         )
     net.load_state_dict({key: weights[key] for key in own})
     return sorted(weights.keys() - own.keys())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: it is no JSON ({error}).") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: expected a mapping, got {type(config).__name__}.")
-    return config
 
 
 def _mapping(config: Mapping[str, Any], key: str, folder: Path) -> Mapping[str, Any]:

@@ -22,22 +22,16 @@ from ltplugins.core.errors import UserError
 from ltplugins.core.files import atomic_folder, sha256, write_json, write_text
 from ltplugins.core.records import to_plain
 from ltplugins.eval.features import preserved_rng
+from ltplugins.runs.entry import CONFIG, FACTS, WEIGHTS
 from ltplugins.zoo.backbone import Backbone
-from ltplugins.zoo.entry import (
-    CONFIG,
-    FACTS,
-    ONNX,
-    WEIGHTS,
-    EntryFacts,
-    open_entry,
-    seen_config,
-    timm_config,
-)
+from ltplugins.zoo.entry import ONNX, open_entry, seen_config, timm_config
+from ltplugins.zoo.facts import EntryFacts
 from ltplugins.zoo.load import load_backbone
 from ltplugins.zoo.onnx import require_onnx, write_onnx
+from ltplugins.zoo.solo import CHECKPOINT, write_solo
 from ltplugins.zoo.usage import usage
 
-Form = Literal["timm", "torchvision", "onnx"]
+Form = Literal["timm", "torchvision", "onnx", "solo"]
 _IMAGES = 4  # of noise, which both are shown
 
 
@@ -50,7 +44,8 @@ def export(
         source: whatever ``load_backbone`` opens.
         folder: new, or empty.
         forms: ``timm`` (where none is given): an entry; ``torchvision``: weights of torchvision's
-            names, also where the stem is one that timm does not have; ``onnx``.
+            names, also where the stem is one that timm does not have; ``onnx``; ``solo``: a
+            checkpoint for solo-learn's main_linear.py.
 
     Returns:
         The folder.
@@ -67,7 +62,7 @@ def export(
         require_onnx()
     try:
         with atomic_folder(path) as tmp:
-            _write(load_backbone(source), tmp, chosen)
+            write_forms(load_backbone(source), tmp, chosen)
     except OSError as error:
         raise UserError(
             f"{path}: expected a folder that can be written ({error.strerror}). Give another one."
@@ -82,10 +77,15 @@ def write_entry(backbone: Backbone, folder: Path) -> None:
         UserError: timm cannot express it.
     """
     folder.mkdir()
-    _write(backbone, folder, frozenset({"timm"}))
+    write_forms(backbone, folder, frozenset({"timm"}))
 
 
-def _write(backbone: Backbone, folder: Path, forms: AbstractSet[str]) -> None:
+def write_forms(backbone: Backbone, folder: Path, forms: AbstractSet[str]) -> None:
+    """Write a model into a folder that is there, and hold what was written to it.
+
+    Raises:
+        UserError: a form cannot express it.
+    """
     config = _config(backbone, forms)
     if forms & {"timm", "torchvision"}:
         tensors = {key: value.contiguous() for key, value in backbone.net.state_dict().items()}
@@ -98,6 +98,8 @@ def _write(backbone: Backbone, folder: Path, forms: AbstractSet[str]) -> None:
         shutil.copymode(folder / CONFIG, folder / WEIGHTS)
     if "onnx" in forms:
         write_onnx(backbone, folder / ONNX)
+    if "solo" in forms:
+        write_solo(backbone, folder / CHECKPOINT)
     write_text(folder / "README.md", usage(backbone, forms))
     with preserved_rng():
         if "timm" in forms:

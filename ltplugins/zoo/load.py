@@ -11,6 +11,7 @@ import torchvision
 from omegaconf import OmegaConf
 from torch import nn
 
+from ltplugins.catalogue.store import entry_folder, is_zoo
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.deterministic import EvalTransform
 from ltplugins.data.augment.plain import eval_transform
@@ -20,10 +21,11 @@ from ltplugins.host.builtin.backbones import RESNETS, build_backbone
 from ltplugins.host.patches import fit_to_crops
 from ltplugins.host.pretrained import library_weights
 from ltplugins.host.stem import is_small
-from ltplugins.runs.checkpoint import RUN_FILE, TrainedRun, open_run
+from ltplugins.runs.checkpoint import RUN_FILE, TrainedRun, is_entry_folder, open_run
+from ltplugins.runs.entry import CONFIG
 from ltplugins.runs.model import known_record, load_trained
 from ltplugins.zoo.backbone import Architecture, Backbone, Provenance
-from ltplugins.zoo.entry import CONFIG, open_entry
+from ltplugins.zoo.entry import open_entry
 from ltplugins.zoo.preprocess import timm_transform
 
 
@@ -35,7 +37,8 @@ def load_backbone(source: str | os.PathLike[str], *, pretrained: bool = True) ->
 
     Args:
         source: a run's folder; a ``.ckpt`` of a run's or of solo-learn's; a folder that ``ltplugins
-            export`` has written; or a name of torchvision's or timm's.
+            export`` has written; an entry of a zoo, ``zoo://NAME``; or a name of torchvision's or
+            timm's.
         pretrained: for a name, the weights of its library; False = random ones, a baseline.
 
     Returns:
@@ -48,7 +51,9 @@ def load_backbone(source: str | os.PathLike[str], *, pretrained: bool = True) ->
     """
     path = Path(source).expanduser()
     with preserved_rng():
-        if path.is_dir() and (path / CONFIG).is_file() and not (path / RUN_FILE).exists():
+        if is_zoo(source):
+            return open_entry(entry_folder(os.fspath(source)))
+        if path.is_dir() and is_entry_folder(path):
             return open_entry(path)
         if path.is_dir() and not (path / RUN_FILE).exists():
             raise UserError(

@@ -3,18 +3,28 @@
 
 from collections.abc import Collection
 
+from ltplugins.runs.entry import WEIGHTS
 from ltplugins.zoo.backbone import Backbone
-from ltplugins.zoo.entry import ONNX, WEIGHTS
+from ltplugins.zoo.entry import ONNX
+from ltplugins.zoo.solo import solo_page
 
-_TIMM = """## timm
-
-```python
+TIMM = """```python
 import timm
 from PIL import Image
 
 model = timm.create_model("local-dir:.", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 features = model(transform(Image.open("picture.png").convert("RGB"))[None])
+```
+"""
+
+LOAD_BACKBONE = """timm has no such network; `ltplugins` opens it:
+
+```python
+import ltplugins
+
+model = ltplugins.load_backbone("zoo://{name}")
+features = model(model.transform("picture.png")[None])
 ```
 """
 
@@ -54,12 +64,14 @@ def usage(backbone: Backbone, forms: Collection[str]) -> str:
     made = backbone.architecture
     parts = [f"# {backbone.provenance.label}\n", _facts(backbone)]
     if "timm" in forms:
-        parts.append(_TIMM)
+        parts.append(f"## timm\n\n{TIMM}")
     if "torchvision" in forms:
         stem = _SMALL_STEM if made.small_stem else ""
         parts.append(_TORCHVISION.format(name=made.torchvision, stem=stem, weights=WEIGHTS))
     if "onnx" in forms:
         parts.append(_ONNX.format(file=ONNX, size=backbone.size))
+    if "solo" in forms:
+        parts.append(solo_page(backbone))
     return "\n".join(parts)
 
 

@@ -2,6 +2,8 @@
 """Break a run and compare two: the shared part of every resume test."""
 
 import functools
+import os
+import signal
 import warnings
 from pathlib import Path
 
@@ -60,11 +62,35 @@ def interrupted(cfg, epoch, batch, monkeypatch, stage=pretrain):
             stage(cfg)
 
 
-def assert_resumes(config, folder: Path, monkeypatch, breaks=((1, 0), (2, 3))) -> Path:
-    """A run that is broken at each (epoch, batch) and continued ends as the unbroken one.
+def stopped(cfg, epoch, batch, monkeypatch, stage=pretrain, number=signal.SIGTERM):
+    """Run the stage and send it a signal in a given batch; it ends after that batch."""
+    real = pl.Trainer.__init__
+
+    class Send(pl.Callback):
+        def on_train_batch_start(self, trainer, module, data, batch_idx):
+            if (trainer.current_epoch, batch_idx) == (epoch, batch):
+                os.kill(os.getpid(), number)
+
+    @functools.wraps(real)
+    def with_signal(self, **kwargs):
+        real(self, **{**kwargs, "callbacks": [*kwargs["callbacks"], Send()]})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pl.Trainer, "__init__", with_signal)
+        with pytest.raises(SystemExit) as end:
+            stage(cfg)
+    assert end.value.code == 128 + number
+
+
+def assert_resumes(
+    config, folder: Path, monkeypatch, breaks=((1, 0), (2, 3)), stops=((2, 1),)
+) -> Path:
+    """A run that is broken, or stopped, at each (epoch, batch) ends as the unbroken one.
 
     Args:
         config: gives the run's config for an ``output_dir``.
+        breaks: where it is killed; it goes on from the epoch's start.
+        stops: where it gets a signal; it goes on from there.
 
     Returns:
         The folder of the unbroken run.
@@ -73,6 +99,10 @@ def assert_resumes(config, folder: Path, monkeypatch, breaks=((1, 0), (2, 3))) -
     for epoch, batch in breaks:
         interrupted(config(output_dir=str(folder / "broken")), epoch, batch, monkeypatch)
         assert RunFolder(folder / "broken").read().finished is None
+    for epoch, batch in stops:
+        stopped(config(output_dir=str(folder / "broken")), epoch, batch, monkeypatch)
+        within = load(folder / "broken/checkpoints/stopped.ckpt")["ltplugins"]["within"]
+        assert (within["epoch"], within["batches"]) == (epoch, batch + 1)
     assert_same_run(whole, pretrain(config(output_dir=str(folder / "broken"))))
     return whole
 

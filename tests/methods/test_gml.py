@@ -224,7 +224,7 @@ def test_ddp_leaves_the_queue_alone(tmp_path):
             {"method_kwargs__distill_weight": 1.0, "method_kwargs__contrast_weight": 0.0},
             "distill_weight: expected 0 with contrast_weight 0 and no teacher .*, got 1.0",
         ),
-        ({"method_kwargs__teacher": "runs/none"}, "runs/none does not exist. .*a model zoo"),
+        ({"method_kwargs__teacher": "runs/none"}, "runs/none does not exist. .*zoo://NAME"),
         ({"method_kwargs__class_counts": [1, 2]}, "class_counts: expected 3 numbers"),
         ({"augmentations__1__num_crops": 1}, "exactly 3 large views .* 2 large .*=small_gml"),
         ({"method_kwargs__contrast_weight": 0.0}, "exactly 1 large view of each image"),

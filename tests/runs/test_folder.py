@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Who owns a run's folder: a run with a checkpoint; what replaces it is asked for."""
 
+import errno
+import os
+
 import pytest
 from omegaconf import OmegaConf
 
+from ltplugins.core import files
 from ltplugins.core.errors import UserError
+from ltplugins.core.records import to_plain
 from ltplugins.runs.facts import Origin, SplitFacts
 from ltplugins.runs.folder import Found, RunFolder
+from ltplugins.runs.seal import save_sealed
 
 ORIGIN = Origin(method="simclr", host="h", split=SplitFacts("all", "abc", 3, [2, 1], ["a", "b"]))
 OLD, NEW = {"lr": -1, "max_epochs": 2}, {"lr": 0.1, "max_epochs": 2}
@@ -98,6 +104,80 @@ def test_other_ranks_decide_alike(tmp_path):
     opened(tmp_path, NEW, overwrite=True)
     assert RunFolder(tmp_path).look(NEW, overwrite=True) is not Found.OVER
     assert RunFolder(tmp_path).last_checkpoint is None
+
+
+@pytest.mark.parametrize("moment", range(1, 9))
+def test_killed_while_it_is_made_it_opens_again(moment, tmp_path):
+    """At every flush and every renaming of the first opening."""
+    calls = []
+
+    class Killed:
+        def __getattr__(self, name):
+            if name in ("fsync", "replace"):
+                calls.append(name)
+                if len(calls) == moment:
+                    os._exit(9)
+            return getattr(os, name)
+
+    child = os.fork()
+    if child == 0:
+        files.os = Killed()
+        opened(tmp_path)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code == (9 if moment <= 6 else 0)  # two files: flushed, renamed, the folder flushed
+    assert opened(tmp_path) is (Found.UNFINISHED if moment >= 6 else Found.NEW)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        ".lock",
+        "checkpoints",
+        "config.yaml",
+        "run.json",
+    }
+
+
+def test_a_damaged_config_is_written_anew(tmp_path):
+    a_run(tmp_path)
+    for damage in (": [", "\x00", "- 3"):
+        (tmp_path / "config.yaml").write_text(damage)
+        with pytest.raises(UserError, match=r"config\.yaml is damaged"):
+            RunFolder(tmp_path).config()
+        assert opened(tmp_path) is Found.UNFINISHED
+        assert RunFolder(tmp_path).config() == OLD
+    (tmp_path / "config.yaml").unlink()
+    assert opened(tmp_path) is Found.UNFINISHED
+    assert RunFolder(tmp_path).config() == OLD
+
+
+def test_damaged_facts_come_back_from_the_checkpoint(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("ltplugins.runs.mend.log.warning", lambda *a: said.append(a[0] % a[1:]))
+    a_run(tmp_path)
+    meta = {**to_plain(ORIGIN), "identity": OLD}
+    content = {"state_dict": {}, "epoch": 0, "ltplugins": meta}
+    save_sealed(content, tmp_path / "checkpoints/last.ckpt")
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UserError, match="another config"):
+        opened(tmp_path, NEW)
+    assert opened(tmp_path) is Found.UNFINISHED
+    assert RunFolder(tmp_path).read().identity == OLD
+    assert "run.json is damaged" in said[0]
+    assert "lost are when the run began" in said[0]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    """A finished run there is complete, an unfinished one refused in one line."""
+
+    def read_only(self):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    a_run(tmp_path)
+    monkeypatch.setattr(RunFolder, "_acquire_lock", read_only)
+    with pytest.raises(UserError, match=r"output_dir: expected a folder that can be written.*Read"):
+        opened(tmp_path)
+    RunFolder(tmp_path).update(finished="now")
+    assert opened(tmp_path) is Found.OVER
+    with pytest.raises(UserError, match="output_dir: expected a folder that can be written"):
+        opened(tmp_path, NEW)
 
 
 def test_a_folder_of_other_files_is_left_as_it_is(tmp_path):

@@ -248,3 +248,16 @@ def test_a_set_by_name_takes_no_paths(tmp_path):
     with pytest.raises(UserError, match=r"data.val_path: expected nothing, for cifar10 brings"):
         DataPaths(val_path="val").over(DataConfig("cifar10"))
     assert DataPaths(train_path="x").over(DataConfig("cifar10")).train_path == "x"
+
+
+def test_results_go_elsewhere_where_the_run_cannot_be_written(trained, tmp_path, monkeypatch):
+    run, out = trained / "run", tmp_path / "new/results"
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    words = ("eval.health=null",)
+    assert scores(run, *words, f"out={out}").method == "simclr"
+    assert Results.read(out / "results.json").method == "simclr"
+    assert list((out / "features").iterdir())
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"run cannot be written.*out=FOLDER"):
+        scores(run, *words)

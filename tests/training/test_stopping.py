@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A training that ends before its last epoch: what it saves, and what the same command does."""
 
-import os
 import signal
 
 import pytest
@@ -11,9 +10,8 @@ from ltplugins.runs.checkpoint import open_run
 from ltplugins.runs.facts import Progress
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.pretrain import pretrain
-from ltplugins.training.shots import ShotGroups
 from ltplugins.training.stopping import WallClock
-from tests.kit.runs import assert_same_run, load
+from tests.kit.runs import assert_same_run, interrupted, load, stopped
 from tests.kit.tiny import tiny_config
 
 
@@ -73,25 +71,53 @@ def test_a_trial_is_marked_and_gives_its_folder_away(tmp_path):
     assert facts.progress.is_complete
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_a_signal_ends_it_with_its_code_and_the_same_command_goes_on(
-    name, code, tmp_path, monkeypatch
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_within_an_epoch_and_the_same_command_goes_on(
+    number, tmp_path, monkeypatch
 ):
-    class Send(ShotGroups):
-        def on_train_batch_start(self, trainer, module, batch, batch_idx):
-            if (trainer.current_epoch, batch_idx) == (1, 2):
-                os.kill(os.getpid(), getattr(signal, name))
-
-    before = signal.getsignal(getattr(signal, name))
+    before = signal.getsignal(number)
     whole = pretrain(tiny_config(tmp_path, "simclr", output_dir=str(tmp_path / "whole")))
     cfg = tiny_config(tmp_path, "simclr")
-    with monkeypatch.context() as patch:
-        patch.setattr("ltplugins.stages.pretrain.ShotGroups", Send)
-        with pytest.raises(SystemExit) as end:
-            pretrain(cfg)
-    signal.signal(getattr(signal, name), before)
-    assert end.value.code == code
-    assert RunFolder(tmp_path / "run").read().progress == Progress(1, 3, 5, 15)
+    stopped(cfg, 1, 2, monkeypatch, number=number)
+    assert signal.getsignal(number) == before
+    assert RunFolder(tmp_path / "run").read().progress == Progress(1, 3, 8, 15)
+    assert open_run(tmp_path / "run").progress == Progress(1, 3, 5, 15)  # the whole epochs
+    stopped(cfg, 1, 3, monkeypatch, number=number)  # again, in the same epoch
+    stopped(cfg, 1, 4, monkeypatch, number=number)  # in its last batch: it ends with the epoch
+    assert not (tmp_path / "run/checkpoints/stopped.ckpt").exists()
+    assert RunFolder(tmp_path / "run").read().progress == Progress(2, 3, 10, 15)
+    assert_same_run(whole, pretrain(cfg))
+
+
+def test_a_stop_is_older_than_the_epoch_that_came_after(tmp_path, monkeypatch):
+    """Killed before the place within the epoch was removed, a run goes on from the epoch."""
+    cfg = tiny_config(tmp_path, "simclr")
+    stopped(cfg, 1, 2, monkeypatch)
+    place = tmp_path / "run/checkpoints/stopped.ckpt"
+    kept = place.read_bytes()
+    interrupted(cfg, 2, 0, monkeypatch)
+    place.write_bytes(kept)
+    started = []
+    monkeypatch.setattr("ltplugins.training.own.log.info", lambda *a: started.append(a[1].name))
+    pretrain(cfg)
+    assert started == ["last.ckpt"]
+
+
+def test_a_damaged_place_is_left_for_the_epochs_start(tmp_path, monkeypatch):
+    whole = pretrain(tiny_config(tmp_path, "simclr", output_dir=str(tmp_path / "whole")))
+    cfg = tiny_config(tmp_path, "simclr")
+    stopped(cfg, 1, 2, monkeypatch)
+    (tmp_path / "run/checkpoints/stopped.ckpt").write_bytes(b"cut")
+    assert_same_run(whole, pretrain(cfg))
+
+
+def test_with_accumulation_it_ends_after_a_whole_step(tmp_path, monkeypatch):
+    changes = {"accumulate_grad_batches": 2, "knn_eval": {"enabled": True, "k": 2}}
+    where = {"output_dir": str(tmp_path / "whole")}
+    whole = pretrain(tiny_config(tmp_path, "byol", **changes, **where))
+    cfg = tiny_config(tmp_path, "byol", **changes)
+    stopped(cfg, 1, 2, monkeypatch)
+    assert load(tmp_path / "run/checkpoints/stopped.ckpt")["ltplugins"]["within"]["batches"] == 4
     assert_same_run(whole, pretrain(cfg))
 
 

@@ -4,6 +4,7 @@
 import pytest
 
 from ltplugins.stages.pretrain import pretrain
+from tests.kit.entries import make_entry
 from tests.kit.tiny import tiny_config
 
 
@@ -19,3 +20,9 @@ def small_stem_run(tmp_path_factory):
     changes = {"backbone__name": "resnet18", "backbone__small_stem": True, "max_epochs": 1}
     folder = tmp_path_factory.mktemp("small_stem")
     return pretrain(tiny_config(folder, "simclr", limit_train_batches=1, **changes))
+
+
+@pytest.fixture(scope="session")
+def made_zoo(tiny_run, tmp_path_factory):
+    """A zoo with one entry, ``tiny``, of ``tiny_run``."""
+    return make_entry(tiny_run, tmp_path_factory.mktemp("made") / "zoo")

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.deterministic import EvalTransform, eval_resize
 from ltplugins.data.augment.schema import AugmentationBlock, normalisation
+from ltplugins.data.patience import patience
 from ltplugins.data.sources.base import CorruptImage, Source, channels_first
 from ltplugins.data.sources.records import DataRecord
 
@@ -155,6 +156,7 @@ def stream_through(
         _Images(source, np.asarray(indices), transform, transform.size),
         batch_size=batch_size,
         num_workers=num_workers,
+        timeout=patience(num_workers),
         generator=torch.Generator(),
     )
     for batch, damage in loader:

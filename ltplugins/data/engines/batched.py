@@ -23,12 +23,15 @@ class BatchedLoader(Loader):
     Args:
         views: the batch transform.
         num_workers: processes; 0 = in this process.
+        seconds: that a batch of theirs is waited for.
     """
 
-    def __init__(self, *args: Any, views: BatchedViews, num_workers: int, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, views: BatchedViews, num_workers: int, seconds: int, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.views = views
-        self._pool = WorkerPool(self.dataset, num_workers)
+        self._pool = WorkerPool(self.dataset, num_workers, seconds)
 
     def _produce(self, epoch: int, start: int) -> Iterator[list[Any]]:
         for batch in self._pool.run(self, epoch, start):
@@ -41,13 +44,16 @@ class RawLoader(Loader):
     Args:
         views: the batch transform.
         num_workers: for files; arrays are sliced in this process.
+        seconds: that a batch of theirs is waited for.
     """
 
-    def __init__(self, *args: Any, views: BatchedViews, num_workers: int, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, views: BatchedViews, num_workers: int, seconds: int, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.views = views
         in_memory = self.dataset.source.images is not None
-        self._pool = WorkerPool(self.dataset, 0 if in_memory else num_workers)
+        self._pool = WorkerPool(self.dataset, 0 if in_memory else num_workers, seconds)
 
     def finish(self, batch: RawBatch, device: torch.device | str | None = None) -> list[Any]:
         """Make the views of a raw batch, where its images are or on ``device``."""
@@ -79,4 +85,5 @@ def build_batched(training: TrainingSet, shard: Shard, device: torch.device) -> 
         drop_last=training.drop_last,
         views=views,
         num_workers=training.cfg.num_workers,
+        seconds=training.cfg.worker_timeout,
     )

@@ -17,6 +17,7 @@ from ltplugins.data.engines.draws import (
     identity,
     raise_if_message,
 )
+from ltplugins.data.patience import SECONDS, patience
 from ltplugins.data.samplers.base import EpochSampler, count_batches, require_batch
 
 log = logging.getLogger(__name__)
@@ -102,12 +103,13 @@ class Loader:
 class WorkerPool:
     """A DataLoader that is fed with the batches of one epoch after the other."""
 
-    def __init__(self, dataset: ViewDataset, num_workers: int) -> None:
+    def __init__(self, dataset: ViewDataset, num_workers: int, seconds: int = SECONDS) -> None:
         self._plan = _Plan()
         self._loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=self._plan,
             num_workers=num_workers,
+            timeout=patience(num_workers, seconds),
             persistent_workers=num_workers > 0,
             collate_fn=identity,
             pin_memory=torch.cuda.is_available(),

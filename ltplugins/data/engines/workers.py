@@ -18,11 +18,12 @@ class WorkersLoader(Loader):
 
     Args:
         num_workers: decoding processes; 0 = in this process.
+        seconds: that a batch of theirs is waited for.
     """
 
-    def __init__(self, *args: Any, num_workers: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, num_workers: int, seconds: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._pool = WorkerPool(self.dataset, num_workers)
+        self._pool = WorkerPool(self.dataset, num_workers, seconds)
 
     def _produce(self, epoch: int, start: int) -> Iterator[list[Any]]:
         for batch in self._pool.run(self, epoch, start):
@@ -38,4 +39,5 @@ def build_workers(training: TrainingSet, shard: Shard, device: torch.device) -> 
         batch_size=training.batch_size,
         drop_last=training.drop_last,
         num_workers=training.cfg.num_workers,
+        seconds=training.cfg.worker_timeout,
     )

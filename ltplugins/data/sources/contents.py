@@ -22,12 +22,11 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from ltplugins.core.files import write_text
+from ltplugins.core.files import cache_folder, write_text
 from ltplugins.data.sources.base import Source
 
 log = logging.getLogger(__name__)
 
-CACHE_VARIABLE = "LTPLUGINS_CACHE"
 # A file that is written in the very moment in which it is read may change once more within the
 # grain of its time stamp: so young a stamp stands for nothing.
 _GRAIN = 2.0
@@ -136,9 +135,8 @@ def _cache_of(root: str) -> Iterator[Path | None]:
 
     The processes of one machine take turns, so that one of them reads and the others find.
     """
-    folder = os.environ.get(CACHE_VARIABLE) or os.path.expanduser("~/.cache/ltplugins")
     name = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-    path = Path(folder) / "files" / f"{name}.json"
+    path = cache_folder() / "files" / f"{name}.json"
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ltplugins.data.patience import patience
 from ltplugins.data.samplers.shuffle import ShuffleSampler
 from ltplugins.downstream.segmentation.options import IGNORE
 from ltplugins.downstream.segmentation.pairs import Pairs
@@ -88,6 +89,7 @@ class MaskModule(pl.LightningDataModule):
             sampler=sampler,
             drop_last=True,
             num_workers=self.num_workers,
+            timeout=patience(self.num_workers),
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),
         )
@@ -121,6 +123,7 @@ def plain_loader(
         _Plain(pairs, view, chosen),
         batch_size,
         num_workers=num_workers,
+        timeout=patience(num_workers),
         collate_fn=pad_batch,
         generator=torch.Generator(),
     )

@@ -28,7 +28,7 @@ class GMLConfig(Section):
     # official CIFAR script (0 in ImageNet's).
     distill_weight: Annotated[float, AtLeast(0)] | None = None
     distill_temperature: Annotated[float, Above(0)] = 4.0
-    teacher: str | None = None  # a run folder or checkpoint; null: momentum mode
+    teacher: str | None = None  # a run folder, checkpoint, zoo://NAME; null: momentum mode
     class_counts: list[Annotated[int, AtLeast(0)]] | None = None  # null: as the data say
 
     def refusals(self) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ class Teacher:
     """Opens the run, builds its model and freezes it in eval mode.
 
     Args:
-        path: a run folder or a checkpoint.
+        path: a run folder, a checkpoint, or ``zoo://NAME`` (features alone).
         key: the config key that named it, for messages.
 
     Attributes:
@@ -41,8 +41,7 @@ class Teacher:
             run = open_run(path)
         except UserError as error:
             raise UserError(
-                f"{key}: {error} A teacher is a run folder or a checkpoint; names of a model zoo "
-                f"are not known here."
+                f"{key}: {error} A teacher is a run folder, a checkpoint or zoo://NAME."
             ) from error
         self.num_classes = count_classes(run)
         small = record_wants_small_stem(run.cfg.data.dataset)

@@ -28,7 +28,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 from ltplugins.core.console import make_console
-from ltplugins.core.errors import UserError
+from ltplugins.core.door import as_user_error
 
 # Process id of the process that has started this one and that it must not outlive.
 PARENT = "LTPLUGINS_PARENT"
@@ -45,6 +45,8 @@ if not select.select([first], [], [], 5)[0]:
     print(sys.argv[2], file=sys.stderr)
     signal.pidfd_send_signal(first, signal.SIGKILL)
 """
+# Exit code, once the ranks have agreed to end.
+_purpose: list[int] = []
 CONTINUES = "The run has ended; the same command continues it from its last checkpoint."
 
 
@@ -66,6 +68,8 @@ def watch_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(POLL_SECONDS)
+        if _purpose:
+            end(_purpose[0])
         if os.environ.get("LOCAL_RANK") == "1":  # one of them speaks for all
             say(f"rank 0 has ended. {CONTINUES}")
         end(1)
@@ -162,9 +166,6 @@ class EndTogether(Callback):
         launcher: Any = trainer.strategy.launcher
         watch = getattr(launcher, "watch", None)
         rank = trainer.global_rank
-        if isinstance(exception, UserError):
-            launcher_kill(launcher)
-            return  # it is shown as any other
         if is_timeout(exception):
             text = f"{unanswered(trainer, rank)}. {CONTINUES}"
             if watch is None and PARENT in os.environ:
@@ -175,6 +176,9 @@ class EndTogether(Callback):
             line = str(exception).strip().splitlines()[0][:200]
             say(f"rank {rank} has lost another rank, which ended or did not answer: {line}")
             say(CONTINUES)
+        elif as_user_error(exception) is not None:
+            launcher_kill(launcher)
+            return  # it is shown as any other
         else:
             traceback.print_exception(exception)
             if watch is not None or PARENT not in os.environ:
@@ -194,6 +198,31 @@ def leave_to_parent(parent: int, text: str) -> NoReturn:
             command = [sys.executable, "-ISc", LAST_RESORT, str(first), f"error: {text}"]
             subprocess.Popen(command, pass_fds=[first], start_new_session=True)
     end(UNANSWERED)
+
+
+def end_on_purpose(trainer: Trainer, code: int) -> None:
+    """All ranks are about to end by themselves: none of it is news, and none waits for ever.
+
+    Args:
+        code: with which a rank ends that outlives the one that started it.
+    """
+    _purpose.append(code)
+    launcher: Any = trainer.strategy.launcher
+    if isinstance(launcher, WatchedLauncher) and launcher.watch is not None:
+        launcher.watch.claim()
+
+
+def wait_for_ranks(trainer: Trainer) -> None:
+    """Return when the ranks that this process has started have ended; they have ten seconds."""
+    launcher: Any = trainer.strategy.launcher
+    if not isinstance(launcher, WatchedLauncher) or launcher.watch is None:
+        return
+    deadline = time.monotonic() + VERDICT_SECONDS
+    for process in launcher.watch.ranks.values():
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def launcher_kill(launcher: Any) -> None:

@@ -69,7 +69,8 @@ def test_a_whole_run_of_two_processes(runs: Path) -> None:
     run = runs / "whole"
     names = {p.name for p in run.iterdir()}
     assert names == {"config.yaml", "run.json", "metrics.csv", "checkpoints", ".lock"}
-    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt", "args.json"}
+    files = {p.name for p in (run / "checkpoints").iterdir()}
+    assert files == {"last.ckpt", "previous.ckpt", "args.json"}
     facts = json.loads((run / "run.json").read_text())
     assert facts["finished"]
     assert facts["identity"]["world_size"] == 2
@@ -199,3 +200,31 @@ def test_foreign_files_are_seen_by_the_first_rank_and_end_the_rest(runs: Path) -
     assert code != 0
     assert "not empty and holds no run" in " ".join(errors.split())
     assert [p.name for p in foreign.iterdir() if p.name != ".lock"] == ["thesis.tex"]
+
+
+# A rank sends a signal to itself, as a scheduler does to one process of a job or to all of them.
+SENDS = """
+import os, signal
+from ltplugins.training.seeds import EpochSeed
+def on_train_batch_start(self, trainer, module, batch, batch_idx):
+    place = f"{trainer.current_epoch} {batch_idx}"
+    if place == os.environ.get("PLACE") and str(trainer.global_rank) in os.environ["RANKS"]:
+        os.kill(os.getpid(), signal.SIGTERM)
+EpochSeed.on_train_batch_start = on_train_batch_start
+"""
+
+
+def test_a_signal_to_any_rank_ends_all_at_the_same_step(runs: Path) -> None:
+    command = changed_cli(runs / "sends.py", SENDS)
+    for ranks, place, done in (("1", "1 1", 2), ("0 1", "2 0", 1), ("0", "2 3", 4)):
+        code, errors = finish(start(command, runs, "stopped", PLACE=place, RANKS=ranks))
+        assert code == 143, errors[-3000:]
+        assert errors.count("stopped by SIGTERM") == 1
+        assert f"and {done} of 5 batches; the same command continues" in errors
+        assert "error:" not in errors
+        within = load(runs / "stopped/checkpoints/stopped.ckpt")["ltplugins"]["within"]
+        assert len(within["ranks"]) == 2
+    code, errors = finish(start(CLI, runs, "stopped"))
+    assert code == 0, errors[-3000:]
+    assert_same_run(runs / "whole", runs / "stopped")
+    assert (runs / "whole/metrics.csv").read_text() == (runs / "stopped/metrics.csv").read_text()

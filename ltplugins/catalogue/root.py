@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""Where a zoo is: a folder, an address, or a repository of Hugging Face's.
+
+``LTPLUGINS_ZOO`` says which; without it the folder ``zoo`` of this checkout.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from ltplugins.catalogue.index import FileFacts
+from ltplugins.core.errors import UserError
+from ltplugins.core.files import sha256
+
+VARIABLE = "LTPLUGINS_ZOO"
+_HUB = "hf://"
+_LARGEST_TEXT = 16 << 20  # bytes
+_EXPECTED = "a folder, an address (https://...) or hf://ORGANISATION/REPOSITORY"
+
+Tell = Callable[[int], None]  # is called with the bytes of a file that are there
+
+
+class Root(Protocol):
+    """A place that entries are fetched from."""
+
+    @property
+    def label(self) -> str:
+        """What the user has written."""
+
+    def read(self, file: str, scratch: Path) -> str:
+        """The text of a small file beside the entries, such as ``index.json``.
+
+        Args:
+            file: its name.
+            scratch: a folder for temporary files.
+
+        Raises:
+            UserError: it cannot be had.
+        """
+
+    def fetch(self, name: str, file: str, facts: FileFacts, target: Path, tell: Tell) -> None:
+        """Fill ``target`` with a file of an entry, and check it.
+
+        Raises:
+            UserError: it cannot be had, or is another file.
+        """
+
+
+@dataclass(frozen=True)
+class FolderRoot:
+    """A folder of this machine, whose entries are used where they lie."""
+
+    path: Path
+
+    @property
+    def label(self) -> str:
+        """The folder."""
+        return str(self.path)
+
+    def read(self, file: str, scratch: Path) -> str:
+        """See :class:`Root`."""
+        try:
+            return (self.path / file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise UserError(
+                f"{VARIABLE}: {self.path} holds no zoo: {file} cannot be read ({reason}). "
+                f"Expected {_EXPECTED}."
+            ) from None
+
+    def fetch(self, name: str, file: str, facts: FileFacts, target: Path, tell: Tell) -> None:
+        """See :class:`Root`; no file of a folder is fetched."""
+        raise AssertionError("entries of a folder are used where they lie")
+
+
+@dataclass(frozen=True)
+class HttpRoot:
+    """An address below which ``index.json`` and the entries lie."""
+
+    address: str
+
+    @property
+    def label(self) -> str:
+        """The address."""
+        return self.address
+
+    def read(self, file: str, scratch: Path) -> str:
+        """See :class:`Root`."""
+        from ltplugins.catalogue.download import fetch_text
+
+        return fetch_text(f"{self.label}/{file}", scratch / file, _LARGEST_TEXT)
+
+    def fetch(self, name: str, file: str, facts: FileFacts, target: Path, tell: Tell) -> None:
+        """See :class:`Root`."""
+        from ltplugins.catalogue.download import fetch_file
+
+        fetch_file(f"{self.label}/{name}/{file}", target, facts, tell)
+
+
+@dataclass(frozen=True)
+class HubRoot:
+    """A repository of Hugging Face's, fetched by its own library, which resumes and checks."""
+
+    repo: str
+
+    @property
+    def label(self) -> str:
+        """As it is written."""
+        return f"{_HUB}{self.repo}"
+
+    def read(self, file: str, scratch: Path) -> str:
+        """See :class:`Root`."""
+        return Path(self._download(file, scratch)).read_text(encoding="utf-8")
+
+    def fetch(self, name: str, file: str, facts: FileFacts, target: Path, tell: Tell) -> None:
+        """See :class:`Root`."""
+        found = Path(self._download(f"{name}/{file}", target.parent / ".hub"))
+        if found.stat().st_size != facts.size or sha256(found) != facts.sha256:
+            shutil.rmtree(target.parent / ".hub", ignore_errors=True)
+            raise UserError(
+                f"{self.label}/{name}/{file}: what came is not the file of the index (its sha256 "
+                f"or size is another). Nothing was kept."
+            )
+        os.replace(found.resolve(), target)
+        tell(facts.size)
+
+    def _download(self, path: str, scratch: Path) -> str:
+        import huggingface_hub
+
+        endpoint: Any = os.environ.get("HF_ENDPOINT") or None
+        try:
+            return huggingface_hub.hf_hub_download(
+                self.repo, path, local_dir=scratch, endpoint=endpoint
+            )
+        except Exception as error:  # of httpx, and its own: there are a dozen
+            raise UserError(
+                f"{self.label}/{path} cannot be had ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:160]})."
+            ) from None
+
+
+def find_root() -> FolderRoot | HttpRoot | HubRoot:
+    """The zoo that ``LTPLUGINS_ZOO`` names.
+
+    Raises:
+        UserError: it names none, or it is not set and there is no checkout.
+    """
+    text = os.environ.get(VARIABLE, "").strip()
+    if text:
+        return parse_root(text)
+    own = Path(__file__).resolve().parents[2] / "zoo"
+    if not (own.is_dir() and (own.parent / "pyproject.toml").is_file()):
+        raise UserError(f"{VARIABLE} is not set and there is no checkout: expected {_EXPECTED}.")
+    return FolderRoot(own)
+
+
+def parse_root(text: str) -> FolderRoot | HttpRoot | HubRoot:
+    """The zoo of a text.
+
+    >>> parse_root("hf://me/zoo"), parse_root("https://example.org/zoo/").label
+    (HubRoot(repo='me/zoo'), 'https://example.org/zoo')
+
+    Raises:
+        UserError: neither a folder nor an address.
+    """
+    if text.startswith(_HUB):
+        repo = text.removeprefix(_HUB).strip("/")
+        if len([part for part in repo.split("/") if part]) != 2:
+            raise UserError(f"{VARIABLE}: expected {_EXPECTED}, got {text}.")
+        return HubRoot(repo)
+    if "://" in text:
+        parts = urlsplit(text)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError(f"{VARIABLE}: expected {_EXPECTED}, got {text}.")
+        return HttpRoot(text.rstrip("/"))
+    return FolderRoot(Path(text).expanduser().absolute())
+
+
+def key_of(label: str) -> str:
+    """A folder's name for what was fetched from a place."""
+    return hashlib.sha256(label.encode()).hexdigest()[:12]

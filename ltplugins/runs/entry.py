@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""An entry of the zoo as something to go on from: its weights, and the config it was trained by.
+
+An entry is a folder of ``config.json`` and ``model.safetensors``; our facts stand in the former
+under ``ltplugins``. Nothing in it is executed or unpickled.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ltplugins.config.resolve import resolve
+from ltplugins.config.run import RunConfig
+from ltplugins.core.errors import UserError
+from ltplugins.core.files import sha256
+from ltplugins.core.records import from_plain
+from ltplugins.runs.facts import VERSION, Origin
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FACTS = "ltplugins"  # the block of config.json that is ours
+
+
+@dataclass(frozen=True)
+class TrainedEntry:
+    """What an entry says of its training.
+
+    Attributes:
+        file: of the weights.
+        cfg: that they were trained with.
+        origin: method, host and split.
+        epochs: that they were trained.
+        small_stem: whether the network keeps the resolution up to its first stage.
+        state: its weights, under ``backbone.`` as in a checkpoint.
+    """
+
+    file: Path
+    cfg: RunConfig
+    origin: Origin
+    epochs: int
+    small_stem: bool
+    state: dict[str, Tensor]
+
+
+def read_entry(folder: Path) -> TrainedEntry:
+    """Open an entry that says by which config it was trained.
+
+    Raises:
+        UserError: it does not say it, or a file is absent or damaged.
+    """
+    block = read_config(folder).get(FACTS)
+    config = block.get("zoo", {}).get("config") if isinstance(block, dict) else None
+    if not isinstance(block, dict) or not config or "origin" not in block:
+        raise UserError(
+            f"{folder / CONFIG} says nothing of a training: expected an entry of a zoo. Of any "
+            f"other exported folder features, segment and backbone.name of finetune take the "
+            f"weights."
+        )
+    weights = read_weights(folder / WEIGHTS, block.get("sha256"))
+    return TrainedEntry(
+        folder / WEIGHTS,
+        resolve(config),
+        from_plain(Origin, block["origin"], folder / CONFIG, VERSION),
+        int(block.get("epochs") or config["max_epochs"]),
+        bool(block.get("small_stem", False)),
+        {f"backbone.{key}": value for key, value in weights.items()},
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The mapping of ``config.json``.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged: it is no JSON ({error}).") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: expected a mapping, got {type(config).__name__}.")
+    return config
+
+
+def read_weights(file: Path, expected: str | None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Args:
+        file: of the weights.
+        expected: its sha256; None = it is not known.
+
+    Raises:
+        UserError: it is absent or damaged.
+    """
+    if not file.is_file():
+        raise UserError(f"{file} is missing: the entry has no weights. Export or fetch it again.")
+    if expected is not None and sha256(file) != expected:
+        raise UserError(
+            f"{file} is damaged: its sha256 is not {expected}, which {CONFIG} says. Export or "
+            f"fetch it again."
+        )
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be opened as safetensors ({error}).") from None

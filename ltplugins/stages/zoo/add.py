@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: MIT
+"""``ltplugins zoo add``: one run, or several of one experiment, become an entry with its card."""
+
+import dataclasses
+import logging
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ltplugins.catalogue.index import Index, require_name
+from ltplugins.core.errors import UserError
+from ltplugins.core.files import write_json
+from ltplugins.core.records import from_plain, to_plain
+from ltplugins.eval.results import Results
+from ltplugins.runs.checkpoint import require_run
+from ltplugins.runs.entry import CONFIG, FACTS, read_config
+from ltplugins.runs.facts import now
+from ltplugins.runs.folder import RunFolder
+from ltplugins.stages.command import quote
+from ltplugins.stages.compose import compose_packaged
+from ltplugins.stages.evaluate import evaluate
+from ltplugins.stages.traits import run_traits
+from ltplugins.stages.zoo.figure import draw_entry, draw_zoo
+from ltplugins.zoo.card import summary_of
+from ltplugins.zoo.check import check_of
+from ltplugins.zoo.entry import open_entry
+from ltplugins.zoo.export import Form, write_forms
+from ltplugins.zoo.facts import EntryFacts, ZooFacts
+from ltplugins.zoo.gather import (
+    Evaluated,
+    config_without_places,
+    gather_protocols,
+    gather_runs,
+)
+from ltplugins.zoo.load import load_backbone
+from ltplugins.zoo.page import write_card, write_pages
+
+log = logging.getLogger(__name__)
+
+_DATA_LICENSES = {
+    "fashion_pack": "Fashion-MNIST, Zalando SE, MIT",
+    "fashion_mnist": "Fashion-MNIST, Zalando SE, MIT",
+    "land_pack": "Blue Marble Next Generation, NASA Earth Observatory; MCD12C1, NASA LP DAAC",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Naming:
+    """What a person says of an entry.
+
+    Attributes:
+        name: of the entry; None = method, data set and network.
+        weights: the run whose weights are shipped; None = the first one.
+        license: of the weights, by its SPDX name.
+        urls: where the entry lies as well.
+        replace: an entry of this name that is there.
+    """
+
+    name: str | None = None
+    weights: Path | None = None
+    license: str = "mit"
+    urls: tuple[str, ...] = ()
+    replace: bool = False
+
+
+def add(runs: Sequence[str | Path], zoo: Path, naming: Naming) -> Path:
+    """Write an entry of finished runs into a zoo, and its card, index and page.
+
+    Runs that are not evaluated as they are now are evaluated, by the packaged protocols.
+
+    Args:
+        runs: folders of runs that are equal in all but seed, class order, split seed and fold.
+        zoo: the folder of the zoo.
+        naming: name, and which run's weights are shipped.
+
+    Returns:
+        The entry's folder.
+
+    Raises:
+        UserError: a name that is taken or is none, a run that is not finished, without config, seed
+            or protocol, runs of several experiments, or a network that no form can express.
+    """
+    if naming.name is not None:
+        _require_free(zoo, naming)
+    shipped = naming.weights or Path(runs[0])
+    found = [open_evaluated(Path(run)) for run in runs]
+    if shipped.resolve() not in {run.path.resolve() for run in found}:
+        raise UserError(
+            f"--weights: expected one of the runs ({', '.join(str(run.path) for run in found)}), "
+            f"got {shipped}."
+        )
+    (main,) = (run for run in found if run.path.resolve() == shipped.resolve())
+    _require_one_experiment(found)
+    naming = dataclasses.replace(naming, name=naming.name or _name_of(main))
+    place = _require_free(zoo, naming)
+    facts = _facts(found, main, naming)
+    zoo.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=zoo, prefix=f".{naming.name}.") as tmp:
+        (Path(tmp) / "entry").mkdir()
+        _write(main.path, Path(tmp) / "entry", facts)
+        shutil.rmtree(place, ignore_errors=True)
+        (Path(tmp) / "entry").rename(place)
+    draw_zoo(zoo)
+    write_pages(zoo)
+    return place
+
+
+def refresh(zoo: Path, names: Sequence[str] = ()) -> Index:
+    """Write cards, figures, index and page of a zoo anew, from what its entries say.
+
+    Args:
+        zoo: the folder.
+        names: of the entries; none = all.
+
+    Raises:
+        UserError: no such entry, or one that is damaged.
+    """
+    for name in names:
+        if not (zoo / require_name(name) / CONFIG).is_file():
+            raise UserError(f"{zoo / name} is no entry: expected {CONFIG} in it.")
+    for path in sorted(zoo.iterdir()):
+        is_entry = (path / CONFIG).is_file() and not path.name.startswith(".")
+        if is_entry and (not names or path.name in names):
+            draw_entry(path)
+            write_card(path)
+    draw_zoo(zoo)
+    return write_pages(zoo)
+
+
+def _require_free(zoo: Path, naming: Naming) -> Path:
+    """The folder that an entry gets.
+
+    Raises:
+        UserError: its name is none, or is taken.
+    """
+    place = zoo / require_name(str(naming.name))
+    if place.exists() and not naming.replace:
+        raise UserError(
+            f"{place} exists: expected a new name. Give another --name, or --replace to write it "
+            f"anew."
+        )
+    return place
+
+
+def _name_of(run: Evaluated) -> str:
+    """What an entry is called where nobody gives it a name."""
+    network = run.config["backbone"]["name"]
+    words = (
+        run.facts.label or run.facts.method,
+        run.results.dataset.removesuffix("_pack"),
+        network,
+    )
+    return re.sub(r"[^a-z0-9_.-]+", "-", "-".join(words).lower())
+
+
+def open_evaluated(path: Path) -> Evaluated:
+    """A finished run with numbers of its last checkpoint, which are taken where there are none.
+
+    Raises:
+        UserError: no run, no config, no seed, a training that is not finished.
+    """
+    require_run(path)
+    folder = RunFolder.existing(path)
+    facts = folder.read()
+    if facts.finished is None:
+        far = f" ({facts.stopped})" if facts.stopped else ""
+        raise UserError(
+            f"{path} is not finished{far}: expected a run that has trained all its epochs. Give "
+            f"its config to ltplugins pretrain again, which goes on."
+        )
+    config: Any = OmegaConf.to_container(folder.config(), resolve=True)
+    if "finetune" in config or "balance" in config:
+        raise UserError(
+            f"{path} is a second stage: expected a pretraining. Add the run that it started from."
+        )
+    if config.get("seed") is None:
+        raise UserError(
+            f"{path}: its config says no seed: no entry can say what it is. Train anew."
+        )
+    results = _results(path, facts.progress.epochs if facts.progress else None, config)
+    if results.progress is not None and not results.progress.is_complete:
+        raise UserError(f"{path}: its results are of an unfinished training. Evaluate it again.")
+    return Evaluated(path, facts, config, results)
+
+
+def _results(path: Path, epochs: int | None, config: Any) -> Results:
+    file = path / "results.json"
+    if file.exists():
+        results = Results.read(file)
+        if epochs is None or results.epoch == epochs:
+            return results
+    log.info("%s is evaluated", path)
+    return evaluate(compose_packaged("evaluate", [f"run={quote(str(path))}"]))
+
+
+def _require_one_experiment(runs: Sequence[Evaluated]) -> None:
+    first, *others = runs
+    there = run_traits(first.path, first.results)
+    for run in others:
+        here = run_traits(run.path, run.results)
+        other = [
+            key
+            for key in sorted({*there, *here})
+            if (a := there.get(key)) != (b := here.get(key))
+            and not (a is not None and b is not None and not (a.is_known and b.is_known))
+        ]
+        if other:
+            raise UserError(
+                f"{run.path} is of another experiment than {first.path}: {other[0]} is "
+                f"{_shown(here, other[0])} there, {_shown(there, other[0])} here. Expected runs "
+                f"that differ in seed, class order, split seed and fold alone."
+            )
+
+
+def _shown(traits: Any, key: str) -> str:
+    return traits[key].shown if key in traits else "not set"
+
+
+def _facts(runs: Sequence[Evaluated], main: Evaluated, naming: Naming) -> ZooFacts:
+    summary, paper = summary_of(main.facts.method)
+    dataset = main.results.dataset
+    return ZooFacts(
+        name=str(naming.name),
+        summary=summary,
+        paper=paper,
+        runs=gather_runs(runs, main.path),
+        protocols=gather_protocols(runs),
+        config=config_without_places(main.config),
+        check=check_of(load_backbone(main.path)),
+        license=naming.license,
+        data_license=_DATA_LICENSES.get(dataset),
+        added=now()[:10],
+        urls=list(naming.urls),
+    )
+
+
+def _write(run: Path, folder: Path, zoo: ZooFacts) -> None:
+    backbone = load_backbone(run)
+    form: Form = "torchvision" if backbone.architecture.small_stem else "timm"
+    write_forms(backbone, folder, frozenset({form}))
+    config = read_config(folder)
+    facts = from_plain(EntryFacts, config[FACTS], folder / CONFIG, EntryFacts.FORM)
+    block = to_plain(dataclasses.replace(facts, zoo=zoo))
+    write_json(folder / CONFIG, {**config, FACTS: block})
+    opened = open_entry(folder)
+    if check_of(opened).features != zoo.check.features:
+        raise UserError(
+            f"{shlex.quote(str(run))} cannot be an entry: opened again, it gives other features."
+        )
+    draw_entry(folder)
+    write_card(folder)

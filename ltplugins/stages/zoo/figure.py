@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""Accuracy by shot group, as a report draws it: of an entry, and of all of a data set's entries.
+
+They are drawn of what entries say of themselves, and of nothing else.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from ltplugins.core.files import atomic_path
+from ltplugins.eval.results import Stat
+from ltplugins.report.figures import draw_groups
+from ltplugins.report.style import theme
+from ltplugins.report.table import Cell, Row, Section
+from ltplugins.zoo.card import FIGURE, require_zoo, rule_of
+from ltplugins.zoo.facts import EntryProtocol, ZooFacts
+from ltplugins.zoo.page import entries_of, figure_of, read_facts
+
+_GROUPS = ("many", "medium", "few")
+
+
+def draw_entry(folder: Path) -> Path:
+    """Write the figure into an entry's folder and return it.
+
+    Raises:
+        UserError: it is no entry of a zoo.
+    """
+    return _draw([require_zoo(read_facts(folder)[1])], folder / FIGURE)
+
+
+def draw_zoo(zoo: Path) -> list[Path]:
+    """Write the figure of each data set into a zoo's folder and return them.
+
+    Raises:
+        UserError: an entry is damaged.
+    """
+    found = defaultdict(list)
+    for _, facts in entries_of(zoo).values():
+        found[str(facts.dataset)].append(require_zoo(facts))
+    return [_draw(entries, zoo / figure_of(dataset)) for dataset, entries in found.items()]
+
+
+def _draw(entries: Sequence[ZooFacts], path: Path) -> Path:
+    names = dict.fromkeys(name for zoo in entries for name in zoo.protocols)
+    with theme(path.stem), atomic_path(path) as tmp:
+        # Small: it travels with the weights.
+        figure = draw_groups([_section(name, entries) for name in names])
+        figure.savefig(tmp, dpi=80, metadata={"Software": None})
+    return path
+
+
+def _section(protocol: str, entries: Sequence[ZooFacts]) -> Section:
+    """A protocol's bars: a row an entry, in the same colour everywhere, empty without it."""
+    rows = [Row(zoo.name, len(zoo.runs), _cells(zoo.protocols.get(protocol))) for zoo in entries]
+    return Section(protocol, "", "", rows, [])
+
+
+def _cells(entry: EntryProtocol | None) -> dict[str, Cell]:
+    if entry is None:
+        return {name: Cell(None) for name in ("overall", *_GROUPS)}
+    groups = entry.groups.get(rule_of(entry) or "", {})
+    found = {"overall": entry.overall, **{name: groups.get(name) for name in _GROUPS}}
+    return {name: _cell(stat) for name, stat in found.items()}
+
+
+def _cell(stat: Stat | None) -> Cell:
+    return Cell(None) if stat is None else Cell(stat.mean, stat.std)

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: MIT
+"""``README.md`` of an entry: Hugging Face's head and sections, made of the entry's facts alone.
+
+It is written anew from ``config.json`` and never edited, so that no number in it is a second truth.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from ltplugins.core.errors import UserError
+from ltplugins.eval.results import Stat
+from ltplugins.methods.registry import METHODS, WRAPPERS, split_name
+from ltplugins.runs.entry import WEIGHTS
+from ltplugins.zoo.check import PICTURE
+from ltplugins.zoo.facts import EntryFacts, EntryProtocol, ZooFacts
+from ltplugins.zoo.usage import LOAD_BACKBONE, TIMM
+
+FIGURE = "groups.png"
+RULE = "tercile"  # of the groups that tables show; of entries without it their first
+_GROUPS = ("many", "medium", "few")
+
+
+def card(config: Mapping[str, Any], facts: EntryFacts) -> str:
+    """The page of an entry.
+
+    Args:
+        config: the whole ``config.json``.
+        facts: its block ``ltplugins``.
+
+    Raises:
+        UserError: it is no entry of a zoo.
+    """
+    zoo = require_zoo(facts)
+    parts = [
+        f"---\n{_head(config, facts, zoo)}\n---\n",
+        f"# {zoo.name}\n",
+        _summary(config, facts, zoo),
+        "## Model details\n",
+        _details(config, facts, zoo),
+        "## Uses\n",
+        _uses(facts),
+        "## Bias, risks and limitations\n",
+        _limits(facts, zoo),
+        "## How to get started\n",
+        _start(config, zoo),
+        "## Training details\n",
+        _training(facts, zoo),
+        "## Evaluation\n",
+        _evaluation(zoo),
+        "## Environmental impact\n",
+        _impact(zoo),
+        "## Verification\n",
+        _verification(facts),
+        "*Generated from `config.json` by `ltplugins zoo card`; edits are lost.*\n",
+    ]
+    return "\n".join(parts)
+
+
+def require_zoo(facts: EntryFacts) -> ZooFacts:
+    """The facts of an entry of a zoo.
+
+    Raises:
+        UserError: it is another export.
+    """
+    if facts.zoo is None or facts.origin is None:
+        raise UserError(
+            f"{facts.label}: expected an entry of a zoo, got another export. Add a run instead: "
+            f"ltplugins zoo add RUN"
+        )
+    return facts.zoo
+
+
+def rule_of(protocol: EntryProtocol) -> str | None:
+    """The rule of the groups that is shown; None where there are no groups."""
+    return RULE if RULE in protocol.groups else next(iter(protocol.groups), None)
+
+
+def percent(stat: Stat | None) -> str:
+    """Mean and spread in percent: ``63.4 ± 1.2``, of one run ``63.4``, or ``n/a``."""
+    if stat is None or stat.mean is None:
+        return "n/a"
+    return f"{100 * stat.mean:.1f}" + ("" if stat.std is None else f" ± {100 * stat.std:.1f}")
+
+
+def spread(runs: int) -> str:
+    """What the numbers are over, in a sentence."""
+    if runs == 1:
+        return "One run: how far another seed or class order would be off is not known."
+    return f"Mean ± sample standard deviation over {runs} runs; each run counts by its own mean."
+
+
+def _head(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str:
+    assert facts.origin is not None
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=str(facts.dataset),
+            dataset_name=f"{facts.dataset}, {facts.origin.split.description}",
+            metric_type="accuracy",
+            metric_name=f"{name}, overall, of the shipped weights",
+            metric_value=round(value, 4),
+        )
+        for name, scores in zoo.shipped.scores.items()
+        if (value := scores.get("overall")) is not None
+    ]
+    data = ModelCardData(
+        model_name=zoo.name,
+        license=zoo.license,
+        library_name="timm" if "architecture" in config else "ltplugins",
+        pipeline_tag="image-feature-extraction",
+        tags=["image-feature-extraction", "long-tailed", facts.origin.method],
+        eval_results=results,
+    )
+    return data.to_yaml().strip()
+
+
+def _summary(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str:
+    assert facts.origin is not None
+    split = facts.origin.split
+    return (
+        f"{network(config, facts)} of {facts.num_features} features, trained by "
+        f"`{facts.origin.method}` ({zoo.summary}) for {facts.epochs} epochs on `{facts.dataset}`: "
+        f"{split.description}, {split.num_samples:,} images of {len(split.class_names)} classes, "
+        f"{max(split.class_counts):,} to {min(split.class_counts):,} a class.\n\n"
+        f"![Accuracy by shot group]({FIGURE})\n"
+    )
+
+
+def network(config: Mapping[str, Any], facts: EntryFacts) -> str:
+    """The name that it is built by, with what is unusual about it."""
+    name = config.get("architecture") or facts.torchvision or facts.label
+    small = " with the small stem" if facts.small_stem else ""
+    return f"`{name}`{small}"
+
+
+def _details(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str:
+    seen = config["pretrained_cfg"]
+    size = facts.size or 0
+    rows = {
+        "method": f"`{facts.origin.method}`: {zoo.summary}" if facts.origin else "",
+        "paper": zoo.paper or "none",
+        "network": network(config, facts),
+        "opened by": "timm" if "architecture" in config else "`ltplugins.load_backbone` alone",
+        "pictures": f"RGB, {seen['input_size'][1]} x {seen['input_size'][2]} pixels, mean "
+        f"{_numbers(seen['mean'])}, std {_numbers(seen['std'])}",
+        "weights": f"`{WEIGHTS}`, {size:,} bytes, sha256 `{facts.sha256}`",
+        "licence of the weights": zoo.license,
+        "licence of the images": zoo.data_license or "not stated",
+        "added": zoo.added,
+    }
+    rows |= {"also at": ", ".join(zoo.urls)} if zoo.urls else {}
+    return _table(["", ""], [[key, value] for key, value in rows.items()])
+
+
+def _uses(facts: EntryFacts) -> str:
+    return (
+        f"**Intended.** Features of pictures like those it was trained on (`{facts.dataset}`), as "
+        "a baseline for long-tailed representation learning, as a start for fine-tuning and "
+        "segmentation, and for tests: it is small and its numbers say what they are.\n\n"
+        "**Out of scope.** Any decision about people; pictures of another kind without measuring "
+        "first; comparison with numbers of other splits, protocols or numbers of epochs.\n"
+    )
+
+
+def _limits(facts: EntryFacts, zoo: ZooFacts) -> str:
+    assert facts.origin is not None
+    split = facts.origin.split
+    rarest = min(range(len(split.class_counts)), key=split.class_counts.__getitem__)
+    lines = [
+        f"- Its rarest class, {split.class_names[rarest]}, had {split.class_counts[rarest]} "
+        f"training images: what it says of rare classes is the least certain of all.",
+        f"- {spread(len(zoo.runs))}",
+        "- Which classes are rare was chosen, not met with; another order gives other numbers by "
+        "group."
+        if facts.dataset == "fashion_pack"
+        else "- Groups are by training count; their classes differ in more than that.",
+        "- A small network on small pictures: it is no substitute for one that was trained on "
+        "millions.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _start(config: Mapping[str, Any], zoo: ZooFacts) -> str:
+    if "architecture" not in config:
+        return LOAD_BACKBONE.format(name=zoo.name)
+    return (
+        f"From inside this folder, with timm alone:\n\n{TIMM}\n"
+        f"With ltplugins `zoo://{zoo.name}` stands wherever a checkpoint does: `ltplugins features "
+        f"zoo://{zoo.name} photos --out photos.npz`.\n"
+    )
+
+
+def _training(facts: EntryFacts, zoo: ZooFacts) -> str:
+    rows = [
+        [
+            f"**{run.label}** (these weights)" if run.is_shipped else run.label,
+            str(run.seed),
+            "" if run.class_order is None else str(run.class_order),
+            "" if run.fold is None else str(run.fold),
+            f"`{run.split.hash[:12]}`",
+            str(run.epochs),
+            "n/a" if run.hours is None else f"{run.hours:.2f}",
+            run.hardware,
+            f"`{run.commit or run.ltplugins}`",
+        ]
+        for run in zoo.runs
+    ]
+    head = ["run", "seed", "class order", "fold", "split", "epochs", "hours", "hardware", "commit"]
+    return (
+        f"{_table(head, rows)}\nHost: {zoo.shipped.host}. Split: {zoo.shipped.split.description}. "
+        f"The whole config stands in `config.json` under `ltplugins.zoo.config`.\n"
+    )
+
+
+def _evaluation(zoo: ZooFacts) -> str:
+    rows = []
+    for name, entry in zoo.protocols.items():
+        rule = rule_of(entry)
+        groups = entry.groups[rule] if rule else {}
+        numbers = [percent(entry.overall), percent(entry.balanced)]
+        numbers += [percent(groups.get(group)) for group in _GROUPS]
+        own = zoo.shipped.scores.get(name, {}).get("overall")
+        rows.append([f"`{name}`", *numbers, "n/a" if own is None else f"{100 * own:.2f}"])
+    head = ["protocol", "overall", "balanced", *_GROUPS, "these weights, overall"]
+    told = [f"- `{name}`: {entry.description}" for name, entry in zoo.protocols.items()]
+    rules = {rule for entry in zoo.protocols.values() if (rule := rule_of(entry))}
+    return (
+        f"Accuracy in percent. {spread(len(zoo.runs))} Groups by the rule "
+        f"{', '.join(sorted(rules)) or 'of none'}.\n\n{_table(head, rows)}\n"
+        + "\n".join(told)
+        + "\n"
+    )
+
+
+def _impact(zoo: ZooFacts) -> str:
+    known = [run.hours for run in zoo.runs if run.hours is not None]
+    hardware = "; ".join(dict.fromkeys(run.hardware for run in zoo.runs))
+    hours = f"{sum(known):.2f} hours of training" if known else "hours of training not known"
+    return f"{hours} in all, for {len(zoo.runs)} run(s), on {hardware}.\n"
+
+
+def _verification(facts: EntryFacts) -> str:
+    assert facts.zoo is not None
+    check = facts.zoo.check
+    return (
+        f"`ltplugins zoo verify {facts.zoo.name}` compares hashes and features. Without ltplugins: "
+        f"the picture {PICTURE}, seen through the transform above, gives the features under "
+        f"`ltplugins.zoo.check` in `config.json`, to the last bit with torch {check.torch} on one "
+        f"thread of a CPU with {check.cpu}, to 1e-4 elsewhere.\n"
+    )
+
+
+def summary_of(method: str) -> tuple[str, str | None]:
+    """What a method does about the tail, in a line, and the address of its paper."""
+    if method in METHODS:
+        return METHODS[method].summary, METHODS[method].paper
+    wrappers, base = split_name(method)
+    if not wrappers:
+        return "a baseline that knows nothing of the tail", None
+    told = "; ".join(WRAPPERS[name].summary for name in wrappers)
+    return f"over {base}: {told}", WRAPPERS[wrappers[0]].paper
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
