@@ -26,6 +26,7 @@ from ltplugins.report.style import (
     Plate,
     folded,
     join,
+    line_height,
     name_lines,
 )
 from ltplugins.report.table import RunResult, Section, value
@@ -43,12 +44,13 @@ def draw_groups(sections: Sequence[Section]) -> Figure:
 def level_panels(sections: Sequence[Section]) -> Plate:
     """Accuracy of the groups, a line a row and a panel a protocol, the best on few first."""
     lines = max(len(section.rows) for section in sections)
+    step = line_height([row.name for section in sections for row in section.rows])
     panels = [
         Panel(
             section.protocol,
             lambda axis, section=section: _levels(axis, section),  # type: ignore[misc]
             3.9,
-            0.8 + 0.235 * max(lines, 3),
+            0.8 + step * max(lines, 3),
         )
         for section in sections
     ]

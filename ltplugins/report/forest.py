@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from ltplugins.report.compare import Answer
-from ltplugins.report.style import ACCENT, PLAIN, SERIES, THEME, Key, Panel, Plate, folded
+from ltplugins.report.style import (
+    ACCENT,
+    PLAIN,
+    SERIES,
+    THEME,
+    Key,
+    Panel,
+    Plate,
+    folded,
+    line_height,
+)
 
 UP, DOWN = SERIES[2], ACCENT  # the interval lies right of 0, or left
 
@@ -21,13 +31,14 @@ def draw_forest(answers: Sequence[Answer]) -> Plate | None:
         return None
     reach = _reach(known)
     rows = max(len(found.effects) for found in known)
+    step = line_height([effect.row for found in known for effect in found.effects])
     width = 3.9 if len(known) > 1 else 6.0
     panels = [
         Panel(
             f"{found.measure}, minus {found.baseline}",
             lambda axis, found=found: _forest(axis, found, reach),  # type: ignore[misc]
             width,
-            0.75 + 0.215 * max(rows, 2),
+            0.75 + step * max(rows, 2),
         )
         for found in known
     ]

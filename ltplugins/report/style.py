@@ -128,8 +128,13 @@ def name_lines(
 
 def folded(name: str, width: int = 24) -> str:
     """A row's name in at most two lines."""
-    lines = wrap(name, width, break_on_hyphens=False) or [name]
+    lines = wrap(name, width, break_long_words=False) or [name]
     return "\n".join(lines[:2]) + ("…" if len(lines) > 2 else "")
+
+
+def line_height(names: Sequence[str]) -> float:
+    """Inches that a row of a picture needs for its name."""
+    return 0.36 if any("\n" in folded(name) for name in names) else 0.235
 
 
 def spread(wanted: Sequence[float], step: float) -> list[float]:
