@@ -136,7 +136,7 @@ def _run(options: argparse.Namespace) -> None:
     elif options.command == "report":
         from ltplugins.stages.report import report
 
-        report(options.runs, options.out, title=options.title)
+        report(options.runs, options.out, title=options.title, baseline=options.baseline)
     elif options.command == "debug":
         from ltplugins.stages.debug import debug
 
@@ -213,6 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("runs", type=home, nargs="+", help="run folders with results.json")
     report.add_argument("--out", type=home, default="runs/report", help="folder of the report")
     report.add_argument("--title", default="Comparison of runs", help="of the report")
+    report.add_argument("--baseline", help="row that others are compared with, such as simclr")
     _add_users(commands)
     return parser
 

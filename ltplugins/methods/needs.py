@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.core.errors import UserError
 from ltplugins.host.facts import facts_of
+from ltplugins.methods.registry import METHODS, load_mixin, split_name
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,14 @@ def needs_of(cfg: DictConfig, cls: Any) -> list[tuple[str, Needs]]:
     facts = facts_of(base)
     its = Needs(labels=facts.labels, views=facts.views, more_views=True, small_views=True)
     return [*needs, (name if not parts else base, its)]
+
+
+def learns_from_labels(method: str) -> bool:
+    """Whether a method, by its name in a config, learns from labels; False of an unknown one."""
+    wrappers, base = split_name(method)
+    if not wrappers and method in METHODS:
+        return load_mixin(method).needs.labels
+    return facts_of(base).labels
 
 
 def _require_indexes(cfg: DictConfig, name: str) -> None:

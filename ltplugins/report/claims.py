@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from ltplugins.report.paired import LEAST_PAIRS, Paired, Verdict
-from ltplugins.report.style import SERIES, THEME, WIDTH
+from ltplugins.report.style import ACCENT, PLAIN, SERIES, THEME, WIDTH
 from ltplugins.report.table import MISSING
 
-COLOURS: dict[Verdict, str] = {"holds": SERIES[2], "does not": SERIES[5], "unknown": "#9aa5b1"}
+COLOURS: dict[Verdict, str] = {"holds": SERIES[2], "does not": ACCENT, "unknown": PLAIN}
 COLUMNS = (
     *("claim", "measure", "verdict", "effect", "low", "high", "p", "n", "pairs", "ours", "base"),
     *("epochs", "steps", "time", "device", "settings", "data", "statement", "paper"),

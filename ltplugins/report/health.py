@@ -4,14 +4,14 @@
 Draw inside ``style.theme``; a run has these curves where it was trained with ``health: true``.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ltplugins.metrics.health import MOST_DEAD, SAME_DIRECTION
-from ltplugins.report.figures import draw_lines, thin_out
-from ltplugins.report.style import THEME, marker, panels, series, shared_legend
+from ltplugins.report.curves import draw_rows, thin_out
+from ltplugins.report.style import THEME, Panel, Plate, line_colours
 from ltplugins.report.table import RunResult
 
 # Curve -> its title, with what is better where that can be said.
@@ -33,30 +33,34 @@ CAPTION = (
 _FEW = 30  # points up to which each has its mark
 
 
-def draw_health(rows: dict[str, list[RunResult]]) -> Figure | None:
-    """One panel a measure, one colour a row; None where no run has logged any.
+def health_panels(
+    rows: Mapping[str, Sequence[RunResult]], marked: Sequence[str] = ()
+) -> Plate | None:
+    """One panel a measure, a line a row; None where no run has a course of any.
 
-    With several runs in a row each is a thin line and their mean, where steps agree, a thick one.
+    With several runs in a row each is a thin line and their mean, where epochs agree, a thick one.
     """
-    members = [run for runs in rows.values() for run in runs]
-    names = [name for name in TITLES if any(name in run.health for run in members)]
-    if not names:
-        return None
-    figure, axes = panels(len(names), 3, 2.3)
-    for axis, name in zip(axes, names, strict=True):
-        for i, (row, runs) in enumerate(rows.items()):
-            lines = [_line(run, name) for run in runs if name in run.health]
-            if not lines:
-                continue
-            few = len(lines[0][0]) <= _FEW
-            style: dict[str, Any] = {"marker": marker(i), "markersize": 3.5} if few else {}
-            draw_lines(axis, lines, series(i), **style)
-            axis.plot([], [], color=series(i), label=row, **style)
-        axis.set_title(TITLES[name])
-        axis.set_xlabel("training step")
-        _limits(axis, name)
-    shared_legend(figure, axes)
-    return figure
+    colours = line_colours(list(rows), marked)
+    panels = []
+    for name, title in TITLES.items():
+        lines = {
+            row: [_line(run, name) for run in runs if len(run.health.get(name, ((), ()))[1]) > 1]
+            for row, runs in rows.items()
+        }
+        shown = {row: own for row, own in lines.items() if own}
+        if not shown:
+            continue
+
+        def draw(axis: Axes, shown: Any = shown, name: str = name) -> None:
+            few = len(next(iter(shown.values()))[0][0]) <= _FEW
+            draw_rows(axis, shown, colours, limits=lambda: _limits(axis, name), **_mark(few))
+
+        panels.append(Panel(title, draw, 3.9, 2.3 + 0.06 * len(shown)))
+    return Plate(panels) if panels else None
+
+
+def _mark(few: bool) -> dict[str, Any]:
+    return {"marker": "o", "markersize": 3} if few else {}
 
 
 def _line(run: RunResult, name: str) -> Any:
@@ -75,7 +79,8 @@ def _limits(axis: Axes, name: str) -> None:
     else:
         low, high = 0.0, max(high, 1e-3)
     room = 0.06 * (high - low)  # for what lies on the edge
-    axis.set_ylim(low - room, high + 2 * room)
+    is_share = name == "dead"  # nothing is drawn below 0 or above 100 %
+    axis.set_ylim(0 if is_share else low - room, min(high + 2 * room, 100 if is_share else 1e9))
     border = {"uniformity": SAME_DIRECTION, "dead": 100 * MOST_DEAD}.get(name)
     if border is not None and border < high:
         style: dict[str, Any] = {"color": THEME["muted"], "linewidth": 0.8}

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from ltplugins.report.style import CLASSES, THEME, WIDTH
 
 NO_CLASS = 255
-_SHOTS = {"frequent": "#9aa5b1", "common": "#4f81bd", "rare": "#d55e00"}
+_SHOTS = {"frequent": "#77838f", "common": "#4f81bd", "rare": "#d55e00"}
 _MISSED, _HIT = "#e4003a", "#1f2933"  # of no class
 _NAMED = 40  # classes up to which each one gets its name below the bars
 

@@ -14,14 +14,13 @@ from ltplugins.metrics.groups import GROUPS
 from ltplugins.report.table import METRICS, Cell, Row, RunResult, Section, value
 
 MORE = {
-    "balanced": "balanced",
     "harmonic": "harmonic mean",
     "min_class": "worst class",
     "ece": "ECE",
     **{f"ece_{name}": f"ECE {name}" for name in GROUPS},
 }
 READING = (
-    "In %. Balanced, harmonic mean and worst class are of the accuracies per class; the harmonic "
+    "In %. Harmonic mean and worst class are of the accuracies per class; the harmonic "
     "mean is 0 where a class has no hit. ECE is the expected calibration error (15 bins of the "
     "largest probability), lower is better; by group over the test images of its classes."
 )

@@ -6,17 +6,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from ltplugins.metrics.groups import GROUPS
-from ltplugins.report.style import CLASSES, SHOTS, THEME, panels
+from ltplugins.report.style import CLASSES, SHOTS, THEME, Key, Panel, Plate
 from ltplugins.report.table import RunResult
 
-MAX_PANELS = 12
+MAX_PANELS = 4
 
 
-def draw_scatter(runs: Sequence[RunResult], rule: str) -> Figure | None:
+def scatter_panels(runs: Sequence[RunResult], rule: str) -> Plate | None:
     """One panel per run with an embedding: few-shot classes as triangles on top of the others.
 
     Up to 12 classes each has its colour and its name at its median; beyond, colours are groups.
@@ -24,25 +22,25 @@ def draw_scatter(runs: Sequence[RunResult], rule: str) -> Figure | None:
     runs = [run for run in runs if run.embedding is not None][:MAX_PANELS]
     if not runs:
         return None
-    columns = 2 if len(runs) in (1, 2, 4) else 3
-    figure, axes = panels(len(runs), columns, 10 / columns)
-    for axis, run in zip(axes, runs, strict=True):
-        _scatter(axis, run, rule)
-    tail = [_handle("^", SHOTS["few"], "few-shot class")] if _any_tail(runs, rule) else []
-    if len(runs[0].class_counts) <= len(CLASSES):
-        handles = [_handle("o", THEME["muted"], "many- and medium-shot class"), *tail]
-    else:
-        handles = [_handle("o", SHOTS[g], f"{g}-shot class") for g in GROUPS[:2]] + tail
-    figure.legend(handles=handles, loc="outside upper left", ncols=3)
-    return figure
+    panels = [
+        Panel(run.row_name, lambda axis, run=run: _scatter(axis, run, rule), 5.0, 4.6)  # type: ignore[misc]
+        for run in runs
+    ]
+    return Plate(panels, _keys(runs, rule))
 
 
-def _any_tail(runs: Sequence[RunResult], rule: str) -> bool:
-    return any(run.results.groups[rule].few for run in runs)
+def _keys(runs: Sequence[RunResult], rule: str) -> list[Key]:
+    """What is drawn and nothing else; where colours are classes a mark's shape alone says it."""
+    named = len(runs[0].class_counts) <= len(CLASSES)
+    shown = [g for g in GROUPS if any(run.results.groups[rule].of(g) for run in runs)]
+    if not named:
+        return [Key(f"{g}-shot class", SHOTS[g], _shape(g)) for g in shown]
+    keys = [Key("many- and medium-shot classes", THEME["muted"], "o")]
+    return keys + [Key("few-shot classes", THEME["muted"], "^")] * ("few" in shown)
 
 
-def _handle(shape: str, colour: str, label: str) -> Line2D:
-    return Line2D([], [], marker=shape, color=colour, linestyle="", markersize=6, label=label)
+def _shape(group: str) -> str:
+    return "^" if group == "few" else "o"
 
 
 def _scatter(axis: Axes, run: RunResult, rule: str) -> None:
@@ -55,15 +53,13 @@ def _scatter(axis: Axes, run: RunResult, rule: str) -> None:
         for label in groups.of(group):
             chosen = points[targets == label]
             colour = CLASSES[label] if named else SHOTS[group]
-            style: dict[str, Any]
+            style: dict[str, Any] = {"s": size, "alpha": 0.7}
             if group == "few":
-                style = {"marker": "^", "s": 2 * size, "ec": THEME["ink"], "linewidths": 0.4}
-            else:
-                style = {"marker": "o", "s": size, "linewidths": 0, "alpha": 0.55}
-            axis.scatter(*chosen.T, color=colour, rasterized=True, **style)
+                style = {"s": 2 * size}
+            style |= {"marker": _shape(group), "linewidths": 0, "rasterized": True}
+            axis.scatter(*chosen.T, color=colour, **style)
     if named:
         _name_classes(axis, run, points, targets, set(groups.few))
-    axis.set_title(run.name)
     axis.set_axis_off()
     axis.margins(0.06)
 
@@ -71,18 +67,25 @@ def _scatter(axis: Axes, run: RunResult, rule: str) -> None:
 def _name_classes(
     axis: Axes, run: RunResult, points: np.ndarray, targets: np.ndarray, tail: set[int]
 ) -> None:
-    """Write each class's name and training count at the median of its points."""
+    """Write each class's name and training count at its median point, or with a line to it."""
     shown = [label for label in range(len(run.class_counts)) if (targets == label).any()]
     names = run.class_names or [str(label) for label in range(len(run.class_counts))]
     texts = [f"{names[label]} ({run.class_counts[label]:,})" for label in shown]
     low, span = points.min(axis=0), np.ptp(points, axis=0) + 1e-9
-    places = np.array([np.median(points[targets == label], axis=0) for label in shown])
-    places = low + span * spread_labels((places - low) / span, [0.021 * len(t) for t in texts])
-    box = {"boxstyle": "round,pad=0.15", "fc": THEME["paper"], "ec": "none", "alpha": 0.75}
-    for label, text, place in zip(shown, texts, places, strict=True):
+    centres = np.array([_middle(points[targets == label]) for label in shown])
+    places = low + span * spread_labels((centres - low) / span, [0.021 * len(t) for t in texts])
+    box = {"boxstyle": "round,pad=0.15", "fc": THEME["paper"], "ec": "none", "alpha": 0.8}
+    line = {"arrowstyle": "-", "color": THEME["ink"], "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0}
+    for label, text, place, centre in zip(shown, texts, places, centres, strict=True):
         weight = "bold" if label in tail else "normal"
         style: dict[str, Any] = {"ha": "center", "va": "center", "fontweight": weight}
-        axis.annotate(text, place, fontsize=7.5, bbox=box, **style)
+        axis.annotate(text, centre, place, fontsize=8, bbox=box, arrowprops=line, **style)
+
+
+def _middle(points: np.ndarray) -> np.ndarray:
+    """The point nearest to the median: of a class in two parts the median lies on neither."""
+    gaps = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    return points[gaps.argmin()]
 
 
 def spread_labels(

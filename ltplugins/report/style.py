@@ -6,26 +6,33 @@ variables, so that text and rules follow the page into dark mode. Text stays tex
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ltplugins.core.files import atomic_path
 
 # Each of these appears in figures as itself and in pages as var(--name).
 THEME = {"ink": "#1f2933", "muted": "#5f6b7a", "rule": "#d5dbe3", "paper": "#fdfdfc"}
-# Okabe and Ito 2008, without black and yellow; the order keeps neighbours apart in lightness.
-SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c3e", "#7a5195")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-SHOTS = {"many": "#9aa5b1", "medium": "#4f81bd", "few": "#d55e00"}
-# Okabe-Ito first, then Tol's "muted" and two more: classes are labelled in the picture as well.
-CLASSES = (*SERIES[:6], "#999933", "#aa4499", "#44aa99", "#8f6b4a", "#7f7f7f", "#b8860b")
+# Each at least 3:1 on the page, light and dark, and neighbours apart in hue. After Okabe and Ito
+# 2008, whose yellow and sky blue are too faint on white. More rows than colours are never told
+# apart by colour: see ``line_colours``.
+SERIES = ("#0072b2", "#d55e00", "#00926b", "#b0589a", "#a07c00", "#7d6bc4")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+ACCENT, PLAIN = SERIES[1], "#808b97"
+SHOTS = {"many": "#77838f", "medium": "#4f81bd", "few": "#d55e00"}
+SHAPES = {"many": "s", "medium": "D", "few": "^", "overall": "o"}
+# Classes are labelled in the picture as well.
+CLASSES = (*SERIES, "#8a8a2b", "#aa4499", "#2f9484", "#8f6b4a", "#7f7f7f", "#4f8fc9")
 WIDTH = 10.4  # inches; 1 inch is 100 pixels of the page
 
 _RC: dict[str, Any] = {
@@ -73,14 +80,141 @@ def theme(name: str) -> Iterator[None]:
         yield
 
 
-def series(index: int) -> str:
-    """Colour of the row at ``index``; rows beyond the palette differ by marker only."""
-    return SERIES[index % len(SERIES)]
+def line_colours(names: Sequence[str], marked: Sequence[str] = ()) -> dict[str, str]:
+    """A colour of its own for each row, or, of more rows than there are, of ``marked`` alone.
+
+    The others are then all of one grey, and their names stand at their lines.
+    """
+    if len(names) <= len(SERIES):
+        return dict(zip(names, SERIES, strict=False))
+    special = dict(zip([n for n in marked if n in names], SERIES, strict=False))
+    return {name: special.get(name, PLAIN) for name in names}
 
 
-def marker(index: int) -> str:
-    """Marker of the row at ``index``: the palette's second, colour-free distinction."""
-    return MARKERS[(index + index // len(SERIES)) % len(MARKERS)]
+def name_lines(
+    axis: Axes, ends: Mapping[str, tuple[float, float]], colours: Mapping[str, str]
+) -> None:
+    """Write each line's name right of its end, pushed apart where names would overlap.
+
+    Args:
+        ends: name -> the line's last point, in data.
+        colours: of the names.
+    """
+    figure = axis.get_figure()
+    assert figure is not None
+    points = axis.bbox.height / figure.dpi * 72
+    low, high = axis.get_ylim()
+    order = sorted(ends, key=lambda name: ends[name][1])
+    size = min(8.0, max(5.0, 0.8 * points / max(len(order), 1)))
+    texts = {name: folded(name, 18) for name in order}
+    lines = 2 if any("\n" in text for text in texts.values()) else 1
+    step = size * 1.18 * lines / points  # a label as a share of the axis
+    wanted = [(ends[name][1] - low) / ((high - low) or 1.0) for name in order]
+    for name, place in zip(order, spread(wanted, step), strict=True):
+        x, y = ends[name]
+        line: dict[str, Any] = {"arrowstyle": "-", "color": colours[name], "linewidth": 0.8}
+        line |= {"shrinkA": 1, "shrinkB": 2}
+        style: dict[str, Any] = {"fontsize": size, "va": "center", "annotation_clip": False}
+        axis.annotate(
+            texts[name],
+            (x, y),
+            xytext=(1.04, place),
+            textcoords="axes fraction",
+            color=THEME["ink"],
+            arrowprops=line,
+            **style,
+        )
+
+
+def folded(name: str, width: int = 24) -> str:
+    """A row's name in at most two lines."""
+    lines = wrap(name, width, break_long_words=False) or [name]
+    return "\n".join(lines[:2]) + ("…" if len(lines) > 2 else "")
+
+
+def line_height(names: Sequence[str]) -> float:
+    """Inches that a row of a picture needs for its name."""
+    return 0.36 if any("\n" in folded(name) for name in names) else 0.235
+
+
+def spread(wanted: Sequence[float], step: float) -> list[float]:
+    """Places at least ``step`` apart and in order, as near as may be to the sorted ``wanted``.
+
+    Neighbours that are too near form a block, which stands at the mean of what its members want.
+    Where all fit between 0 and 1 they stay there.
+
+    >>> spread([0.1, 0.5, 0.5], 0.2)
+    [0.1, 0.4, 0.6]
+    """
+    blocks: list[list[float]] = []  # of each: the sum of wanted starts, how many
+    for k, place in enumerate(wanted):
+        blocks.append([place - step * k, 1])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
+            last = blocks.pop()
+            blocks[-1] = [blocks[-1][0] + last[0], blocks[-1][1] + last[1]]
+    starts = [total / size for total, size in blocks for _ in range(int(size))]
+    top = max(0.0, 1 - step * (len(wanted) - 1))
+    return [round(min(max(s, 0.0), top) + step * k, 9) for k, s in enumerate(starts)]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One entry of a legend: a mark of that shape (``-`` is a line) in that colour."""
+
+    label: str
+    colour: str
+    shape: str = "o"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small picture: what it says above, and what draws it. Sizes are in inches."""
+
+    title: str
+    draw: Callable[[Axes], None]
+    width: float = 3.4
+    height: float = 2.6
+
+
+@dataclass(frozen=True)
+class Plate:
+    """Small pictures that stand side by side where there is room, with one legend for all."""
+
+    panels: Sequence[Panel]
+    keys: Sequence[Key] = ()
+
+
+def render(plate: Plate, path: Path) -> list[str]:
+    """Write the plate as one PNG to ``path`` and return each panel as SVG for a page."""
+    svgs = []
+    for k, panel in enumerate(plate.panels):
+        figure = Figure(figsize=(panel.width, panel.height), layout="constrained")
+        panel.draw(figure.subplots())
+        svgs.append(as_svg(figure, f"{path.stem}-{k}"))
+    with atomic_path(path) as tmp:
+        join(plate).savefig(tmp, dpi=110, metadata={"Software": None})
+    return svgs
+
+
+def join(plate: Plate) -> Figure:
+    """All panels and the legend in one figure, as many side by side as a page is wide."""
+    first = plate.panels[0]
+    columns = max(1, min(len(plate.panels), round(WIDTH / first.width)))
+    figure, axes = panels(len(plate.panels), columns, max(p.height for p in plate.panels))
+    for axis, panel in zip(axes, plate.panels, strict=True):
+        panel.draw(axis)
+        axis.set_title(panel.title)
+    if plate.keys:
+        handles = [_handle(key) for key in plate.keys]
+        figure.legend(handles=handles, loc="outside upper left", ncols=min(6, len(handles)))
+    return figure
+
+
+def _handle(key: Key) -> Line2D:
+    if key.shape == "-":
+        return Line2D([], [], color=key.colour, label=key.label)
+    look: dict[str, Any] = {"marker": key.shape, "linestyle": "", "markersize": 6}
+    return Line2D([], [], color=key.colour, label=key.label, **look)
 
 
 def panels(count: int, columns: int, height: float, **kwargs: Any) -> tuple[Figure, list[Axes]]:
@@ -95,16 +229,6 @@ def panels(count: int, columns: int, height: float, **kwargs: Any) -> tuple[Figu
     for spare in axes[count:]:
         spare.set_axis_off()
     return figure, axes[:count]
-
-
-def shared_legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend for all panels, above them, each row once and in the order of its colours."""
-    unique: dict[str, Any] = {}
-    for axis in axes:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            unique.setdefault(label, handle)
-    columns = min(6, len(unique))
-    figure.legend(list(unique.values()), list(unique), loc="outside upper left", ncols=columns)
 
 
 def save(figure: Figure, path: Path) -> str:

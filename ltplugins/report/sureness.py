@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ltplugins.eval.results import ProtocolResult, Reliability
 from ltplugins.metrics.groups import GROUPS
-from ltplugins.report.style import SHOTS, THEME, panels
+from ltplugins.report.style import SHOTS, THEME, Panel, Plate
 from ltplugins.report.table import RunResult
 
 MAX_PANELS = 6
@@ -40,38 +39,37 @@ def _shown(rows: Rows, rule: str) -> dict[str, ProtocolResult]:
     return dict(list(found.items())[:MAX_PANELS])
 
 
-def draw_reliability(rows: Rows, rule: str) -> Figure | None:
+def reliability_panels(rows: Rows, rule: str) -> Plate | None:
     """Accuracy against confidence by shot group, a panel for each row; None where nobody knows.
 
     On the diagonal a classifier is right as often as it says. Dots grow with the images of a bin.
     """
-    shown = _shown(rows, rule)
-    if not shown:
-        return None
-    figure, axes = panels(len(shown), 3, 3.1, sharey=True)
-    for axis, (name, entry) in zip(axes, shown.items(), strict=True):
-        assert entry.calibration is not None
-        plain, scaled = (
-            found[rule] for found in (entry.calibration.plain, entry.calibration.scaled)
-        )
-        _diagonal(axis)
-        for group in GROUPS:
-            _curve(axis, plain, group)
-        axis.set_title(name)
-        axis.set_xlabel(
-            f"confidence (%)\ncalibration error {_percent(plain.error['overall'])}; "
-            f"{_percent(scaled.error['overall'])} at temperature "
-            f"{entry.calibration.temperature:.2f}"
-        )
-        axis.legend(loc="upper left", fontsize=8)
-    axes[0].set_ylabel("accuracy (%)")
-    return figure
+    panels = [
+        Panel(name, lambda axis, entry=entry: _reliability(axis, entry, rule), 3.4, 3.2)  # type: ignore[misc]
+        for name, entry in _shown(rows, rule).items()
+    ]
+    return Plate(panels) if panels else None
+
+
+def _reliability(axis: Axes, entry: ProtocolResult, rule: str) -> None:
+    assert entry.calibration is not None
+    plain, scaled = (found[rule] for found in (entry.calibration.plain, entry.calibration.scaled))
+    _diagonal(axis)
+    for group in GROUPS:
+        _curve(axis, plain, group)
+    axis.set_xlabel(
+        f"confidence (%)\ncalibration error {_percent(plain.error['overall'])}; "
+        f"{_percent(scaled.error['overall'])} at temperature "
+        f"{entry.calibration.temperature:.2f}"
+    )
+    axis.set_ylabel("accuracy (%)")
+    axis.legend(loc="upper left", fontsize=8)
 
 
 def _diagonal(axis: Axes) -> None:
     axis.plot([0, 100], [0, 100], color=THEME["rule"], linewidth=1, zorder=0)
-    axis.set_xlim(0, 102)
-    axis.set_ylim(-3, 103)
+    axis.set_xlim(0, 100)
+    axis.set_ylim(0, 100)
 
 
 def _curve(axis: Axes, found: Reliability, group: str) -> None:
@@ -84,36 +82,44 @@ def _curve(axis: Axes, found: Reliability, group: str) -> None:
     sizes = 8 + 120 * images[kept] / images.sum()
     x, y = 100 * table[kept, 1], 100 * table[kept, 2]
     axis.plot(x, y, color=SHOTS[group], linewidth=1.2)
-    axis.scatter(x, y, sizes, color=SHOTS[group], label=f"{group}, {_percent(found.error[group])}")
+    axis.scatter(
+        x,
+        y,
+        sizes,
+        color=SHOTS[group],
+        label=f"{group}, {_percent(found.error[group])}",
+        clip_on=False,
+    )
 
 
-def draw_confusion(rows: Rows, rule: str) -> Figure | None:
+def confusion_panels(rows: Rows, rule: str) -> Plate | None:
     """Which share of a group's test images is taken for which group, a panel for each row."""
-    shown = _shown(rows, rule)
-    if not shown:
-        return None
-    figure, axes = panels(len(shown), 3, 2.9, sharey=True)
-    for axis, (name, entry) in zip(axes, shown.items(), strict=True):
-        assert entry.confusion is not None
-        counts = np.array(entry.confusion[rule], dtype=float)
-        shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-        for row, column in np.ndindex(shares.shape):
-            # Translucent, over the page's own colour: numbers stay legible in the dark.
-            colour = to_rgba(SHOTS["medium"], shares[row, column])
-            axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour))
-            text = f"{100 * shares[row, column]:.0f}" if counts[row].sum() else "n/a"
-            style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 11}
-            axis.text(column, row, text, **style)
-        axis.set_xlim(-0.5, 2.5)
-        axis.set_ylim(2.5, -0.5)
-        axis.set_xticks(range(3), GROUPS, color=THEME["ink"])
-        axis.set_yticks(range(3), GROUPS, color=THEME["ink"])
-        axis.grid(False)
-        axis.spines[:].set_visible(False)
-        axis.set_title(name)
-        axis.set_xlabel("taken for")
-    axes[0].set_ylabel("test images of (%)")
-    return figure
+    panels = [
+        Panel(name, lambda axis, entry=entry: _confusion(axis, entry, rule), 3.4, 2.9)  # type: ignore[misc]
+        for name, entry in _shown(rows, rule).items()
+    ]
+    return Plate(panels) if panels else None
+
+
+def _confusion(axis: Axes, entry: ProtocolResult, rule: str) -> None:
+    assert entry.confusion is not None
+    counts = np.array(entry.confusion[rule], dtype=float)
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    for row, column in np.ndindex(shares.shape):
+        # Translucent, over the page's own colour: numbers stay legible in the dark.
+        colour = to_rgba(SHOTS["medium"], 0.6 * shares[row, column])
+        axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=colour))
+        text = f"{100 * shares[row, column]:.0f}" if counts[row].sum() else "n/a"
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 11}
+        axis.text(column, row, text, **style)
+    axis.set_xlim(-0.5, 2.5)
+    axis.set_ylim(2.5, -0.5)
+    axis.set_xticks(range(3), GROUPS, color=THEME["ink"])
+    axis.set_yticks(range(3), GROUPS, color=THEME["ink"])
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+    axis.set_xlabel("taken for")
+    axis.set_ylabel("test images of (%)")
 
 
 def _percent(error: float | None) -> str:

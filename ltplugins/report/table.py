@@ -13,9 +13,10 @@ from ltplugins.eval.scores import mean_std
 from ltplugins.metrics.groups import GROUPS
 from ltplugins.runs.facts import Progress
 
-METRICS = ("overall", "many", "medium", "few", "group_std")
+METRICS = ("overall", "balanced", "many", "medium", "few", "group_std")
 LABELS = {
     "overall": "overall",
+    "balanced": "balanced",
     "many": "many",
     "medium": "medium",
     "few": "few",
@@ -36,7 +37,7 @@ class RunResult:
         group_key: runs that share it become one row, mean ± std over runs; None = ``name``.
         pair_key: what a run shares with its counterparts in other rows ("permutation 2, seed 0");
             differences between rows are then taken pair by pair.
-        curves: metric name -> (steps, values), logged while training.
+        curves: metric name -> (epochs, values), logged while training.
         health: likewise, of the features' health: ``rankme``, ``alignment`` and so on.
         embedding: Float[N 2] of test images, with Int[N] ``embedding_targets``.
         embedding_method: how it was made ("t-SNE"), for the caption.
@@ -45,6 +46,9 @@ class RunResult:
         info: whatever says what the numbers are: split, split hash, seed, host, commit.
         short_name: that need not be unique.
         progress: epochs that were trained and that were planned; None = not known.
+        sees_labels: whether its method learns from labels.
+        cost: of its training: ``hours`` and ``steps``, as far as they are known.
+        taken: Int[C C], test images of each class (rows) by the class that they are taken for.
     """
 
     name: str
@@ -61,6 +65,9 @@ class RunResult:
     info: dict[str, str] = field(default_factory=dict)
     short_name: str = ""
     progress: Progress | None = None
+    sees_labels: bool = False
+    cost: dict[str, float] = field(default_factory=dict)
+    taken: Any = None
 
     @property
     def row_name(self) -> str:
@@ -95,7 +102,8 @@ class Cell:
             return MISSING
         sign = "+" if signed else ""
         tail = "" if self.std is None else f" ± {100 * self.std:.1f}"
-        return f"{100 * self.mean:{sign}.1f}{tail}".replace("-", "\N{MINUS SIGN}")
+        mean = round(100 * self.mean, 1) + 0.0  # no minus before a zero
+        return f"{mean:{sign}.1f}{tail}".replace("-", "\N{MINUS SIGN}")
 
 
 @dataclass
@@ -162,8 +170,11 @@ def common_rule(runs: Sequence[RunResult]) -> str:
     )
 
 
-def summarise(runs: Sequence[RunResult]) -> list[Section]:
-    """Build one section per protocol; a row without that protocol shows n/a."""
+def summarise(runs: Sequence[RunResult], baseline: str | None = None) -> list[Section]:
+    """Build one section per protocol; a row without that protocol shows n/a.
+
+    Differences are to the row called ``baseline``, or to the first that has the protocol.
+    """
     rows = group_runs(runs)
     rule = common_rule(runs)
     names = list(dict.fromkeys(name for run in runs for name in run.results.protocols))
@@ -172,7 +183,9 @@ def summarise(runs: Sequence[RunResult]) -> list[Section]:
         description = _describe(rows, name)
         table = [_row(label, members, name, rule) for label, members in rows.items()]
         mark_best(table)
-        sections.append(Section(name, description, rule, table, _differences(rows, name, rule)))
+        sections.append(
+            Section(name, description, rule, table, _differences(rows, name, rule, baseline))
+        )
     return sections
 
 
@@ -194,8 +207,8 @@ def value(run: RunResult, protocol: str, metric: str, rule: str) -> Stat:
     entry = run.results.protocols.get(protocol)
     if entry is None:
         return mean_std([])
-    if metric == "overall":
-        return entry.overall
+    if metric in ("overall", "balanced"):
+        return getattr(entry, metric)
     # Kept from an evaluation under other rules, a protocol may lack this one.
     return entry.groups[rule][metric] if rule in entry.groups else mean_std([])
 
@@ -207,7 +220,7 @@ def _row(label: str, members: Sequence[RunResult], protocol: str, rule: str) -> 
         stat = values[0] if len(values) == 1 else mean_std([v.mean for v in values])
         cells[metric] = Cell(stat.mean, stat.std)
     sizes = [_test_sizes(run, rule) for run in members]
-    for metric in (*GROUPS, "overall"):
+    for metric in (*GROUPS, "overall", "balanced"):
         images = sum(size[metric] for size in sizes) / len(sizes)
         cells[metric].error = proportion_error(cells[metric].mean, images)
     cells["group_std"].error = _spread_error([cells[name] for name in GROUPS])
@@ -220,7 +233,9 @@ def _test_sizes(run: RunResult, rule: str) -> dict[str, int]:
     num_classes = max(len(results.class_counts), 1)
     counts = results.test_counts or [results.sizes.test // num_classes] * num_classes
     sizes = {name: sum(counts[c] for c in results.groups[rule].of(name)) for name in GROUPS}
-    return {**sizes, "overall": results.sizes.test}
+    # A balanced mean is about as sure as if its smallest class were the size of all.
+    even = min((n for n in counts if n), default=0) * sum(n > 0 for n in counts)
+    return {**sizes, "overall": results.sizes.test, "balanced": even}
 
 
 def proportion_error(share: float | None, images: float) -> float:
@@ -276,11 +291,15 @@ def _margin(one: Cell, other: Cell) -> float:
     return max(one.std or 0.0, other.std or 0.0, _TWO_SIDED * math.hypot(one.error, other.error))
 
 
-def _differences(rows: dict[str, list[RunResult]], protocol: str, rule: str) -> list[Row]:
-    """Differences to the first row that has the protocol, over two or more pairs of runs."""
-    base, *others = [
+def _differences(
+    rows: dict[str, list[RunResult]], protocol: str, rule: str, baseline: str | None
+) -> list[Row]:
+    """Differences to a row, by default the first that has the protocol, over two or more pairs."""
+    known = [
         name for name, runs in rows.items() if any(protocol in r.results.protocols for r in runs)
     ]
+    base = baseline if baseline in known else known[0]
+    others = [name for name in known if name != base]
     partners = {run.pair_key: run for run in rows[base] if run.pair_key is not None}
     table = []
     for label in others:

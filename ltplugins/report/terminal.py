@@ -16,26 +16,34 @@ from ltplugins.report.table import LABELS, METRICS, Cell, RunResult, Section, su
 _SECOND = ("few", "group_std")
 
 
-def show_results(runs: Sequence[RunResult]) -> None:
-    """Print all rows, protocol by protocol; as wide as need be where no terminal limits it."""
+def show_results(runs: Sequence[RunResult], baseline: str | None = None) -> None:
+    """Print all rows, protocol by protocol; as wide as need be where no terminal limits it.
+
+    Differences are to the row called ``baseline``, or to the first.
+    """
     console = make_console()
     if not sys.stdout.isatty():
-        console.width = max(console.width, width_of(results_table(runs)))
-    for table in results_tables(runs, console.width):
+        console.width = max(console.width, width_of(results_table(runs, baseline=baseline)))
+    for table in results_tables(runs, console.width, baseline=baseline):
         console.print(table, soft_wrap=False)
 
 
-def results_table(runs: Sequence[RunResult], title: str = "Accuracy in %") -> Table:
+def results_table(
+    runs: Sequence[RunResult], title: str = "Accuracy in %", baseline: str | None = None
+) -> Table:
     """Return a rich table of all rows, protocol by protocol, however wide it is."""
-    sections = summarise(runs)
+    sections = summarise(runs, baseline)
     return _table(sections, METRICS, f"{title}, {sections[0].rule} groups")
 
 
 def results_tables(
-    runs: Sequence[RunResult], width: int, title: str = "Accuracy in %"
+    runs: Sequence[RunResult],
+    width: int,
+    title: str = "Accuracy in %",
+    baseline: str | None = None,
 ) -> list[Table]:
     """Return the table, or two with some of its columns each where it is wider than ``width``."""
-    sections = summarise(runs)
+    sections = summarise(runs, baseline)
     title = f"{title}, {sections[0].rule} groups"
     whole = _table(sections, METRICS, title)
     if width_of(whole) <= width:

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The words of the report: captions that say what to look at, and the small print."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ltplugins import __version__
 from ltplugins.metrics.groups import RULES
-from ltplugins.report.figures import MAX_CURVES, NAMED_CLASSES, curve_names
+from ltplugins.report.classes import MAX_PANELS as CLASS_PANELS
+from ltplugins.report.classes import SMOOTHED
+from ltplugins.report.compare import Answer, in_words, sides
+from ltplugins.report.curves import MAX_CURVES, curve_names, left_out
 from ltplugins.report.rows import progress_mark
 from ltplugins.report.scatter import MAX_PANELS
 from ltplugins.report.style import CLASSES
@@ -13,14 +16,30 @@ from ltplugins.report.sureness import MAX_PANELS as SURE_PANELS
 from ltplugins.report.sureness import sure_rows
 from ltplugins.report.table import RunResult, Section, spread_note
 
+FOREST_CAPTION = (
+    "Each diamond is a row's mean difference to the baseline, its line the 95 % interval of that "
+    "mean, each small dot one pair of runs on the same split and seed. Right of 0 the row is "
+    "ahead; where a line crosses 0, the pairs do not tell. A triangle at the edge: it goes on."
+)
 GROUPS_CAPTION = (
-    "Compare the few-shot bars first: a method for long tails should raise them without lowering "
-    "the many-shot ones. Error bars are the ± of the table; where bars overlap within them, the "
-    "data do not tell the rows apart."
+    "How high each row stands, the best on few-shot classes first. A method for long tails should "
+    "move the triangles right and leave the squares where they are. How far the marks of a row lie "
+    "apart is mostly how hard its classes are: compare rows in the pictures of differences."
+)
+COST_CAPTION = (
+    "Further up is better, further left is cheaper. Hours are of training alone, on whatever "
+    "machine it ran, beside whatever else ran there: a rough number."
+)
+TAKEN_CAPTION = (
+    "Each line adds up to 100: of a class's test images, how many are taken for which class, by "
+    "nearest neighbours as in the kNN protocol. Classes stand by their training images, given in "
+    "brackets: what lies left of the diagonal is drawn to more frequent classes. Of each row its "
+    "first run."
 )
 _RANK = (
-    "Classes from the largest to the smallest in training. A method that serves the tail lies "
-    "higher on the right. Single classes also differ in how hard they are, whatever their count."
+    "Classes from the most to the fewest training images, on a log axis. A method that serves the "
+    "tail lies above the baseline on the right. Single classes also differ in how hard they are, "
+    "whatever their count."
 )
 _CURVES = (
     "Losses of different methods are different quantities: compare their course, not their level."
@@ -37,20 +56,57 @@ _SURENESS = (
 )
 
 
-def rank_caption(rows: dict[str, list[RunResult]]) -> str:
-    """Say how to read accuracy against class rank."""
+def by_count_caption(rows: dict[str, list[RunResult]], protocol: str) -> str:
+    """Say how to read accuracy against training images, and what is left out."""
     members = next(iter(rows.values()))
-    if len(members[0].class_counts) > NAMED_CLASSES:
-        return f"{_RANK} Dots are classes, the line is a moving average over neighbouring ranks."
+    text = f"By {protocol}. {_RANK}"
+    if len(members[0].class_counts) > SMOOTHED:
+        text += " The line is a moving average over neighbouring ranks."
     if any(len(runs) > 1 for runs in rows.values()):
-        return f"{_RANK} The band is ± one standard deviation over runs."
-    return _RANK
+        text += " The line is the mean over runs, dots are the classes of single runs."
+    more = len(rows) - 1 - CLASS_PANELS
+    return text + (f" {more} more rows are not shown." if more > 0 else "")
+
+
+def forest_finding(answers: Sequence[Answer]) -> str:
+    """Say what a forest plot shows."""
+    return " ".join(f"{a.measure}: {sides(a) if a.pairs > 1 else in_words(a)}" for a in answers)
+
+
+def level_finding(section: Section) -> str:
+    """Say who stands highest and lowest on the few, or overall."""
+    for measure in ("few", "overall"):
+        known = [row for row in section.rows if row.cells[measure].mean is not None]
+        if known:
+            top = max(known, key=lambda row: row.cells[measure].mean or 0.0)
+            low = min(known, key=lambda row: row.cells[measure].mean or 0.0)
+            text = f"{measure} by {section.protocol}: {top.name} {top.cells[measure].text()} %"
+            if top is low:
+                return f"{text}."
+            return f"{text} is the highest, {low.name} {low.cells[measure].text()} % the lowest."
+    return "no group has test images."
+
+
+def family(rows: Mapping[str, Sequence[RunResult]], answers: Sequence[Answer]) -> str:
+    """Say which rows a list of answers is of, where those that saw labels stand apart."""
+    seen = {members[0].sees_labels for members in rows.values()}
+    if len(seen) < 2:
+        return ""
+    if rows[answers[0].baseline][0].sees_labels:
+        return f"Methods that learn from labels, compared with {answers[0].baseline}:"
+    return f"Methods that learn without labels, compared with {answers[0].baseline}:"
 
 
 def curves_caption(rows: dict[str, list[RunResult]]) -> str:
-    """Say how to read the training curves, and how many are not shown."""
+    """Say how to read the training curves, and which are not shown."""
+    text = _CURVES
     more = len(curve_names(rows)) - MAX_CURVES
-    return _CURVES + (f" {more} more were logged." if more > 0 else "")
+    if more > 0:
+        text += f" {more} more were logged."
+    missing = left_out(rows)
+    if missing:
+        text += f" Left out, as a constant or a single value: {', '.join(missing)}."
+    return text
 
 
 def sureness_caption(rows: dict[str, list[RunResult]]) -> str:
@@ -77,6 +133,8 @@ def scatter_caption(runs: Sequence[RunResult]) -> str:
     shown = [run for run in runs if run.embedding is not None]
     methods = sorted({run.embedding_method for run in shown} - {""})
     text = f"Test images in two dimensions{' by ' + ', '.join(methods) if methods else ''}. "
+    if len(runs[0].class_counts) <= len(CLASSES):
+        text += "Colours are classes, named at their middle, with their training images. "
     bold = ", bold names" if len(runs[0].class_counts) <= len(CLASSES) else ""
     text += (
         f"Look at whether the triangles (few-shot classes{bold}) form groups of their own or "
@@ -108,8 +166,8 @@ def reading(sections: Sequence[Section]) -> str:
     )
     if any(section.differences for section in sections):
         text += (
-            " Lines in italics are differences, taken pair by pair between runs on the same split "
-            "and seed, then averaged: what all runs share cancels out."
+            " Numbers in italics are differences to the baseline, taken pair by pair between runs "
+            "on the same split and seed, then averaged: what all runs share cancels out."
         )
     return text
 

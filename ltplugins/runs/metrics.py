@@ -154,3 +154,18 @@ def read_metrics(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
             steps.append(step)
             values.append(value)
     return curves
+
+
+def read_epochs(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Read metrics.csv: metric -> (epochs, means over each), of finite values.
+
+    Epochs are counted from 1: what stands at 3 was logged in the third. Damaged rows are left out.
+    """
+    found: dict[str, dict[int, list[float]]] = {}
+    for epoch, _, name, text in read_rows(path)[0]:
+        if math.isfinite(float(text)):
+            found.setdefault(name, {}).setdefault(int(epoch) + 1, []).append(float(text))
+    return {
+        name: (list(epochs), [sum(values) / len(values) for values in epochs.values()])
+        for name, epochs in found.items()
+    }

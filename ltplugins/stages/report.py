@@ -3,7 +3,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -13,20 +12,25 @@ from ltplugins.core.errors import UserError
 from ltplugins.downstream.segmentation.gather import gather_masks, is_segmentation
 from ltplugins.eval.features import cached_features
 from ltplugins.eval.results import Results
+from ltplugins.methods.needs import learns_from_labels
+from ltplugins.metrics.knn import knn_predict
+from ltplugins.report.classes import MOST_CLASSES
 from ltplugins.report.embed import embed_2d, pick_points
 from ltplugins.report.health import TITLES
 from ltplugins.report.pages.masks import write_mask_report
-from ltplugins.report.pages.write import write_report
+from ltplugins.report.pages.pictures import Study
+from ltplugins.report.pages.write import make_study, write_report
 from ltplugins.report.rows import Trait, name_rows, progress_mark
-from ltplugins.report.table import RunResult, group_runs
+from ltplugins.report.scatter import MAX_PANELS
+from ltplugins.report.table import RunResult
 from ltplugins.report.terminal import show_results
 from ltplugins.runs.checkpoint import RUN_FILE, folder_of
 from ltplugins.runs.facts import RunFacts
 from ltplugins.runs.folder import RunFolder
-from ltplugins.runs.metrics import read_metrics
+from ltplugins.runs.metrics import read_epochs
 from ltplugins.stages.traits import pair_key, run_traits
 
-Curve = tuple[Sequence[float], Sequence[float]]  # steps and values
+Curve = tuple[Sequence[float], Sequence[float]]  # epochs and values
 _HEALTH = [f"health_{name}" for name in TITLES]
 # What a reader wants to see of the training; the rest stays in metrics.csv.
 _CURVES = (
@@ -52,8 +56,9 @@ def report(
     out: str | Path,
     title: str = "Comparison of runs",
     rows: Mapping[str, str] | None = None,
+    baseline: str | None = None,
 ) -> Path:
-    """Compare evaluated runs: a table on the terminal, report.html and report.md in ``out``.
+    """Compare evaluated runs, or describe one: a table on the terminal, and a page in ``out``.
 
     Runs of one method become one row where they are repetitions of one experiment, equal in all
     but seed, class order, split seed and fold; what else differs is named. Rows are compared pair
@@ -64,9 +69,11 @@ def report(
         out: folder of the report.
         title: of the page.
         rows: run folder -> the row it belongs to, where that is not its method.
+        baseline: the row that others are compared with; None = the first.
 
     Raises:
-        UserError: no run there, or one that is not evaluated yet; ``out`` cannot be a folder.
+        UserError: no run there, or one that is not evaluated yet; ``out`` cannot be a folder; no
+            row is called as the baseline.
     """
     folders = [path for given in runs for path in _run_folders(Path(given))]
     if all(is_segmentation(path) for path in folders):
@@ -78,9 +85,10 @@ def report(
     results = [gather_run(path) for path in folders]
     _make_folder(out)
     name_rows(results, _traits(results), rows or {})
-    _embed_one_a_row(results)
-    show_results(results)
-    path = write_report(results, out, title)
+    study = make_study(results, baseline)  # before anything takes long
+    _look_closer(study)
+    show_results(results, study.baseline)
+    path = write_report(results, out, title, study.baseline)
     make_console().print(f"report: {path}", highlight=False)
     return path
 
@@ -146,7 +154,7 @@ def gather_run(path: str | Path) -> RunResult:
             f"of one kind. Give the segmentations to a report of their own."
         )
     results = Results.read(run.results)
-    curves = read_metrics(run.metrics) if run.metrics.exists() else {}
+    curves = read_epochs(run.metrics) if run.metrics.exists() else {}
     return RunResult(
         name=str(path),
         results=results,
@@ -159,16 +167,75 @@ def gather_run(path: str | Path) -> RunResult:
         info=_info(results, run.facts),
         short_name=results.run,
         progress=results.progress,
+        sees_labels=_sees_labels(results, run.facts),
+        cost=_cost(results, run.facts),
     )
 
 
-def _embed_one_a_row(runs: Sequence[RunResult]) -> None:
-    """Map the test features of each row's first run: a t-SNE takes longer than a probe."""
-    for members in group_runs(runs).values():
-        first = members[0]
-        found = _embedding(Path(first.name), _results(first))
-        first.embedding, first.embedding_targets = found
-        first.embedding_method = "t-SNE"
+def _sees_labels(results: Results, facts: RunFacts | None) -> bool:
+    """Whether labels had a part in the weights: by the method, or in a second stage."""
+    if facts is None:
+        return learns_from_labels(results.method)
+    return facts.stage_1 is not None or learns_from_labels(facts.method)
+
+
+def _cost(results: Results, facts: RunFacts | None) -> dict[str, float]:
+    cost = {}
+    if results.progress is not None:
+        cost["steps"] = float(results.progress.steps)
+    if facts is not None and facts.seconds:
+        cost["hours"] = facts.seconds / 3600
+    return cost
+
+
+def _look_closer(study: Study) -> None:
+    """Map the features of a few rows' first runs, and see which class is taken for which.
+
+    A t-SNE takes longer than a probe: of more than four rows only the baseline and the leader.
+    """
+    few = len(study.rows) <= MAX_PANELS
+    names = list(study.rows) if few else dict.fromkeys((study.baseline, study.leader))
+    for name in names:
+        run = study.rows[name][0]
+        results, folder = _results(run), Path(run.name)
+        feats, targets = _cached(folder, results, "test")
+        chosen = pick_points(targets)
+        run.embedding = embed_2d(feats[chosen], seed=0, method="tsne")
+        run.embedding_targets, run.embedding_method = targets[chosen], "t-SNE"
+        run.taken = _taken(folder, results, feats, targets)
+
+
+def _taken(
+    folder: Path, results: Results, feats: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor | None:
+    """Int[C C], test images of each class by the class that their nearest neighbours say.
+
+    None without a kNN protocol, or where its bank is not cached any more.
+    """
+    knn = next((p for p in results.protocols.values() if p.kind == "knn"), None)
+    num_classes = len(results.class_counts)
+    if knn is None or num_classes > MOST_CLASSES:
+        return None
+    part = str(knn.settings.get("bank", "probe"))
+    if not _is_cached(folder, results, part):
+        return None
+    bank, labels = _cached(folder, results, part)
+    preds = knn_predict(
+        bank,
+        labels,
+        feats,
+        k=int(knn.settings["k"]),
+        temperature=float(knn.settings["temperature"]),
+        num_classes=num_classes,
+    )
+    return torch.bincount(targets * num_classes + preds, minlength=num_classes**2).view(
+        num_classes, num_classes
+    )
+
+
+def _is_cached(folder: Path, results: Results, part: str) -> bool:
+    key = results.features.get(part)
+    return key is not None and (folder / "features" / f"{key}.safetensors").exists()
 
 
 def _results(run: RunResult) -> Results:
@@ -177,15 +244,15 @@ def _results(run: RunResult) -> Results:
     return run.results
 
 
-def _embedding(folder: Path, results: Results) -> tuple[Any, Any]:
+def _cached(folder: Path, results: Results, part: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features and labels of a part, as the evaluation left them."""
+
     def refuse() -> tuple[torch.Tensor, torch.Tensor]:
         raise UserError(
             f"the features of {folder} are gone or damaged: ltplugins evaluate {folder}"
         )
 
-    feats, targets = cached_features(results.features["test"], folder / "features", refuse)
-    chosen = pick_points(targets)
-    return embed_2d(feats[chosen], seed=0, method="tsne"), targets[chosen]
+    return cached_features(results.features[part], folder / "features", refuse)
 
 
 def _curves(curves: Mapping[str, Curve]) -> dict[str, Curve]:
@@ -195,7 +262,9 @@ def _curves(curves: Mapping[str, Curve]) -> dict[str, Curve]:
             if key in curves:
                 chosen[f"train_{name}"] = curves[key]
                 break
-    return chosen
+    # kNN while training, overall and by group.
+    knn = [name for name in curves if name.startswith("val_knn_acc1")]
+    return chosen | {name: curves[name] for name in knn}
 
 
 def _info(results: Results, facts: RunFacts | None) -> dict[str, str]:

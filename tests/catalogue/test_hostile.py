@@ -253,7 +253,7 @@ def test_a_bad_index_is_one_line(server, store, how, text):
         (lambda handler, file: send(handler, b'{"version": 9}'), "Update ltplugins"),
         (cut, "the transfer was cut off"),
     ],
-    ids=str,
+    ids=["html", "absent", "disguised", "endless", "no text", "newer", "cut"],
 )
 def test_an_index_that_is_none_leaves_the_old_one(server, store, answer, text, monkeypatch):
     monkeypatch.setattr("ltplugins.catalogue.root._LARGEST_TEXT", 1 << 20)

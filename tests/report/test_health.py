@@ -6,7 +6,7 @@ import pytest
 
 from ltplugins.eval.results import Scores, Sizes
 from ltplugins.report import style
-from ltplugins.report.health import TITLES, draw_health
+from ltplugins.report.health import TITLES, health_panels
 from ltplugins.report.table import RunResult
 
 STEPS = list(range(0, 100, 10))
@@ -20,8 +20,9 @@ def a_run(name: str, **health: list[float]) -> RunResult:
 def drawn(rows: dict[str, list[RunResult]]) -> dict[str, list[np.ndarray]]:
     """Title -> the lines that are drawn, without those for the legend and the border."""
     with style.theme("test"):
-        figure = draw_health(rows)
-    assert figure is not None
+        plate = health_panels(rows)
+        assert plate is not None
+        figure = style.join(plate)
     return {
         axis.get_title(loc="left"): [
             np.asarray(line.get_ydata())
@@ -49,4 +50,18 @@ def test_two_runs_have_a_mean() -> None:
 
 @pytest.mark.parametrize("health", [{}, {"unknown": [1.0] * 10}])
 def test_without_curves_there_is_no_picture(health: dict) -> None:
-    assert draw_health({"a": [a_run("a", **health)]}) is None
+    assert health_panels({"a": [a_run("a", **health)]}) is None
+
+
+def test_shares_stay_between_0_and_100() -> None:
+    with style.theme("test"):
+        plate = health_panels({"a": [a_run("a", dead=[0.0] * 5 + [1.0] * 5)]})
+        assert plate is not None
+        [axis] = style.join(plate).axes
+    assert axis.get_ylim() == (0, 100)
+
+
+def test_a_single_value_is_no_curve() -> None:
+    run = a_run("a")
+    run.health = {"rankme": ([1], [5.0])}
+    assert health_panels({"a": [run]}) is None

@@ -108,12 +108,12 @@ def _html(rows: Sequence[ClaimRow]) -> str:
         if figure is not None:
             parts.append(page.figure(style.as_svg(figure, "claims"), _CAPTION))
     parts += ["<h2>All claims</h2>", page.table(_overview(rows))]
-    head = "".join(f"<th>{name}</th>" for name in _SHOWN)
+    head = "".join(f'<th scope="col">{name}</th>' for name in _SHOWN)
     lines = []
     for title, about, table in _blocks(rows):
         lines.append(
-            f'<tr><th class="protocol" colspan="{len(_SHOWN)}"><b>{escape(title)}</b>'
-            f"{escape(about)}</th></tr>"
+            f'<tr><th scope="colgroup" class="protocol" colspan="{len(_SHOWN)}">'
+            f"<b>{escape(title)}</b>{escape(about)}</th></tr>"
         )
         lines += [
             "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line.values()) + "</tr>"

@@ -19,6 +19,7 @@ from ltplugins.core.errors import UserError
 from ltplugins.report import style
 from ltplugins.report.masks import draw_class_iou, draw_masks
 from ltplugins.report.pages import html as page
+from ltplugins.report.pages.tables import plain
 
 MAX_ROWS = 4  # whose pictures are shown
 _READING = (
@@ -108,11 +109,13 @@ def write_mask_report(runs: Sequence[MaskRun], out: Path, title: str) -> Path:
     files.write_text(out / "numbers.csv", _csv(runs))
     lead = f"{len(runs)} segmentation{'s' * (len(runs) > 1)}, {len(runs[0].class_names)} classes."
     notes = list(dict.fromkeys(note for run in runs for note in run.notes))
-    lines = [f"# {title}", "", lead, "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in table]
-    lines += ["", _READING, *(f"\n{note}" for note in notes)]
+    lines = [f"# {plain(title)}", "", lead, ""]
+    lines += [f"| {' | '.join(map(plain, head))} |", "|---" * len(head) + "|"]
+    lines += [f"| {plain(name)} | {' | '.join(cells)} |" for name, cells in table]
+    lines += ["", _READING, *(f"\n{plain(note)}" for note in notes)]
     for file, heading, caption, _ in pictures:
-        lines += ["", f"## {heading}", "", f"![{heading}](figures/{file})", "", caption]
+        named = plain(heading)
+        lines += ["", f"## {named}", "", f"![{named}](figures/{file})", "", caption]
     files.write_text(out / "report.md", "\n".join(lines) + "\n")
     body = [f"<h1>{escape(title)}</h1>", f'<p class="lead">{escape(lead)}</p>']
     body.append(_html_table(head, table))
@@ -152,14 +155,16 @@ def _draw(rows: Mapping[str, list[MaskRun]], folder: Path) -> list[tuple[str, st
 
 
 def _html_table(head: Sequence[str], table: Sequence[tuple[str, list[str]]]) -> str:
-    top = "".join(f"<th>{escape(text)}</th>" for text in head)
+    top = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
     lines = [
-        f"<tr><td>{escape(name)}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f"<td>{cell}</td>" for cell in cells)
+        + "</tr>"
         for name, cells in table
     ]
     return (
-        f'<div class="scroll"><table class="results many"><thead><tr>{top}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        f'<div class="scroll" tabindex="0"><table class="results many">'
+        f"<thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 

@@ -1,46 +1,46 @@
 # SPDX-License-Identifier: MIT
-"""Compare runs in one self-contained ``report.html`` and the same in ``report.md``."""
+"""Compare runs, or describe one, in a self-contained ``report.html`` and the same in ``report.md``.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+The page answers first: who leads, by how much, and whether that can be told from chance.
+"""
+
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from ltplugins.core import files
-from ltplugins.report import health, style, words
-from ltplugins.report.figures import draw_counts, draw_curves, draw_groups, draw_rank
-from ltplugins.report.more import MORE, READING, more_numbers, numbers_csv
-from ltplugins.report.pages import html as page
-from ltplugins.report.pages.markdown import plain
-from ltplugins.report.scatter import draw_scatter
-from ltplugins.report.sureness import draw_confusion, draw_reliability
-from ltplugins.report.table import (
-    LABELS,
-    METRICS,
-    Cell,
-    Row,
-    RunResult,
-    Section,
-    common_rule,
-    group_runs,
-    summarise,
+from ltplugins.report import words
+from ltplugins.report.compare import (
+    ALONE,
+    MEASURES,
+    Answer,
+    answer,
+    caution,
+    choose_baseline,
+    families,
+    in_words,
+    sides,
 )
+from ltplugins.report.more import more_numbers, numbers_csv
+from ltplugins.report.pages import html as page
+from ltplugins.report.pages.pictures import Picture, Study, draw_pictures
+from ltplugins.report.pages.tables import (
+    html_more,
+    html_tables,
+    markdown_more,
+    markdown_table,
+    plain,
+)
+from ltplugins.report.table import Row, RunResult, common_rule, group_runs, summarise
 
-
-@dataclass
-class Picture:
-    """A drawn figure: its file under ``figures/``, heading, caption and SVG."""
-
-    name: str
-    heading: str
-    caption: str
-    svg: str
+More = Mapping[str, Sequence[Row]]
 
 
 def write_report(
-    results: Sequence[RunResult], out_dir: str | Path, title: str = "Who wins where"
+    results: Sequence[RunResult],
+    out_dir: str | Path,
+    title: str = "Who wins where",
+    baseline: str | None = None,
 ) -> Path:
     """Write ``report.html``, ``report.md``, ``numbers.csv`` and ``figures/*.png``.
 
@@ -50,168 +50,146 @@ def write_report(
         results: the runs; those with one ``group_key`` become one row.
         out_dir: made if missing; files of an earlier report are replaced.
         title: the page's heading.
+        baseline: the row that others are compared with; None = the first.
 
     Returns:
         The path of ``report.html``.
 
     Raises:
-        UserError: runs that cannot be compared (see `group_runs` and `common_rule`).
+        UserError: runs that cannot be compared (see `group_runs` and `common_rule`), or no row of
+            the baseline's name.
     """
     out_dir = Path(out_dir)
-    rows = group_runs(results)
-    rule = common_rule(results)
-    sections = summarise(results)
-    pictures = _draw(results, rows, sections, rule, out_dir / "figures")
-    files.write_text(out_dir / "numbers.csv", numbers_csv(rows, sections))
-    more = {section.protocol: more_numbers(rows, section) for section in sections}
+    study = make_study(results, baseline)
+    pictures = draw_pictures(study, out_dir / "figures")
+    _remove_old(out_dir / "figures", {picture.name for picture in pictures})
+    files.write_text(out_dir / "numbers.csv", numbers_csv(study.rows, study.sections))
+    more = {s.protocol: more_numbers(study.rows, s) for s in study.sections}
     more = {name: table for name, table in more.items() if table}
-    files.write_text(out_dir / "report.md", _markdown(title, results, sections, pictures))
+    files.write_text(out_dir / "report.md", _markdown(title, study, pictures, more))
     path = out_dir / "report.html"
-    files.write_text(path, _html(title, results, sections, pictures, more))
+    files.write_text(path, _html(title, study, pictures, more))
     return path
 
 
-def _draw(
-    runs: Sequence[RunResult],
-    rows: dict[str, list[RunResult]],
-    sections: list[Section],
-    rule: str,
-    folder: Path,
-) -> list[Picture]:
-    """Draw and save every picture that the runs have data for."""
-    pictures: list[Picture] = []
+def make_study(results: Sequence[RunResult], baseline: str | None = None) -> Study:
+    """Tables and answers of runs.
 
-    def add(name: str, heading: str, caption: str, figure: Figure | None) -> None:
-        if figure is not None:
-            pictures.append(Picture(name, heading, caption, style.save(figure, folder / name)))
-
-    with style.theme("ltplugins"):
-        add("groups.png", "Shot groups", words.GROUPS_CAPTION, draw_groups(sections))
-        add("curves.png", "Training curves", words.curves_caption(rows), draw_curves(rows))
-        add("health.png", "Health of the features", health.CAPTION, health.draw_health(rows))
-        if not all(any(run.class_counts) for run in runs):
-            return pictures  # of a training without labels nobody knows what is rare in it
-        caption = words.rank_caption(rows)
-        add("rank.png", "Accuracy against class rank", caption, draw_rank(sections, rows, rule))
-        caption = words.counts_caption(runs)
-        add("counts.png", "The training split", caption, draw_counts(runs[0], rule))
-        caption = words.sureness_caption(rows)
-        add("reliability.png", "How sure they are", caption, draw_reliability(rows, rule))
-        caption = words.CONFUSION_CAPTION
-        add("confusion.png", "Head and tail mistaken", caption, draw_confusion(rows, rule))
-        add("scatter.png", "Test features", words.scatter_caption(runs), draw_scatter(runs, rule))
-    return pictures
+    Raises:
+        UserError: see `write_report`.
+    """
+    rows = group_runs(results)
+    rule = common_rule(results)
+    base = choose_baseline(rows, baseline)
+    study = Study(results, rows, summarise(results, base), rule, base)
+    for section in study.sections:
+        parts = []
+        for members, own in families(rows, base):
+            found = [answer(members, section.protocol, rule, m, own) for m in MEASURES]
+            parts.append([a for a in found if a is not None])
+        study.answers[section.protocol] = [part for part in parts if part]
+    study.answers = {name: parts for name, parts in study.answers.items() if parts}
+    return study
 
 
-def _count(row: Row) -> str:
-    return f"n = {row.num_runs}" if row.num_runs > 1 else ""
+def _remove_old(folder: Path, kept: set[str]) -> None:
+    """Pictures of an earlier report here that this one does not show."""
+    for path in folder.glob("*.png"):
+        if path.name not in kept:
+            path.unlink()
 
 
-def _html(
-    title: str,
-    runs: Sequence[RunResult],
-    sections: list[Section],
-    pictures: list[Picture],
-    more: dict[str, list[Row]],
-) -> str:
-    parts = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="lead">{escape(words.lead(runs, sections))}</p>',
-    ]
-    parts.append(_html_table(sections))
-    parts.append(f'<p class="note">{escape(words.reading(sections))}</p>')
-    parts += [f'<p class="note">{escape(note)}</p>' for note in words.notes(runs)]
-    parts += [_html_more(more)] if more else []
-    for picture in pictures:
-        parts.append(f"<h2>{escape(picture.heading)}</h2>")
-        parts.append(page.figure(picture.svg, picture.caption))
-    parts.append("<h2>What the numbers are</h2>")
-    parts.append(page.definitions(words.small_print(runs, sections)))
-    configs = [run for run in runs if run.config]
-    if configs:
-        parts.append("<h2>Configurations</h2>")
-    parts += [
+def _html(title: str, study: Study, pictures: list[Picture], more: More) -> str:
+    forests = [p for p in pictures if p.name.startswith("forest")]
+    others = [p for p in pictures if not p.name.startswith("forest")]
+    parts: list[tuple[str, str, str]] = []  # id, heading, HTML
+    if study.answers:
+        parts.append(("answer", "Who leads", _html_answers(study, forests)))
+    elif len(study.rows) > 1:
+        parts.append(("answer", "Who leads", f"<p>{escape(ALONE)}</p>"))
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in words.notes(study.runs))
+    reading = f'<p class="note">{escape(words.reading(study.sections))}</p>'
+    tables = html_tables(study.sections) + reading + notes + html_more(more)
+    parts.append(("numbers", "All numbers", tables))
+    for picture in others:
+        parts.append((picture.name.partition(".")[0], picture.heading, _html_figure(picture)))
+    small = page.definitions(words.small_print(study.runs, study.sections))
+    parts.append(("print", "What the numbers are", small))
+    configs = [
         f"<details><summary>{escape(run.name)}</summary><pre>{escape(run.config)}</pre></details>"
-        for run in configs
+        for run in study.runs
+        if run.config
     ]
-    return page.page(title, "\n".join(parts))
+    if configs:
+        parts.append(("configs", "Configurations", "".join(configs)))
+    lead = f'<p class="lead">{escape(words.lead(study.runs, study.sections))}</p>'
+    body = [f"<h1>{escape(title)}</h1>", lead, page.contents([part[:2] for part in parts])]
+    for name, heading, text in parts:
+        body.append(f'<section><h2 id="{name}">{escape(heading)}</h2>\n{text}</section>')
+    return page.page(title, "\n".join(body))
 
 
-def _html_table(sections: Sequence[Section]) -> str:
-    head = "".join(f"<th>{LABELS[metric]}</th>" for metric in METRICS)
-    lines = []
-    for section in sections:
-        lines.append(
-            f'<tr><th class="protocol" colspan="{len(METRICS) + 1}">'
-            f"<b>{escape(section.protocol)}</b>{escape(section.description)}</th></tr>"
-        )
-        for i, row in enumerate(section.rows):
-            chip = f'<span class="chip" style="background:{style.series(i)}"></span>'
-            lines.append(f"<tr>{_html_cells(row, chip, False)}</tr>")
-        for row in section.differences:
-            lines.append(f'<tr class="difference">{_html_cells(row, "", True)}</tr>')
-    return (
-        f'<div class="scroll"><table class="results"><thead><tr><th>run</th>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+def _html_figure(picture: Picture) -> str:
+    titles = [panel.title for panel in picture.plate.panels]
+    width = max(panel.width for panel in picture.plate.panels)
+    keys = picture.plate.keys
+    return page.figure(picture.svgs, picture.caption, picture.finding, titles, keys, width)
 
 
-def _html_more(more: dict[str, list[Row]]) -> str:
-    head = "".join(f"<th>{label}</th>" for label in MORE.values())
-    lines = []
-    for protocol, rows in more.items():
-        name = f'<th class="protocol" colspan="{len(MORE) + 1}"><b>{escape(protocol)}</b></th>'
-        lines.append(f"<tr>{name}</tr>")
-        lines += [f"<tr>{_html_cells(row, '', False, tuple(MORE))}</tr>" for row in rows]
-    return (
-        "<details><summary>Balanced accuracy, worst class, calibration</summary>"
-        f'<p class="note">{escape(READING)}</p><div class="scroll"><table class="results"><thead>'
-        f"<tr><th>run</th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div></details>"
-    )
+def _html_answers(study: Study, forests: Sequence[Picture]) -> str:
+    parts = []
+    pictures = iter(forests)
+    for protocol, told in study.answers.items():
+        parts.append(f"<h3>{escape(protocol)}</h3>")
+        for answers in told:
+            head = words.family(study.rows, answers)
+            parts.append(f'<p class="note">{escape(head)}</p>' if head else "")
+            lines = "".join(
+                f"<dt>{found.measure}</dt><dd>{escape(text)}</dd>"
+                for found, text in zip(answers, _told(answers), strict=True)
+            )
+            parts.append(f'<dl class="answer">{lines}</dl>')
+            parts.append(_html_figure(next(pictures)))
+    parts.append(f'<p class="note">{escape(_caution(study))}</p>')
+    return "\n".join(parts)
 
 
-def _html_cells(row: Row, chip: str, signed: bool, metrics: Sequence[str] = METRICS) -> str:
-    count = f'<span class="runs">{_count(row)}</span>' if row.num_runs > 1 else ""
-    cells = [f"<td>{chip}{escape(row.name)}{count}</td>"]
-    for metric in metrics:
-        cell = row.cells[metric]
-        mean, _, spread = cell.text(signed).partition(" ± ")
-        tail = f'<span class="pm">± {spread}</span>' if spread else ""
-        best = ' class="best"' if cell.best else ""
-        cells.append(f"<td{best}>{mean}{tail}</td>")
-    return "".join(cells)
+def _told(answers: Sequence[Answer]) -> list[str]:
+    """A sentence or two for each measure."""
+    several = len(answers[0].effects) > 1 and answers[0].pairs > 1
+    return [f"{in_words(a)} {sides(a)}" if several else in_words(a) for a in answers]
 
 
-def _markdown(
-    title: str, runs: Sequence[RunResult], sections: list[Section], pictures: list[Picture]
-) -> str:
-    lead, reading = words.lead(runs, sections), words.reading(sections)
-    lines = [f"# {plain(title)}", "", plain(lead), "", plain(reading)]
-    for note in words.notes(runs):
+def _caution(study: Study) -> str:
+    return caution([a for told in study.answers.values() for answers in told for a in answers])
+
+
+def _markdown(title: str, study: Study, pictures: list[Picture], more: More) -> str:
+    lines = [f"# {plain(title)}", "", plain(words.lead(study.runs, study.sections))]
+    if study.answers:
+        lines += ["", "## Who leads"]
+        for protocol, told in study.answers.items():
+            lines += ["", f"### {plain(protocol)}"]
+            for answers in told:
+                head = words.family(study.rows, answers)
+                lines += ["", plain(head)] if head else []
+                texts = zip(answers, _told(answers), strict=True)
+                lines += ["", *(f"- **{a.measure}**: {plain(text)}" for a, text in texts)]
+        lines += ["", plain(_caution(study))]
+    elif len(study.rows) > 1:
+        lines += ["", "## Who leads", "", ALONE]
+    lines += ["", "## All numbers", "", plain(words.reading(study.sections))]
+    for note in words.notes(study.runs):
         lines += ["", plain(note)]
-    for section in sections:
-        lines += ["", f"## {plain(section.protocol)}", "", plain(section.description) + ".", ""]
+    for section in study.sections:
+        lines += ["", f"### {plain(section.protocol)}", "", plain(section.description) + ".", ""]
         lines += markdown_table(section)
+    lines += markdown_more(more)
     for picture in pictures:
-        heading = plain(picture.heading)
-        lines += ["", f"## {heading}", ""]
-        lines += [f"![{heading}](figures/{picture.name})", "", plain(picture.caption)]
+        alt = plain(f"{picture.heading}: {picture.finding}")
+        lines += ["", f"## {plain(picture.heading)}", "", f"![{alt}](figures/{picture.name})"]
+        lines += ["", plain(picture.caption)]
     lines += ["", "## What the numbers are", "", "| | |", "|---|---|"]
-    lines += [f"| {plain(k)} | {plain(v)} |" for k, v in words.small_print(runs, sections)]
+    small = words.small_print(study.runs, study.sections)
+    lines += [f"| {plain(k)} | {plain(v)} |" for k, v in small]
     return "\n".join(lines) + "\n"
-
-
-def markdown_table(section: Section) -> list[str]:
-    """Return the lines of one protocol's Markdown table."""
-    lines = ["| run | " + " | ".join(LABELS[m] for m in METRICS) + " |"]
-    lines.append("|---|" + "---:|" * len(METRICS))
-    for signed, rows in ((False, section.rows), (True, section.differences)):
-        for row in rows:
-            count = f" ({_count(row)})" if row.num_runs > 1 else ""
-            cells = [_markdown_cell(row.cells[metric], signed) for metric in METRICS]
-            lines.append(f"| {plain(row.name)}{count} | " + " | ".join(cells) + " |")
-    return lines
-
-
-def _markdown_cell(cell: Cell, signed: bool) -> str:
-    return f"**{cell.text(signed)}**" if cell.best else cell.text(signed)

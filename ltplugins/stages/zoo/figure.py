@@ -51,7 +51,7 @@ def _draw(entries: Sequence[ZooFacts], path: Path) -> Path:
 
 
 def _section(protocol: str, entries: Sequence[ZooFacts]) -> Section:
-    """A protocol's bars: a row an entry, in the same colour everywhere, empty without it."""
+    """A protocol's panel: a row an entry, n/a without it."""
     rows = [Row(zoo.name, len(zoo.runs), _cells(zoo.protocols.get(protocol))) for zoo in entries]
     return Section(protocol, "", "", rows, [])
 

@@ -16,14 +16,24 @@ from ltplugins.eval.banks import Features
 from ltplugins.eval.options import EvalConfig, KnnConfig, LinearConfig
 from ltplugins.eval.protocol import evaluate_features
 from ltplugins.eval.results import Scores
+from ltplugins.report import style
+from ltplugins.report.classes import by_count_panels, ranked_accuracy
+from ltplugins.report.curves import thin_out
 from ltplugins.report.embed import embed_2d, pick_points
-from ltplugins.report.figures import draw_rank, ranked_accuracy, thin_out
 from ltplugins.report.pages.write import write_report
 from ltplugins.report.scatter import spread_labels
 from ltplugins.report.style import themed_svg
-from ltplugins.report.table import RunResult, summarise
+from ltplugins.report.table import RunResult
 
-PICTURES = {"groups.png", "rank.png", "counts.png", "curves.png", "scatter.png"}
+PICTURES = {
+    "forest-0.png",
+    "forest-1.png",
+    "groups.png",
+    "rank.png",
+    "counts.png",
+    "curves.png",
+    "scatter.png",
+}
 
 
 def evaluated(counts: list[int], rule: str, seed: int) -> Scores:
@@ -49,6 +59,7 @@ def make_runs(
             RunResult(
                 name,
                 evaluated(counts, rule, seed),
+                pair_key="p",
                 curves={"train_nce_loss": (range(300), np.linspace(5, 4, 300))},
                 embedding=torch.randn(len(targets), 2, generator=generator),
                 embedding_targets=targets,
@@ -115,19 +126,22 @@ def test_html_names_everything_and_escapes(folder: Path) -> None:
         "sha256:abc",
         "0 (simclr); 1 (gh_simclr",
         "thing 5 (9)",
+        '<a href="#answer">Who leads</a>',
+        "One pair of runs tells no method from another.",
         "the balanced probe set (48 images)",
         "threshold: many: more than 100",
         "prefers-color-scheme: dark",
     ):
         assert text in html, text
     assert "<w=1>" not in html
-    assert html.count("<svg") == len(PICTURES)
+    # Panels: of a forest 3, for many is n/a; of the groups and the scatter 2; of the others 1.
+    assert html.count("<svg role") == 2 * 3 + 2 + 2 + 3
 
 
 def test_empty_group_is_shown_as_na(folder: Path) -> None:
     html, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
     reason = "many is n/a under the threshold rule: no class has more than 100 training images"
-    assert "<td>n/a</td>" in html and reason in html
+    assert "<td><b>n/a</b></td>" in html and reason in html
     assert "| n/a |" in text and reason in text
 
 
@@ -135,19 +149,17 @@ def test_markdown_and_pictures(folder: Path) -> None:
     text = (folder / "report.md").read_text()
     assert {p.name for p in (folder / "figures").iterdir()} == PICTURES
     assert set(re.findall(r"\(figures/([^)]+)\)", text)) == PICTURES
-    assert "| run | overall | many | medium | few | group std |" in text
+    assert "| run | few | medium | many | overall | balanced | group std |" in text
     rows = [line for line in text.splitlines() if line.startswith("| simclr |")]
-    assert len(rows) == 2  # one per protocol
+    assert len(rows) == 2 * 2  # one per protocol, and as many of the further numbers
     assert "\nlinear_4shot,threshold,simclr,simclr,ece," in (folder / "numbers.csv").read_text()
-    assert (
-        "<details><summary>Balanced accuracy, worst class" in (folder / "report.html").read_text()
-    )
+    assert "<details><summary>Harmonic mean, worst class" in (folder / "report.html").read_text()
     assert all((folder / "figures" / name).read_bytes()[:4] == b"\x89PNG" for name in PICTURES)
 
 
 def test_figures_follow_the_page_theme(folder: Path) -> None:
     html = (folder / "report.html").read_text()
-    svg = html[html.index("<svg") :]
+    svg = html[html.index("<svg role") :]
     assert "var(--ink)" in svg and "var(--muted)" in svg
     assert "#1f2933" not in svg and "DejaVu" not in svg and "<style" not in svg
 
@@ -167,11 +179,9 @@ def test_many_classes_and_nothing_but_numbers(tmp_path: Path) -> None:
     write_report([bare], tmp_path)
     html = (tmp_path / "report.html").read_text()
     assert "moving average" in html
-    assert "Training curves" not in html and "Test features" not in html
-    assert {p.name for p in (tmp_path / "figures").iterdir()} == PICTURES - {
-        "curves.png",
-        "scatter.png",
-    }
+    assert 'id="curves"' not in html and "Test features" not in html
+    kept = PICTURES - {"forest-0.png", "forest-1.png", "curves.png", "scatter.png"}
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == kept
 
 
 def test_many_classes_are_coloured_by_group(tmp_path: Path) -> None:
@@ -188,17 +198,22 @@ def test_rank_order_of_the_per_class_curve() -> None:
     assert np.isnan(ranked_accuracy(run, "other")).all()
 
 
-def test_every_panel_of_the_rank_figure_shows_its_whole_line() -> None:
-    """The panels share their axis, and the last may reach lower than the first."""
-    run = make_runs([60, 50, 40, 30, 20, 9])[0]
-    knn = run.results.protocols["knn_k3_T0.07"]
-    low = replace(knn, per_class=[0.9, 0.8, 0.7, 0.5, 0.3, 0.0])
-    run.results.protocols["classifier"] = low
-    figure = draw_rank(summarise([run]), {"a": [run]}, "tercile")
-    lines = [line for axis in figure.axes for line in axis.lines if line.get_label() == "a"]
-    assert len(lines) == 3
-    for line in lines:
-        assert line.axes.get_ylim()[0] <= line.get_ydata().min()
+def test_every_panel_shows_its_whole_line() -> None:
+    """The panels share their limits, and the last may reach lower than the first."""
+    runs = make_runs([60, 50, 40, 30, 20, 9])
+    for run, values in zip(runs, ([0.9, 0.8, 0.7, 0.5, 0.3, 0.0], [1.0] * 6), strict=True):
+        run.results.protocols["p"] = replace(
+            run.results.protocols["knn_k3_T0.07"], per_class=values
+        )
+    rows = {"base": [runs[1]], "low": [runs[0]], "high": [runs[1]]}
+    with style.theme("test"):
+        plate = by_count_panels(rows, "p", "base")
+        assert plate is not None
+        axes = style.join(plate).axes
+    assert len(axes) == 2
+    for axis in axes:
+        assert axis.get_ylim() == (0, 100)
+        assert all(0 <= y <= 100 for line in axis.lines for y in line.get_ydata())
 
 
 def test_thin_out_keeps_level_and_length() -> None:

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""Forest plots: each row's differences to the baseline, pair by pair, with the mean's interval.
+
+Panels are drawn by ``style.render``; draw inside ``style.theme``.
+"""
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+
+from ltplugins.report.compare import Answer
+from ltplugins.report.style import (
+    ACCENT,
+    PLAIN,
+    SERIES,
+    THEME,
+    Key,
+    Panel,
+    Plate,
+    folded,
+    line_height,
+)
+
+UP, DOWN = SERIES[2], ACCENT  # the interval lies right of 0, or left
+
+
+def draw_forest(answers: Sequence[Answer]) -> Plate | None:
+    """One panel a measure, the highest row first; None where there is nothing to compare."""
+    known = [found for found in answers if found.effects]
+    if not known:
+        return None
+    reach = _reach(known)
+    rows = max(len(found.effects) for found in known)
+    step = line_height([effect.row for found in known for effect in found.effects])
+    width = 3.9 if len(known) > 1 else 6.0
+    panels = [
+        Panel(
+            f"{found.measure}, minus {found.baseline}",
+            lambda axis, found=found: _forest(axis, found, reach),  # type: ignore[misc]
+            width,
+            0.75 + step * max(rows, 2),
+        )
+        for found in known
+    ]
+    keys = [
+        Key("above: the interval lies right of 0", UP, "D"),
+        Key("below", DOWN, "D"),
+        Key("not distinguishable", PLAIN, "D"),
+        Key("single pairs", PLAIN, "o"),
+    ]
+    return Plate(panels, keys)
+
+
+def _reach(answers: Sequence[Answer]) -> tuple[float, float]:
+    """Limits in points for all panels; no interval of a few pairs decides them alone."""
+    points = [100 * p for found in answers for effect in found.effects for p in effect.points]
+    ends = sorted(
+        100 * abs(end)
+        for found in answers
+        for effect in found.effects
+        for end in (effect.found.low, effect.found.high)
+        if end is not None
+    )
+    usual = ends[int(0.9 * (len(ends) - 1))] if ends else 0.0
+    far = max(usual, 0.5)
+    low, high = min(-far, *points, -0.5), max(far, *points, 0.5)
+    return 1.06 * low, 1.06 * high
+
+
+def _forest(axis: Axes, found: Answer, reach: tuple[float, float]) -> None:
+    axis.axvline(0, color=THEME["muted"], linewidth=1)
+    low, high = reach
+    for y, effect in enumerate(found.effects):
+        paired = effect.found
+        colour = PLAIN
+        if paired.low is not None and paired.high is not None:
+            colour = UP if paired.low > 0 else DOWN if paired.high < 0 else PLAIN
+            ends = [100 * paired.low, 100 * paired.high]
+            axis.plot([max(ends[0], low), min(ends[1], high)], [y, y], color=colour, linewidth=2)
+            for end, edge, shape in ((ends[0], low, "<"), (ends[1], high, ">")):
+                if not low <= end <= high:  # the interval goes on beyond the picture
+                    axis.plot([edge], [y], shape, color=colour, markersize=4, clip_on=False)
+        across = [y + 0.26] * len(effect.points) if len(effect.points) > 1 else []
+        if across:
+            single = [100 * p for p in effect.points]
+            axis.plot(single, across, "o", color=PLAIN, markersize=2.6, markeredgewidth=0)
+        axis.plot([100 * (paired.effect or 0.0)], [y], "D", color=colour, markersize=5)
+    axis.set_yticks(
+        range(len(found.effects)), [folded(e.row) for e in found.effects], color=THEME["ink"]
+    )
+    axis.tick_params(axis="y", pad=7)
+    axis.set_ylim(len(found.effects) - 0.4, -0.6)
+    axis.set_xlim(low, high)
+    axis.grid(axis="y", visible=False)
+    axis.grid(axis="x", visible=True)
+    axis.set_xlabel("difference in percentage points")

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""Every picture that runs have data for, with its heading, its caption and what it shows."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ltplugins.report import health, style, words
+from ltplugins.report.classes import by_count_panels, taken_panels
+from ltplugins.report.compare import Answer
+from ltplugins.report.curves import curve_panels
+from ltplugins.report.figures import cost_panels, count_panels, level_panels
+from ltplugins.report.forest import draw_forest
+from ltplugins.report.scatter import scatter_panels
+from ltplugins.report.style import Plate
+from ltplugins.report.sureness import confusion_panels, reliability_panels
+from ltplugins.report.table import RunResult, Section
+
+Rows = Mapping[str, Sequence[RunResult]]
+
+
+@dataclass
+class Picture:
+    """A drawn plate.
+
+    Attributes:
+        name: of its file under ``figures/``.
+        heading, caption: of the page.
+        finding: what it shows, in words.
+        svgs: one a panel.
+    """
+
+    name: str
+    heading: str
+    caption: str
+    finding: str
+    plate: Plate
+    svgs: list[str]
+
+
+@dataclass
+class Study:
+    """What a report is about.
+
+    Attributes:
+        rows: runs by row; sections: their tables; rule: of the groups; baseline: a row.
+        answers: protocol -> what can be said of its measures, a list for each family of rows.
+    """
+
+    runs: Sequence[RunResult]
+    rows: dict[str, list[RunResult]]
+    sections: list[Section]
+    rule: str
+    baseline: str
+    answers: dict[str, list[list[Answer]]] = field(default_factory=dict)
+
+    @property
+    def leader(self) -> str:
+        """Of the few by the first protocol that can tell, or the baseline."""
+        for families in self.answers.values():
+            for answers in families[:1]:
+                return next((a.leader for a in answers), self.baseline)
+        return self.baseline
+
+
+def draw_pictures(study: Study, folder: Path) -> list[Picture]:
+    """Draw and save every picture; forest plots first, named ``forest-*``."""
+    pictures: list[Picture] = []
+
+    def add(name: str, heading: str, caption: str, plate: Plate | None, finding: str = "") -> None:
+        if plate is not None:
+            svgs = style.render(plate, folder / name)
+            pictures.append(Picture(name, heading, caption, finding or caption, plate, svgs))
+
+    rows, rule, runs = study.rows, study.rule, study.runs
+    first, marked = study.sections[0], (study.baseline, study.leader)
+    with style.theme("ltplugins"):
+        for k, (protocol, families) in enumerate(study.answers.items()):
+            for part, answers in enumerate(families):
+                name = f"forest-{k}-{part}.png" if part else f"forest-{k}.png"
+                plate = draw_forest(answers)
+                caption = "" if pictures else words.FOREST_CAPTION  # once is enough
+                add(name, protocol, caption, plate, words.forest_finding(answers))
+        caption = words.GROUPS_CAPTION
+        plate = level_panels(study.sections)
+        add("groups.png", "Shot groups", caption, plate, words.level_finding(first))
+        plate = cost_panels(rows, first.protocol, rule, study.baseline, study.leader)
+        add("cost.png", "Accuracy against cost", words.COST_CAPTION, plate)
+        if all(any(run.class_counts) for run in runs):  # else nobody knows what is rare
+            caption = words.by_count_caption(rows, first.protocol)
+            plate = by_count_panels(rows, first.protocol, study.baseline)
+            add("rank.png", "Accuracy against training images", caption, plate)
+            _confusions(study, add)
+            caption = words.counts_caption(runs)
+            add("counts.png", "The training split", caption, count_panels(runs[0], rule))
+            plate = scatter_panels(runs, rule)
+            add("scatter.png", "Test features", words.scatter_caption(runs), plate)
+            plate = reliability_panels(rows, rule)
+            add("reliability.png", "How sure they are", words.sureness_caption(rows), plate)
+        add("curves.png", "Training", words.curves_caption(rows), curve_panels(rows, marked))
+        plate = health.health_panels(rows, marked)
+        add("health.png", "Health of the features", health.CAPTION, plate)
+    return pictures
+
+
+def _confusions(study: Study, add: Callable[..., None]) -> None:
+    plate = confusion_panels(study.rows, study.rule)
+    add("confusion.png", "Head and tail mistaken", words.CONFUSION_CAPTION, plate)
+    shown = {name: members[0] for name, members in study.rows.items()}  # of those that know it
+    add("taken.png", "Where each class goes", words.TAKEN_CAPTION, taken_panels(shown))

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""The page of a comparison as a browser shows it, on a telephone and on a desk."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ltplugins.eval.scores import mean_std
+from ltplugins.report import style
+from ltplugins.report.pages.html import CSS
+from ltplugins.report.pages.tables import ORDER
+from ltplugins.report.pages.write import write_report
+from ltplugins.report.table import RunResult, value
+from tests.kit.browser import CHROMIUM, look
+from tests.kit.study import METHODS, study
+
+PROTOCOL = "knn_k20_T0.07"
+RUNS = study(METHODS[:8], 2, [PROTOCOL])
+browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium fonts-dejavu-core"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("page")
+    write_report(RUNS, out, title="Eight methods", baseline="simclr")
+    return out
+
+
+@pytest.fixture(scope="module")
+def phone(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return look((folder / "report.html").read_text(), tmp_path_factory.mktemp("phone"), 390)
+
+
+def rows_of(runs: list[RunResult]) -> dict[str, list[RunResult]]:
+    rows: dict[str, list[RunResult]] = {}
+    for run in runs:
+        rows.setdefault(run.row_name, []).append(run)
+    return rows
+
+
+def expected() -> Iterator[list[str]]:
+    """Each row's name and means in %, straight from the results."""
+    for name, runs in rows_of(RUNS).items():
+        values = [[value(run, PROTOCOL, m, "tercile").mean for run in runs] for m in ORDER]
+        yield [name, *(f"{100 * (mean_std(v).mean or 0.0):.1f}" for v in values)]
+
+
+@browser
+def test_nothing_is_wider_than_a_telephone(phone: dict[str, Any]) -> None:
+    assert phone["inner"] == 390
+    assert phone["width"] <= 390 and phone["wide"] == []
+
+
+@browser
+def test_the_page_asks_for_nothing_and_complains_of_nothing(phone: dict[str, Any]) -> None:
+    assert phone["requests"] == [] and phone["console"] == []
+
+
+@browser
+def test_numbers_on_the_page_are_those_of_the_results(phone: dict[str, Any]) -> None:
+    assert phone["tables"] == [list(expected())]
+
+
+@browser
+def test_tables_are_sorted_without_a_script(folder: Path, phone: dict[str, Any]) -> None:
+    assert "<script" not in (folder / "report.html").read_text()
+    for name, sign in (("few", -1), ("group_std", 1)):
+        column = [float(row[1 + ORDER.index(name)]) for row in phone["sorted"][name]]
+        assert column == sorted(column, key=lambda v: sign * v)
+        assert len(column) == 8
+    # The names of rows stay while numbers are scrolled, and are wide enough to be read.
+    assert phone["head"]["position"] == "sticky" and phone["head"]["left"] == "0px"
+    assert 90 < phone["head"]["width"] < 150
+
+
+def test_the_twins_hold_the_same_numbers(folder: Path) -> None:
+    text = (folder / "report.md").read_text()
+    lines = list(csv.DictReader(io.StringIO((folder / "numbers.csv").read_text())))
+    for name, *cells in expected():
+        [line] = [one for one in text.splitlines() if one.startswith(f"| {name} (n = 2) |")]
+        shown = [cell.strip().strip("*").partition(" ")[0] for cell in line.split("|")[2:-1]]
+        assert shown == cells
+        for metric, cell in zip(ORDER, cells, strict=True):
+            found = [
+                float(one["mean"]) for one in lines if (one["row"], one["metric"]) == (name, metric)
+            ]
+            assert len(found) == 2 and f"{100 * sum(found) / 2:.1f}" == cell
+
+
+def test_tables_have_heads_and_captions_and_pictures_say_what_they_show(folder: Path) -> None:
+    html = (folder / "report.html").read_text()
+    assert html.count("<caption>") == html.count('<table class="results')
+    assert not re.search(r"<th(?![^>]*scope=)[ >]", html), "a th without scope"
+    labels = re.findall(r'<svg role="img" aria-label="([^"]*)"', html)
+    assert labels and html.count("<svg role=") == len(labels)
+    assert any(re.search(r"few: (Against|No row)", label) for label in labels)
+    assert all(label.strip() for label in labels)
+    inside = set(re.findall(r'<a href="#([^"]+)"', html))
+    assert inside and inside <= set(re.findall(r'<h2 id="([^"]+)"', html))
+
+
+def luminance(colour: str) -> float:
+    """The relative luminance of WCAG 2."""
+    parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+MODES = [dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.split(r"@media", CSS)[:2]]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=["light", "dark"])
+def test_contrast(mode: dict[str, str]) -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    for text in ("ink", "muted", "accent"):
+        assert contrast(mode[text], mode["paper"]) >= 4.5, text
+    assert contrast(mode["ink"], mode["shade"]) >= 4.5
+    marks = {*style.SERIES, *style.SHOTS.values(), *style.CLASSES, style.ACCENT, style.PLAIN}
+    weak = {c: round(contrast(c, mode["paper"]), 2) for c in marks}
+    assert {c: v for c, v in weak.items() if v < 3} == {}
+
+
+def test_no_two_rows_share_a_colour_that_tells_them_apart() -> None:
+    names = [str(k) for k in range(6)]
+    assert len(set(style.line_colours(names).values())) == 6
+    many = style.line_colours([*names, "6"], marked=("2", "5"))
+    special = {name for name, colour in many.items() if colour != style.PLAIN}
+    assert special == {"2", "5"} and many["2"] != many["5"]
