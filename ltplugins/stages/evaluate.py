@@ -108,7 +108,9 @@ def _placed(run: TrainedRun, out: str | None) -> TrainedRun:
                 f"out: expected a folder that can be made, got {out} ({error.strerror}). Give "
                 f"another."
             ) from None
-    if not os.access(run.path, os.W_OK):
+    # A zoo entry's folder is made with the first file in it.
+    there = next(folder for folder in (run.path, *run.path.absolute().parents) if folder.exists())
+    if not os.access(there, os.W_OK):
         raise UserError(
             f"{run.path} cannot be written: results.json and the features go there. Give another "
             f"folder for them, out=FOLDER."

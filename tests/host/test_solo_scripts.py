@@ -19,6 +19,7 @@ from ltplugins.stages.pretrain import pretrain
 from ltplugins.stages.report import report
 from tests.kit.hosts import needs_solo
 from tests.kit.solo_yaml import solo_root
+from tests.kit.sweeps import draw_nothing
 from tests.kit.tiny import tiny_config, write_folder
 
 EVAL = ["eval.knn.k=2", "eval.linear.shots=[2]", "eval.seeds=[0]", "device=cpu"]
@@ -55,8 +56,7 @@ def test_the_config_lies_beside_the_checkpoint(ours: Path) -> None:
 def test_an_evaluated_checkpoint_of_solo_learns_goes_into_a_report(
     given: str, theirs: Path, ours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ltplugins.report.pages.write._draw", lambda *_: [])
-    monkeypatch.setattr("ltplugins.stages.report._embed_one_a_row", lambda _: None)
+    draw_nothing(monkeypatch)
     evaluate(compose_packaged("evaluate", [f"run='{theirs}'", *EVAL]))
     runs = {"folder": [theirs.parent], "file": [theirs], "both": [theirs.parent.parent, ours]}
     if given == "both":
