@@ -24,32 +24,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 
 import engines
 import steps
+from clock import CUDA, milliseconds
 
 import ltplugins
 from ltplugins.data.engines.batched import RawLoader
 
-CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 WRAPPED = ("simclr", "gh_simclr", "colt_simclr", "ts_simclr", "sdclr_simclr", "bcl_simclr")
 Found = dict[str, Any]
-
-
-def milliseconds(work: Callable[[], object], rounds: int) -> float:
-    """Median of a call, after what it has launched is done."""
-    times = []
-    for _ in range(rounds):
-        if CUDA:
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            work()
-            end.record()
-            end.synchronize()
-            times.append(begin.elapsed_time(end))
-        else:
-            start = time.perf_counter()
-            work()
-            times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)
 
 
 def profiled(work: Callable[[], object]) -> Found:

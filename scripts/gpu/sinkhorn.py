@@ -8,7 +8,6 @@ from 300 plain pairs in float64, time of the first call (compiling). A form that
 and the others go on. Without a GPU only the plain form runs, so that the script itself is tried.
 """
 
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from clock import CUDA, milliseconds
 from torch import Tensor
 
 from ltplugins.core.kernels import is_given_up
@@ -24,7 +24,6 @@ from ltplugins.losses.gh import gh_loss
 from ltplugins.losses.terms import sinkhorn as plain
 from ltplugins.losses.terms import sinkhorn_device
 
-CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
 SIZES = ((512, 100), (512, 10), (256, 100)) if CUDA else ((64, 10),)
 LIMIT = 50  # seconds, after which no further size is begun
@@ -73,24 +72,6 @@ def kernel_form(module: str, views: Tensor, prior: Tensor, epsilon: float) -> Te
 
 def plain_form(views: Tensor, prior: Tensor, epsilon: float) -> Tensor:
     return torch.stack([plain._watched(t, prior, epsilon, 300, None) for t in views])
-
-
-def milliseconds(work: Callable[[], object], rounds: int = 20) -> float:
-    """Median of a call, until all that it has launched is done."""
-    times = []
-    for _ in range(rounds):
-        if CUDA:
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            work()
-            end.record()
-            end.synchronize()
-            times.append(begin.elapsed_time(end))
-        else:
-            start = time.perf_counter()
-            work()
-            times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)
 
 
 def measure(form: Callable[[], Tensor], expected: Tensor) -> str:
