@@ -185,7 +185,8 @@ def test_an_entry_of_the_zoo_gives_its_features(name):
 
 def test_the_venv_has_the_libraries_and_no_checkout(tmp_path):
     python = without_us(tmp_path / "venv")
-    code = "import sys, numpy; print(any('ltplugins' in p for p in sys.path), numpy.__file__)"
+    code = "from importlib.util import find_spec; import numpy\n"
+    code += "print(find_spec('ltplugins') is not None, numpy.__file__)"
     done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("False") and str(tmp_path) in done.stdout
     assert sys.executable != str(python) and torch.__version__
