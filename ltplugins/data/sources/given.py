@@ -13,6 +13,7 @@ from typing import get_args
 
 import numpy as np
 
+from ltplugins.core.arrays import open_archive
 from ltplugins.core.errors import UserError, nearest
 from ltplugins.data.schema import EMBEDDED, DataConfig
 from ltplugins.data.sources.arrays import arrays_from_path
@@ -111,8 +112,5 @@ def _of_list(path: Path, root: str | None) -> GivenImages:
 def _has_labels(path: Path) -> bool:
     if path.suffix == ".npy":
         return path.with_name(f"{path.stem}_labels.npy").is_file()
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return "labels" in archive.files
-    except (OSError, ValueError, AttributeError):
-        return True  # arrays_from_path says what is wrong with it
+    with open_archive(path) as archive:
+        return "labels" in archive.files
