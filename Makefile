@@ -62,6 +62,7 @@ bench: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python scripts/soak/all.py
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python scripts/fuzz/all.py
 
 # Each cell is one thread; it stops at any time and goes on.
 claims: $(VENV)/.base

@@ -115,8 +115,8 @@ def use_checkpoint(content: bytes) -> None:
 @cache
 def _entry() -> tuple[Any, bytes]:
     """``config.json`` of an entry, with our facts, and its weights."""
-    state = {k.removeprefix("backbone."): v.contiguous() for k, v in _content()["state_dict"].items()
-             if k.startswith("backbone.")}  # fmt: skip
+    whole = _content()["state_dict"].items()
+    state = {k.removeprefix("backbone."): v for k, v in whole if k.startswith("backbone.")}
     seen = {"input_size": [3, 16, 16], "interpolation": "bilinear", "crop_pct": 1.0,
             "crop_mode": "center", "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}  # fmt: skip
     own = {"version": 2, "ltplugins": "0.1.0", "label": "simclr", "num_features": 512,

@@ -79,7 +79,7 @@ def _keys(stage: str) -> tuple[str, ...]:
     """The words that a stage's command line begins with: ``key=``."""
     names = [word for word in words(stage, "") if word.endswith("=")]
     groups = [f"{group}=" for group in ("hydra", "hydra.job", "method_kwargs", "method_kwargs.gh")]
-    return tuple([*names, *groups, "method_kwargs.gh.temperature=", "augmentations.0.crop_size="])
+    return (*names, *groups, "method_kwargs.gh.temperature=", "augmentations.0.crop_size=")
 
 
 def _text(value: Any) -> str:
