@@ -73,7 +73,7 @@ def fuzz(target: Target, minutes: float, number: int) -> dict[str, str]:
             if place_of(finding) not in found:
                 raise
 
-    while time.monotonic() < end:
+    while not counts or time.monotonic() < end:
         try:
             look_through(target, _AT_ONCE, use, numbers.getrandbits(32))
         except Finding as finding:

@@ -61,13 +61,14 @@ def bytes_near(draw: DrawFn, samples: Sequence[bytes]) -> bytes:
 def values() -> SearchStrategy[Any]:
     """Any value of a YAML or JSON file."""
     plain = st.sampled_from(NASTY) | st.integers() | st.floats() | st.text(max_size=12)
-    return st.recursive(
+    nested = st.recursive(
         plain,
         lambda inner: (
             st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
         ),
         max_leaves=6,
     )
+    return plain | nested
 
 
 @st.composite

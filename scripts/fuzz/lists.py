@@ -22,11 +22,11 @@ from scripts.fuzz.judge import Target
 
 _IMAGES = ("a.png", "sub/b c.png", "é.png")
 _LINES = "".join(f"{name} {label}\n" for label, name in enumerate(_IMAGES))
+LISTS_OF = {"labelled": _LINES.encode(), "plain": "\n".join(_IMAGES).encode(),
+            "given": _LINES.encode("utf-16")}  # fmt: skip
 _LISTS = (
-    _LINES.encode(),
+    *LISTS_OF.values(),
     _LINES.replace("\n", "\r\n").encode("utf-8-sig"),
-    _LINES.encode("utf-16"),
-    "\n".join(_IMAGES).encode(),
     _LINES.encode("latin-1"),
 )
 _ENTRY = "simclr-tiny"
@@ -65,13 +65,19 @@ def read_list(given: tuple[str, bytes]) -> None:
             source.load(i)
 
 
-def _numpy(array: Any) -> bytes:
+def numpy_bytes(array: Any) -> bytes:
+    """An .npy file."""
     stream = io.BytesIO()
     np.save(stream, array)
     return stream.getvalue()
 
 
-_INDICES = (_numpy(np.arange(5)), _numpy(np.array([3, 1], np.uint8)), b"0\n1\n2\n", b"7\n\n4")
+_INDICES = (
+    numpy_bytes(np.arange(5)),
+    numpy_bytes(np.array([3, 1], np.uint8)),
+    b"0\n1\n2\n",
+    b"7\n\n4",
+)
 _ODD_ARRAYS = (np.zeros(0, int), np.zeros((2, 2), int), np.ones(3), np.array(["a"]), np.array(1))
 
 
@@ -84,16 +90,17 @@ def _listing() -> Any:
 
 
 @cache
-def _index() -> Any:
+def sound_index() -> Any:
+    """Of a zoo of two entries."""
     return {"version": 1, "entries": {_ENTRY: _listing(), "other": _listing()}}
 
 
 def indices() -> SearchStrategy[tuple[str, bytes]]:
     """The name of an index file, and its bytes."""
-    arrays = bytes_near(_INDICES) | st.sampled_from(_ODD_ARRAYS).map(_numpy)
+    arrays = bytes_near(_INDICES) | st.sampled_from(_ODD_ARRAYS).map(numpy_bytes)
     own = st.tuples(st.sampled_from(("index.npy", "index.txt")), arrays)
-    sound = json.dumps(_index()).encode()
-    tree = trees_near([_index()]).map(lambda tree: json.dumps(tree).encode())
+    sound = json.dumps(sound_index()).encode()
+    tree = trees_near([sound_index()]).map(lambda tree: json.dumps(tree).encode())
     return own | st.tuples(st.just("zoo"), tree | bytes_near([sound]))
 
 

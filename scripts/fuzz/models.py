@@ -69,7 +69,7 @@ def _saved(content: Any) -> bytes:
 
 
 @cache
-def _checkpoints() -> tuple[bytes, ...]:
+def sound_checkpoints() -> tuple[bytes, ...]:
     """Sound files: torch's archive, its older form, one with a seal, and what is none."""
     sealed = Path(f"/tmp/fuzz-sealed-{os.getpid()}.ckpt")
     save_sealed(_content(), sealed)
@@ -85,7 +85,7 @@ def _checkpoints() -> tuple[bytes, ...]:
 def checkpoints(draw: DrawFn) -> bytes:
     """The bytes of a checkpoint: damaged ones, and whole ones that say something else."""
     if draw(st.integers(0, 2)) == 0:
-        return draw(bytes_near(_checkpoints()))
+        return draw(bytes_near(sound_checkpoints()))
     rest = {key: value for key, value in _content().items() if key != "state_dict"}
     tree = draw(trees_near([rest]))
     if not isinstance(tree, dict):
@@ -117,6 +117,7 @@ def _entry() -> tuple[Any, bytes]:
     """``config.json`` of an entry, with our facts, and its weights."""
     whole = _content()["state_dict"].items()
     state = {k.removeprefix("backbone."): v for k, v in whole if k.startswith("backbone.")}
+    state = {key: value.contiguous() for key, value in state.items()}
     seen = {"input_size": [3, 16, 16], "interpolation": "bilinear", "crop_pct": 1.0,
             "crop_mode": "center", "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}  # fmt: skip
     own = {"version": 2, "ltplugins": "0.1.0", "label": "simclr", "num_features": 512,
@@ -139,7 +140,8 @@ def _sound(name: str) -> Any:
         return None
     if name == "run.json":
         origin = Origin(method="simclr", host="x", split=_SPLIT)
-        return to_plain(RunFacts.begin(origin, {"a": 1}))
+        facts = to_plain(RunFacts.begin(origin, {"a": 1}))
+        return {**facts, "command": ["ltplugins", "pretrain"], "git": "0" * 12}
     if name == "results.json":
         scores = vars(make_run("simclr", 1).results)
         results = Results(**scores, run="x", method="simclr", seed=0, epoch=3, host="x",
@@ -182,7 +184,7 @@ def use_manifest(given: tuple[str, bytes]) -> None:
         for of, data in {**files, "metrics.csv": _METRICS, name: content}.items():
             Path(of).write_bytes(data)
         Path("checkpoints").mkdir()
-        Path("checkpoints/last.ckpt").write_bytes(_checkpoints()[0])
+        Path("checkpoints/last.ckpt").write_bytes(sound_checkpoints()[0])
         open_run(".")
         cli.main(["report", ".", "--out", "out"])
         cli.main(["evaluate", ".", "device=cpu", "data.val_path=none.npz"])
@@ -190,7 +192,7 @@ def use_manifest(given: tuple[str, bytes]) -> None:
 
 def _ready() -> None:
     """Make the sound files, once."""
-    _checkpoints()
+    sound_checkpoints()
     for name in _NAMES:
         _sound(name)
 
