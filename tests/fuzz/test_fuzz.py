@@ -78,6 +78,7 @@ FOUND = [
     (lists.LISTS, ("labelled", b"a.png " + b"9" * 30)),  # a label that is no int64
     (lists.LISTS, ("labelled", b"a.png " + b"9" * 5000)),  # no int of Python's
     (lists.LISTS, ("given", b"a.png 99999999999")),  # a name for each class
+    (lists.LISTS, ("given", b"a.png " + b"9" * 5000)),
     (lists.LISTS, ("plain", b"a.png\nsub")),  # a folder
     (lists.INDICES, ("index.npy", b"")),
     (lists.INDICES, ("index.npy", b"0\n1\n")),  # taken for a pickle
