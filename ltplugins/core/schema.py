@@ -216,7 +216,7 @@ def _check_scalar(value: Any, hint: type, path: str) -> Any:
         return float(value)
     if not isinstance(value, hint):
         raise _wrong(value, hint, path)
-    if hint is int and abs(value) > _LARGEST:
+    if isinstance(value, int) and abs(value) > _LARGEST:
         raise OutOfRange(f"{path}: expected a whole number of at most 64 bits, got {value!r:.30}.")
     return value
 

@@ -140,6 +140,11 @@ class Sizes:
     probe: int
     test: int
 
+    def faults(self) -> Iterator[str]:
+        """Fewer images than none."""
+        if min(self.train, self.probe, self.test) < 0:
+            yield "sizes: expected numbers of 0 or more"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
@@ -172,8 +177,9 @@ class Scores:
             ids = [*members.many, *members.medium, *members.few]
             if not all(0 <= c < count for c in ids):
                 yield f"groups.{rule}: expected class ids from 0 to {count - 1}"
-        if self.test_counts is not None and len(self.test_counts) != count:
-            yield f"test_counts: expected a number for each of {count} classes"
+        counts = self.test_counts
+        if counts is not None and (len(counts) != count or min(counts, default=0) < 0):
+            yield f"test_counts: expected a number of 0 or more for each of {count} classes"
         for name, entry in self.protocols.items():
             if len(entry.per_class) != count:
                 yield f"protocols.{name}.per_class: expected a number for each of {count} classes"

@@ -131,11 +131,12 @@ def _entry() -> tuple[Any, bytes]:
 
 
 def _json(name: str) -> bytes:
-    return json.dumps(_sound(name)).encode()
+    return json.dumps(sound_manifest(name)).encode()
 
 
 @cache
-def _sound(name: str) -> Any:
+def sound_manifest(name: str) -> Any:
+    """What a file of a run or of an entry says, as plain values."""
     if name == "metrics.csv":
         return None
     if name == "run.json":
@@ -160,7 +161,7 @@ def manifests() -> SearchStrategy[tuple[str, bytes]]:
     def of(name: str) -> SearchStrategy[tuple[str, bytes]]:
         if name == "metrics.csv":
             return st.tuples(st.just(name), bytes_near([_METRICS]))
-        tree = trees_near([_sound(name)]).map(lambda tree: json.dumps(tree).encode())
+        tree = trees_near([sound_manifest(name)]).map(lambda tree: json.dumps(tree).encode())
         return st.tuples(st.just(name), tree | bytes_near([_json(name)]))
 
     return st.sampled_from(_NAMES).flatmap(of)
@@ -178,7 +179,7 @@ def use_manifest(given: tuple[str, bytes]) -> None:
         bare = {k: v for k, v in _content().items() if k != "ltplugins"}
         Path("x.ckpt").write_bytes(_saved(bare))
         Path(name).write_bytes(content)
-        open_run("x.ckpt")
+        load_backbone("x.ckpt")
     else:
         files = {of: _json(of) for of in ("run.json", "results.json", "config.yaml")}
         for of, data in {**files, "metrics.csv": _METRICS, name: content}.items():
@@ -194,7 +195,7 @@ def _ready() -> None:
     """Make the sound files, once."""
     sound_checkpoints()
     for name in _NAMES:
-        _sound(name)
+        sound_manifest(name)
 
 
 MANIFESTS = Target("manifests", manifests(), use_manifest, _ready)

@@ -72,6 +72,7 @@ class _Evil:
         return os.system, ("touch owned",)
 
 
+SPLIT = {"description": "d", "hash": "0", "num_samples": 1, "class_names": ["a"]}
 DEEP = b"[" * 3_000
 # What broke, each of another cause.
 FOUND = [
@@ -98,12 +99,29 @@ FOUND = [
     (models.MANIFESTS, ("config.yaml", b"")),
     (models.MANIFESTS, ("config.json", DEEP)),
 ]
+# The same of files that are whole but for one value.
+FOUND_WITHIN = [
+    ("results.json", {"sizes": {"train": 1, "probe": 1, "test": -10}}),
+    ("results.json", {"class_counts": [1]}),
+    ("results.json", {"test_counts": [1, 2]}),
+    ("results.json", {"groups": {"tercile": {"rule": "", "many": [99], "medium": [], "few": []}}}),
+    ("run.json", {"split": {**SPLIT, "class_counts": []}}),
+    ("args.json", {"method_kwargs": {"proj_hidden_dim": 10**30}}),
+    ("config.yaml", {"data": "x"}),
+]
 
 
 @pytest.mark.parametrize("number", range(len(FOUND)))
 def test_what_was_found_is_refused(number: int) -> None:
     target, given = FOUND[number]
     assert judge(target, given) == "refused"
+
+
+@pytest.mark.parametrize("number", range(len(FOUND_WITHIN)))
+def test_so_is_a_value_that_does_not_fit(number: int) -> None:
+    name, change = FOUND_WITHIN[number]
+    content = json.dumps({**models.sound_manifest(name), **change}).encode()
+    assert judge(models.MANIFESTS, (name, content)) == "refused"
 
 
 def _touch(path: Path) -> None:
