@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 # make test FAST=1: the inner loop, under two minutes; losses, metrics, core, one method end to end.
 RESUME := tests/methods/matrix/test_resume.py::test_a_killed_run_ends_as_the_unbroken_one
 FAST_TESTS := tests/core tests/losses tests/metrics tests/test_floors.py tests/test_dependencies.py \
-	tests/methods/test_gh.py '$(RESUME)[gh_simclr]'
+	tests/training/test_private.py tests/methods/test_gh.py '$(RESUME)[gh_simclr]'
 
 .PHONY: demo test oldest lint format bench claims soak clean help
 
@@ -62,6 +62,7 @@ bench: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python scripts/soak/all.py
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python scripts/fuzz/all.py
 
 # Each cell is one thread; it stops at any time and goes on.
 claims: $(VENV)/.base

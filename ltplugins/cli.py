@@ -242,6 +242,9 @@ def _add_users(commands: Any) -> None:
     features.add_argument(
         "--on-corrupt", choices=("fail", "skip"), default="fail", help="an image that is damaged"
     )
+    features.add_argument(
+        "--max-pixels", type=_whole(1), help="a file of more is not decoded (178956970)"
+    )
 
     export = commands.add_parser("export", help="a model for timm, torchvision or ONNX")
     export.add_argument("model", type=home, metavar="RUN", help=_MODEL)

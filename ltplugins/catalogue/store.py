@@ -27,7 +27,7 @@ from ltplugins.catalogue.index import (
 from ltplugins.catalogue.root import FolderRoot, Root, find_root, key_of
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import cache_folder, sha256, write_text
-from ltplugins.core.records import from_plain
+from ltplugins.core.records import from_plain, parse_json
 
 log = logging.getLogger(__name__)
 
@@ -108,10 +108,7 @@ class Store:
 
     def _parse(self, text: str) -> Index:
         where = f"{self.root.label}/{INDEX}"
-        try:
-            content = json.loads(text)
-        except ValueError as error:
-            raise UserError(f"{where} is no JSON ({error}).") from None
+        content = parse_json(text, where)
         return require_safe(from_plain(Index, content, where, Index.FORM), where)
 
     def place(self, name: str, listing: Listing) -> Path:

@@ -111,6 +111,8 @@ def resolve(cfg: DictConfig | Mapping[str, Any], blocks: Blocks | None = None) -
 def _parse_section(plain: dict[str, Any], name: str) -> Any:
     """The section's type; its values in ``plain`` become typed ones."""
     given = plain.get(name) or {}
+    if not isinstance(given, Mapping):
+        raise UserError(f"{name}: expected a block of keys, got {given!r}.")
     parsed: Any = parse_data_config(given) if name == "data" else parse(SECTIONS[name], given, name)
     # Typed values replace the given ones; keys nobody gave stay absent where the host has its own
     # default for them.

@@ -30,7 +30,12 @@ _DAMAGED = (
     ("PIL.", "UnidentifiedImageError"),
     ("PIL.", "DecompressionBombError"),
     ("zlib", "error"),
+    ("builtins.", "UnicodeDecodeError"),
+    ("builtins.", "EOFError"),
 )
+_FULL = (("builtins.", "MemoryError"), ("torch.", "OutOfMemoryError"))
+# Of torch, whose errors for it have no type of their own.
+_TOO_LARGE = ("DefaultCPUAllocator", "Storage size calculation overflowed")
 _WAYS_OUT = {
     errno.ENOSPC: "Make room, or write elsewhere; what was there is kept.",
     errno.EDQUOT: "Make room, or write elsewhere; what was there is kept.",
@@ -51,6 +56,11 @@ def as_user_error(error: BaseException) -> UserError | None:
         return UserError(f"{_plain(error)}.")
     if _is_a(error, _DAMAGED):
         return UserError(f"a file is damaged, or of another kind: {_plain(error)}.")
+    if _is_a(error, _FULL) or any(text in str(error) for text in _TOO_LARGE):
+        return UserError(
+            f"the memory is full ({_plain(error)[:200]}). Take a smaller batch or fewer workers, "
+            f"or end other programs."
+        )
     if isinstance(error, ConnectionError | BlockingIOError | ChildProcessError | InterruptedError):
         return None  # between processes, not of a file
     if isinstance(error, OSError):

@@ -2,12 +2,13 @@
 """JSON files with a schema: a frozen dataclass says what is in them, a number which form it is.
 
 A file without a number is of the first form. A field that is None is left out where None is its
-default, so that a file holds what is known and nothing else.
+default, so that a file holds what is known and nothing else. What fields must be to each other is
+said by a method ``faults`` of the dataclass, or of one within it.
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -70,9 +71,27 @@ def from_plain(cls: type[T], content: Any, path: str | Path, version: int) -> T:
     if isinstance(content, Mapping) and "version" in getattr(cls, "__dataclass_fields__", {}):
         content = {"version": 1, **content}
     try:
-        return parse(cls, content, "")
+        record = parse(cls, content, "")
+        for fault in _faults(record):
+            raise UserError(fault)
     except UserError as error:
         raise UserError(f"{path} is damaged, or of another program: {error}") from None
+    return record
+
+
+def _faults(value: Any) -> Iterator[str]:
+    """What parts of a record say of fields that do not go together, by their method ``faults``."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from _faults(getattr(value, field.name))
+        if hasattr(value, "faults"):
+            yield from value.faults()
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _faults(inner)
+    elif isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
+        for inner in value:
+            yield from _faults(inner)
 
 
 def read_record(cls: type[T], path: str | Path, version: int) -> T:
@@ -81,10 +100,33 @@ def read_record(cls: type[T], path: str | Path, version: int) -> T:
     Raises:
         UserError: no such file, no JSON, or see :func:`from_plain`.
     """
+    return from_plain(cls, read_json(path), path, version)
+
+
+def read_json(path: str | Path) -> Any:
+    """The plain values of a JSON file.
+
+    Raises:
+        UserError: it is absent, no text, or no JSON.
+    """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValueError as error:  # of JSON, or of its encoding
+    except UnicodeDecodeError as error:
         raise UserError(f"{path} is damaged: it is no JSON ({error}).") from None
-    return from_plain(cls, content, path, version)
+    return parse_json(text, path)
+
+
+def parse_json(text: str, where: str | Path) -> Any:
+    """The plain values of a JSON text.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where} is damaged: it is no JSON ({error}).") from None
+    except RecursionError:
+        raise UserError(f"{where} is damaged: its brackets are nested without end.") from None

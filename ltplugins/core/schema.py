@@ -23,6 +23,7 @@ from ltplugins.core.ranges import Constraint
 
 T = TypeVar("T")
 MISSING = dataclasses.MISSING
+_LARGEST = 2**63 - 1  # that NumPy and torch have
 _KNOWN_HINTS: dict[type, dict[str, Any]] = {}
 
 
@@ -215,6 +216,8 @@ def _check_scalar(value: Any, hint: type, path: str) -> Any:
         return float(value)
     if not isinstance(value, hint):
         raise _wrong(value, hint, path)
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise OutOfRange(f"{path}: expected a whole number of at most 64 bits, got {value!r:.30}.")
     return value
 
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """A subset as a file: a list of indices into a source."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 
+from ltplugins.core.arrays import read_array
 from ltplugins.core.errors import UserError
 
 
@@ -20,7 +22,7 @@ def read_index_file(file: str | None, size: int) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"data.imbalance.path: no such file: {path}.")
     if path.suffix == ".npy":
-        indices = np.load(path, allow_pickle=False)
+        indices = read_array(path)
         if indices.ndim != 1 or indices.dtype.kind not in "iu":
             raise UserError(
                 f"{path}: expected a one-dimensional integer array, "
@@ -41,14 +43,20 @@ def read_index_file(file: str | None, size: int) -> np.ndarray:
 
 
 def _parse_lines(path: Path) -> np.ndarray:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(
+            f"{path}: expected text with one index a line, got other bytes. Give an array of "
+            f"NumPy's a name that ends with .npy."
+        ) from None
     indices = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        try:
-            indices.append(int(line))
-        except ValueError:
+        if not re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", line):
             raise UserError(
-                f"{path}, line {number}: expected one index, got {line.strip()!r}."
-            ) from None
+                f"{path}, line {number}: expected one index, got {line.strip()[:80]!r}."
+            )
+        indices.append(int(line))
     return np.asarray(indices, dtype=np.int64)

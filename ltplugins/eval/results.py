@@ -4,6 +4,7 @@
 Accuracies are fractions from 0 to 1; what is not applicable is None.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from ltplugins.runs.facts import Contents, Progress
 # 2: which data, how far the run came, what could not be said. 3: the least class, calibration,
 # which group is taken for which, the health of the features.
 VERSION = 3
+_GROUPS = ("many", "medium", "few")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Reliability:
 
     error: dict[str, float | None]
     bins: dict[str, list[list[float]]]
+
+    def faults(self) -> Iterator[str]:
+        """Bins of another form."""
+        if any(len(row) != 3 for rows in self.bins.values() for row in rows):
+            yield "bins: expected images, mean confidence and accuracy of each"
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,23 @@ class ProtocolResult:
     group_ece: dict[str, dict[str, Stat]] | None = None
     confusion: dict[str, list[list[int]]] | None = None
 
+    def faults(self) -> Iterator[str]:
+        """Shares that are none, groups without their numbers, tables of another form."""
+        for name in ("overall", "balanced"):
+            mean = getattr(self, name).mean
+            if mean is not None and not 0 <= mean <= 1:
+                yield f"{name}: expected a mean from 0 to 1, got {mean}"
+        if not all(share is None or 0 <= share <= 1 for share in self.per_class):
+            yield "per_class: expected shares from 0 to 1"
+        for rule, groups in self.groups.items():
+            for name in (*_GROUPS, "group_std"):
+                mean = groups[name].mean if name in groups else 2.0
+                if mean is not None and not 0 <= mean <= 1:
+                    yield f"groups.{rule}.{name}: expected a share from 0 to 1"
+        for rule, table in (self.confusion or {}).items():
+            if [len(row) for row in table] != [len(_GROUPS)] * len(_GROUPS):
+                yield f"confusion.{rule}: expected rows and columns of {', '.join(_GROUPS)}"
+
 
 @dataclass(frozen=True)
 class GroupMembers:
@@ -116,6 +140,11 @@ class Sizes:
     probe: int
     test: int
 
+    def faults(self) -> Iterator[str]:
+        """Fewer images than none."""
+        if min(self.train, self.probe, self.test) < 0:
+            yield "sizes: expected numbers of 0 or more"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
@@ -138,6 +167,22 @@ class Scores:
     failed: dict[str, str] = field(default_factory=dict)
     test_counts: list[int] | None = None
     version: int = VERSION
+
+    def faults(self) -> Iterator[str]:
+        """Lists that are not of all classes, ids of no class."""
+        count = len(self.class_counts)
+        if not count or min(self.class_counts) < 0:
+            yield "class_counts: expected images of one class or more"
+        for rule, members in self.groups.items():
+            ids = [*members.many, *members.medium, *members.few]
+            if not all(0 <= c < count for c in ids):
+                yield f"groups.{rule}: expected class ids from 0 to {count - 1}"
+        counts = self.test_counts
+        if counts is not None and (len(counts) != count or min(counts, default=0) < 0):
+            yield f"test_counts: expected a number of 0 or more for each of {count} classes"
+        for name, entry in self.protocols.items():
+            if len(entry.per_class) != count:
+                yield f"protocols.{name}.per_class: expected a number for each of {count} classes"
 
 
 @dataclass(frozen=True)

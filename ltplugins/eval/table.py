@@ -210,7 +210,7 @@ def _pieces_of(out: Path) -> Iterator[Path]:
         yield folder
     finally:
         lock.release()
-        if folder.exists() and not (folder / "about.json").exists():
+        if folder.exists() and not any(folder.glob("*.safetensors")):
             shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):
             folder.rmdir()

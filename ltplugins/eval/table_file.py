@@ -17,9 +17,10 @@ from typing import IO, Any, ClassVar
 
 import numpy as np
 
+from ltplugins.core.arrays import open_archive
 from ltplugins.core.errors import UserError, install
 from ltplugins.core.files import atomic_path
-from ltplugins.core.records import Record, from_plain, to_plain
+from ltplugins.core.records import Record, from_plain, parse_json, to_plain
 
 FORMATS = (".npz", ".parquet")
 _FACTS = "ltplugins"  # key of the facts in either form
@@ -82,10 +83,10 @@ def read_about(path: Path) -> About | None:
 
             text = (pq.read_schema(path).metadata or {})[_FACTS.encode()].decode()
         else:
-            with np.load(path, allow_pickle=False) as archive:
+            with open_archive(path) as archive:
                 text = str(archive[_FACTS])
-        content = json.loads(text)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, AttributeError):
+        content = parse_json(text, path)
+    except (OSError, ValueError, KeyError, AttributeError):  # pyarrow's are of these, too
         return None
     return from_plain(About, content, path, About.FORM)
 

@@ -2,7 +2,6 @@
 """From a run folder or a checkpoint file back to its config and its weights."""
 
 import dataclasses
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from ltplugins.catalogue.store import PREFIX, entry_folder, is_zoo
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError, first_sentence
-from ltplugins.core.records import from_plain
+from ltplugins.core.records import from_plain, read_json
+from ltplugins.runs.content import require_content
 from ltplugins.runs.entry import CONFIG, read_entry
 from ltplugins.runs.facts import VERSION, Origin, Progress, RunFacts
 from ltplugins.runs.seal import broken_seal
@@ -146,7 +146,12 @@ def open_run(path: str | Path) -> TrainedRun:
     meta = content.get("ltplugins", {})
     cfg = _config_of(file, meta)
     origin = origin_of(file, meta)
-    epoch = int(content["epoch"]) + 1
+    if "epoch" not in content:
+        raise UserError(
+            f"{file} holds weights alone, without the epoch: expected a checkpoint that a run has "
+            f"written. backbone.pretrained takes weights."
+        )
+    epoch = content["epoch"] + 1
     if origin is not None and origin.stage_1 is not None:
         epoch += origin.stage_1.epochs
     return TrainedRun(
@@ -208,7 +213,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
 
     Raises:
         UserError: a file that cannot be opened, whose bytes are not those that were written, or
-            that has no ``state_dict``.
+            that is no checkpoint.
     """
     try:
         damage = broken_seal(file)
@@ -223,9 +228,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
             f"{file} cannot be opened as a checkpoint ({type(error).__name__}: "
             f"{first_sentence(error)}).{_others(file)}"
         ) from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise UserError(f"{file} is no checkpoint: it has no state_dict.")
-    return content
+    return require_content(content, file)
 
 
 def own_checkpoints(folder: Path) -> list[Path]:
@@ -299,10 +302,7 @@ def read_args(folder: Path) -> dict[str, Any] | None:
     path = folder / ARGS
     if not path.exists():
         return None
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON file ({error}).") from None
+    stored = read_json(path)
     if not isinstance(stored, dict):
         raise UserError(f"{path}: expected a mapping, got {type(stored).__name__}.")
     stored.pop("wandb_run_id", None)

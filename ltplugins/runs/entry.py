@@ -5,7 +5,6 @@ An entry is a folder of ``config.json`` and ``model.safetensors``; our facts sta
 under ``ltplugins``. Nothing in it is executed or unpickled.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import sha256
-from ltplugins.core.records import from_plain
+from ltplugins.core.records import from_plain, read_json
 from ltplugins.runs.facts import VERSION, Origin
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -78,10 +77,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         UserError: there is none.
     """
     path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged: it is no JSON ({error}).") from None
+    config = read_json(path)
     if not isinstance(config, dict):
         raise UserError(f"{path}: expected a mapping, got {type(config).__name__}.")
     return config

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -79,6 +79,14 @@ class SplitFacts:
         names = [str(n) for n in source.class_names]
         contents = Contents.of(source, split)
         return cls(split.description, split.hash, len(split.indices), counts, names, contents)
+
+    def faults(self) -> Iterator[str]:
+        """Counts that are not of the named classes."""
+        if len(self.class_counts) != len(self.class_names) or not self.class_names:
+            yield (
+                f"class_counts: expected one for each of {len(self.class_names)} class_names, got "
+                f"{len(self.class_counts)}"
+            )
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def load_config(path: Path) -> DictConfig:
         cfg = OmegaConf.load(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
-    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+    except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: it is no YAML ({first_sentence(error)}).") from None
     if not isinstance(cfg, DictConfig):
         raise UserError(f"{path} is damaged: expected a mapping, got {type(cfg).__name__}.")

@@ -6,13 +6,15 @@ Below the stages, because a method may need a trained run too: GML takes one as 
 
 import dataclasses
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from omegaconf import open_dict
 from torch import Tensor
 
-from ltplugins.core.errors import UserError
+from ltplugins.core.errors import UserError, first_sentence
 from ltplugins.data.schema import BY_PATH
 from ltplugins.data.sources.build import build_source
 from ltplugins.data.sources.records import RECORDS, DataRecord, custom_record
@@ -44,7 +46,8 @@ def load_model(run: TrainedRun, num_classes: int, small_stem: bool) -> Any:
     known = _small_stem(run)
     has_small_stem = small_stem if known is None else known
     if run.is_finetuned or run.is_entry:
-        bare = build_bare(run.cfg.host, has_small_stem)
+        with _by_its_config(run):
+            bare = build_bare(run.cfg.host, has_small_stem)
         weights = _below(run.state, "backbone.")
         _load(run, bare.backbone, weights, f"backbone {run.cfg.backbone.name}")
         return bare
@@ -55,10 +58,11 @@ def load_model(run: TrainedRun, num_classes: int, small_stem: bool) -> Any:
     # The method's per-image memory is not needed here.
     cfg = run.cfg.with_counts(num_samples=1, num_classes=num_classes).host
     method = METHODS[cfg.method]
-    if hasattr(method, "inference_config"):
-        with open_dict(cfg):
-            cfg = method.inference_config(cfg)
-    model = build_model(cfg, 1, has_small_stem)
+    with _by_its_config(run):
+        if hasattr(method, "inference_config"):
+            with open_dict(cfg):
+                cfg = method.inference_config(cfg)
+        model = build_model(cfg, 1, has_small_stem)
     _load(run, model.backbone, _below(run.state, "backbone."), f"backbone {cfg.backbone.name}")
     if getattr(model, "own_classifier", False):
         training_only = model.training_only
@@ -66,6 +70,24 @@ def load_model(run: TrainedRun, num_classes: int, small_stem: bool) -> Any:
         needed = {k for k in model.state_dict() if not k.startswith(training_only)}
         _load(run, model, weights, f"method {cfg.method}", needed)
     return model
+
+
+@contextmanager
+def _by_its_config(run: TrainedRun) -> Iterator[None]:
+    """Within it a network is built of sizes that a file says, which nobody here has chosen.
+
+    Raises:
+        UserError: it cannot be.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever a network makes of wrong sizes
+        raise UserError(
+            f"{run.checkpoint}: {run.cfg.method} cannot be built by the config that it holds "
+            f"({type(error).__name__}: {first_sentence(error)})."
+        ) from error
 
 
 def count_classes(run: TrainedRun) -> int:

@@ -229,6 +229,14 @@ class Composer:
             raise UserError(f"{self.name}: {_one_line(error)}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{self.name} cannot be read as YAML: {_one_line(error)}") from None
+        except UserError:
+            raise
+        except Exception as error:  # of Hydra, at a file that is no config: any class there is
+            raise UserError(
+                f"{self.name} cannot be composed ({type(error).__name__}: "
+                f"{_one_line(error)[:300]}): expected keys with values, and defaults as Hydra "
+                f"takes them."
+            ) from error
 
     def _missing(self, error: MissingConfigException) -> UserError:
         """No such file, or no such choice of a group."""

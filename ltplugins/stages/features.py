@@ -10,7 +10,8 @@ from typing import Literal
 
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
-from ltplugins.data.sources.given import open_images
+from ltplugins.data.sources.given import open_images, require_pictures
+from ltplugins.data.sources.pictures import MAX_PIXELS
 from ltplugins.eval.extractor import find_device
 from ltplugins.eval.table import TableJob, extract_table
 from ltplugins.eval.table_file import require_format
@@ -19,6 +20,7 @@ from ltplugins.zoo.load import load_backbone
 
 log = logging.getLogger(__name__)
 
+_SKIP = ", or leave it out: --on-corrupt skip"
 STOPPED = "stopped by Ctrl-C; the same command goes on."
 
 
@@ -32,6 +34,7 @@ def features(
     batch_size: int = 256,
     num_workers: int = 4,
     on_corrupt: Literal["fail", "skip"] = "fail",
+    max_pixels: int | None = None,
 ) -> Path:
     """Write names, features and known labels; called again it goes on where it was stopped.
 
@@ -43,6 +46,7 @@ def features(
         batch_size: images at once; with that of the evaluation, its features to the last bit.
         num_workers: processes that decode image files.
         on_corrupt: ``skip`` leaves an image out that cannot be decoded.
+        max_pixels: a file of more is not decoded; None = PIL's own limit.
 
     Returns:
         ``out``.
@@ -56,7 +60,9 @@ def features(
     chosen = find_device(device)
     if path.is_dir():
         raise UserError(f"--out: expected a file, got the folder {path}. Give a file's name.")
-    given = open_images(images, root)
+    given = open_images(images, root, max_pixels or MAX_PIXELS)
+    if on_corrupt == "fail":  # before a network is opened, and a folder is made
+        require_pictures(given, _SKIP)
     backbone = load_backbone(model)
     job = TableJob(
         backbone,

@@ -216,6 +216,9 @@ def _taken(
     num_classes = len(results.class_counts)
     if knn is None or num_classes > MOST_CLASSES:
         return None
+    k, temperature = knn.settings.get("k"), knn.settings.get("temperature")
+    if not isinstance(k, int) or not isinstance(temperature, float) or k < 1 or temperature <= 0:
+        return None
     part = str(knn.settings.get("bank", "probe"))
     if not _is_cached(folder, results, part):
         return None
@@ -224,8 +227,8 @@ def _taken(
         bank,
         labels,
         feats,
-        k=int(knn.settings["k"]),
-        temperature=float(knn.settings["temperature"]),
+        k=k,
+        temperature=temperature,
         num_classes=num_classes,
     )
     return torch.bincount(targets * num_classes + preds, minlength=num_classes**2).view(
@@ -252,7 +255,7 @@ def _cached(folder: Path, results: Results, part: str) -> tuple[torch.Tensor, to
             f"the features of {folder} are gone or damaged: ltplugins evaluate {folder}"
         )
 
-    return cached_features(results.features[part], folder / "features", refuse)
+    return cached_features(str(results.features.get(part)), folder / "features", refuse)
 
 
 def _curves(curves: Mapping[str, Curve]) -> dict[str, Curve]:

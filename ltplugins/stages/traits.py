@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ltplugins.config.identity import experiment
+from ltplugins.core.errors import UserError
 from ltplugins.data.schema import LAND
 from ltplugins.eval.results import Results
 from ltplugins.report.rows import Trait, progress_mark
@@ -23,6 +24,21 @@ def pair_key(results: Results) -> str:
     return f"split {results.split.hash[:12]}, seed {results.seed}, data {data}, test {test}"
 
 
+def whole_config(run: RunFolder) -> dict[str, Any]:
+    """A run's config as plain values, with a block ``data``.
+
+    Raises:
+        UserError: it is damaged, or of another program.
+    """
+    config: Any = OmegaConf.to_container(run.config(), resolve=True)
+    if not isinstance(config.get("data"), dict):
+        raise UserError(
+            f"{run.path}: its config is damaged, or of another program: data: expected a block of "
+            f"keys, got {config.get('data')!r:.60}."
+        )
+    return config
+
+
 def run_traits(path: Path, results: Results) -> dict[str, Trait]:
     """By key: everything in which a run may differ from another of its method.
 
@@ -31,7 +47,7 @@ def run_traits(path: Path, results: Results) -> dict[str, Trait]:
         results: its evaluation.
     """
     run = RunFolder.evaluated(path)
-    config: Any = OmegaConf.to_container(run.config())
+    config = whole_config(run)
     traits = {key: Trait(v, _show(v)) for key, v in experiment(config).items()}
     world_size = run.facts.identity.get("world_size") if run.facts else None
     traits["processes"] = Trait(world_size, str(world_size))

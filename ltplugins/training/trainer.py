@@ -13,6 +13,7 @@ from ltplugins.config.trainer import trainer_arguments
 from ltplugins.core.errors import UserError
 from ltplugins.training.faults.ranks import EndTogether, set_timeout, watch_ranks
 from ltplugins.training.files import SealedFiles
+from ltplugins.training.private import require_private
 from ltplugins.training.progress import RunProgress
 from ltplugins.training.seeds import EpochSeed
 
@@ -30,7 +31,7 @@ def build_trainer(
         callbacks: beside the seeds and the watch over the ranks.
 
     Raises:
-        UserError: Lightning does not take its arguments.
+        UserError: Lightning does not take its arguments, or is a version that is not known.
     """
     kwargs = trainer_arguments(cfg)
     kwargs.pop("max_time", None)  # a callback of ours
@@ -46,6 +47,7 @@ def build_trainer(
         trainer = pl.Trainer(**{**defaults, **kwargs, **fixed, "callbacks": callbacks})
     except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"Lightning's Trainer does not take its arguments: {error}") from error
+    require_private(trainer)
     trainer.strategy.checkpoint_io = SealedFiles()
     watch_ranks(trainer)
     set_timeout(trainer, cfg.rank_timeout)

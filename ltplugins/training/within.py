@@ -103,9 +103,9 @@ def _sums(trainer: Trainer) -> dict[str, tuple[Tensor, int]]:
 def _collected(trainer: Trainer) -> dict[str, Any]:
     module: pl.LightningModule = trainer.lightning_module
     return {
-        name: {"count": metric._update_count, "state": _on_cpu(dict(metric.metric_state))}
+        name: {"count": metric.update_count, "state": _on_cpu(dict(metric.metric_state))}
         for name, metric in module.named_modules()
-        if isinstance(metric, Metric) and metric._update_count
+        if isinstance(metric, Metric) and metric.update_count
     }
 
 

@@ -4,17 +4,20 @@
 It is written anew from ``config.json`` and never edited, so that no number in it is a second truth.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from ltplugins.catalogue.index import require_name
 from ltplugins.core.errors import UserError
+from ltplugins.core.markdown import code, plain, table
 from ltplugins.eval.results import Stat
 from ltplugins.methods.registry import METHODS, WRAPPERS, split_name
 from ltplugins.runs.entry import WEIGHTS
 from ltplugins.zoo.check import PICTURE
 from ltplugins.zoo.facts import EntryFacts, EntryProtocol, ZooFacts
+from ltplugins.zoo.preprocess import timm_transform
 from ltplugins.zoo.usage import LOAD_BACKBONE, TIMM
 
 FIGURE = "groups.png"
@@ -35,7 +38,7 @@ def card(config: Mapping[str, Any], facts: EntryFacts) -> str:
     zoo = require_zoo(facts)
     parts = [
         f"---\n{_head(config, facts, zoo)}\n---\n",
-        f"# {zoo.name}\n",
+        f"# {plain(zoo.name)}\n",
         _summary(config, facts, zoo),
         "## Model details\n",
         _details(config, facts, zoo),
@@ -62,13 +65,14 @@ def require_zoo(facts: EntryFacts) -> ZooFacts:
     """The facts of an entry of a zoo.
 
     Raises:
-        UserError: it is another export.
+        UserError: it is another export, or its name is none.
     """
     if facts.zoo is None or facts.origin is None:
         raise UserError(
             f"{facts.label}: expected an entry of a zoo, got another export. Add a run instead: "
             f"ltplugins zoo add RUN"
         )
+    require_name(facts.zoo.name)  # it stands in lines that readers run
     return facts.zoo
 
 
@@ -120,45 +124,47 @@ def _summary(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str
     assert facts.origin is not None
     split = facts.origin.split
     return (
-        f"{network(config, facts)} of {facts.num_features} features, trained by "
-        f"`{facts.origin.method}` ({zoo.summary}) for {facts.epochs} epochs on `{facts.dataset}`: "
-        f"{split.description}, {split.num_samples:,} images of {len(split.class_names)} classes, "
+        f"{network(config, facts, code)} of {facts.num_features} features, trained by "
+        f"{code(facts.origin.method)} ({plain(zoo.summary)}) for {facts.epochs} epochs on "
+        f"{code(str(facts.dataset))}: {plain(split.description)}, {split.num_samples:,} images of "
+        f"{len(split.class_names)} classes, "
         f"{max(split.class_counts):,} to {min(split.class_counts):,} a class.\n\n"
         f"![Accuracy by shot group]({FIGURE})\n"
     )
 
 
-def network(config: Mapping[str, Any], facts: EntryFacts) -> str:
-    """The name that it is built by, with what is unusual about it."""
+def network(config: Mapping[str, Any], facts: EntryFacts, mark: Callable[[str], str] = str) -> str:
+    """The name that it is built by, with what is unusual about it; ``mark`` sets the name."""
     name = config.get("architecture") or facts.torchvision or facts.label
     small = " with the small stem" if facts.small_stem else ""
-    return f"`{name}`{small}"
+    return f"{mark(str(name))}{small}"
 
 
 def _details(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str:
-    seen = config["pretrained_cfg"]
+    seen = timm_transform(config.get("pretrained_cfg") or {}, zoo.name)
     size = facts.size or 0
     rows = {
-        "method": f"`{facts.origin.method}`: {zoo.summary}" if facts.origin else "",
-        "paper": zoo.paper or "none",
-        "network": network(config, facts),
+        "method": (f"{code(facts.origin.method)}: {plain(zoo.summary)}" if facts.origin else ""),
+        "paper": plain(zoo.paper or "none"),
+        "network": network(config, facts, code),
         "opened by": "timm" if "architecture" in config else "`ltplugins.load_backbone` alone",
-        "pictures": f"RGB, {seen['input_size'][1]} x {seen['input_size'][2]} pixels, mean "
-        f"{_numbers(seen['mean'])}, std {_numbers(seen['std'])}",
-        "weights": f"`{WEIGHTS}`, {size:,} bytes, sha256 `{facts.sha256}`",
-        "licence of the weights": zoo.license,
-        "licence of the images": zoo.data_license or "not stated",
-        "added": zoo.added,
+        "pictures": f"RGB, {seen.size} x {seen.size} pixels, mean {_numbers(seen.mean)}, std "
+        f"{_numbers(seen.std)}",
+        "weights": f"`{WEIGHTS}`, {size:,} bytes, sha256 {code(str(facts.sha256))}",
+        "licence of the weights": plain(zoo.license),
+        "licence of the images": plain(zoo.data_license or "not stated"),
+        "added": plain(zoo.added),
     }
-    rows |= {"also at": ", ".join(zoo.urls)} if zoo.urls else {}
-    return _table(["", ""], [[key, value] for key, value in rows.items()])
+    rows |= {"also at": plain(", ".join(zoo.urls))} if zoo.urls else {}
+    return table(["", ""], [[key, value] for key, value in rows.items()])
 
 
 def _uses(facts: EntryFacts) -> str:
     return (
-        f"**Intended.** Features of pictures like those it was trained on (`{facts.dataset}`), as "
-        "a baseline for long-tailed representation learning, as a start for fine-tuning and "
-        "segmentation, and for tests: it is small and its numbers say what they are.\n\n"
+        "**Intended.** Features of pictures like those it was trained on "
+        f"({code(str(facts.dataset))}), as a baseline for long-tailed representation "
+        "learning, as a start for fine-tuning and segmentation, and for tests: it is small and its "
+        "numbers say what they are.\n\n"
         "**Out of scope.** Any decision about people; pictures of another kind without measuring "
         "first; comparison with numbers of other splits, protocols or numbers of epochs.\n"
     )
@@ -169,7 +175,7 @@ def _limits(facts: EntryFacts, zoo: ZooFacts) -> str:
     split = facts.origin.split
     rarest = min(range(len(split.class_counts)), key=split.class_counts.__getitem__)
     lines = [
-        f"- Its rarest class, {split.class_names[rarest]}, had {split.class_counts[rarest]} "
+        f"- Its rarest class, {plain(split.class_names[rarest])}, had {split.class_counts[rarest]} "
         f"training images: what it says of rare classes is the least certain of all.",
         f"- {spread(len(zoo.runs))}",
         "- Which classes are rare was chosen, not met with; another order gives other numbers by "
@@ -195,22 +201,23 @@ def _start(config: Mapping[str, Any], zoo: ZooFacts) -> str:
 def _training(facts: EntryFacts, zoo: ZooFacts) -> str:
     rows = [
         [
-            f"**{run.label}** (these weights)" if run.is_shipped else run.label,
+            f"**{plain(run.label)}** (these weights)" if run.is_shipped else plain(run.label),
             str(run.seed),
-            "" if run.class_order is None else str(run.class_order),
+            "" if run.class_order is None else plain(str(run.class_order)),
             "" if run.fold is None else str(run.fold),
-            f"`{run.split.hash[:12]}`",
+            code(run.split.hash[:12]),
             str(run.epochs),
             "n/a" if run.hours is None else f"{run.hours:.2f}",
-            run.hardware,
-            f"`{run.commit or run.ltplugins}`",
+            plain(run.hardware),
+            code(run.commit or run.ltplugins),
         ]
         for run in zoo.runs
     ]
     head = ["run", "seed", "class order", "fold", "split", "epochs", "hours", "hardware", "commit"]
     return (
-        f"{_table(head, rows)}\nHost: {zoo.shipped.host}. Split: {zoo.shipped.split.description}. "
-        f"The whole config stands in `config.json` under `ltplugins.zoo.config`.\n"
+        f"{table(head, rows)}\nHost: {plain(zoo.shipped.host)}. Split: "
+        f"{plain(zoo.shipped.split.description)}. The whole config stands in `config.json` "
+        "under `ltplugins.zoo.config`.\n"
     )
 
 
@@ -222,13 +229,13 @@ def _evaluation(zoo: ZooFacts) -> str:
         numbers = [percent(entry.overall), percent(entry.balanced)]
         numbers += [percent(groups.get(group)) for group in _GROUPS]
         own = zoo.shipped.scores.get(name, {}).get("overall")
-        rows.append([f"`{name}`", *numbers, "n/a" if own is None else f"{100 * own:.2f}"])
+        rows.append([code(name), *numbers, "n/a" if own is None else f"{100 * own:.2f}"])
     head = ["protocol", "overall", "balanced", *_GROUPS, "these weights, overall"]
-    told = [f"- `{name}`: {entry.description}" for name, entry in zoo.protocols.items()]
+    told = [f"- {code(name)}: {plain(entry.description)}" for name, entry in zoo.protocols.items()]
     rules = {rule for entry in zoo.protocols.values() if (rule := rule_of(entry))}
     return (
         f"Accuracy in percent. {spread(len(zoo.runs))} Groups by the rule "
-        f"{', '.join(sorted(rules)) or 'of none'}.\n\n{_table(head, rows)}\n"
+        f"{plain(', '.join(sorted(rules)) or 'of none')}.\n\n{table(head, rows)}\n"
         + "\n".join(told)
         + "\n"
     )
@@ -238,7 +245,7 @@ def _impact(zoo: ZooFacts) -> str:
     known = [run.hours for run in zoo.runs if run.hours is not None]
     hardware = "; ".join(dict.fromkeys(run.hardware for run in zoo.runs))
     hours = f"{sum(known):.2f} hours of training" if known else "hours of training not known"
-    return f"{hours} in all, for {len(zoo.runs)} run(s), on {hardware}.\n"
+    return f"{hours} in all, for {len(zoo.runs)} run(s), on {plain(hardware)}.\n"
 
 
 def _verification(facts: EntryFacts) -> str:
@@ -247,8 +254,8 @@ def _verification(facts: EntryFacts) -> str:
     return (
         f"`ltplugins zoo verify {facts.zoo.name}` compares hashes and features. Without ltplugins: "
         f"the picture {PICTURE}, seen through the transform above, gives the features under "
-        f"`ltplugins.zoo.check` in `config.json`, to the last bit with torch {check.torch} on one "
-        f"thread of a CPU with {check.cpu}, to 1e-4 elsewhere.\n"
+        f"`ltplugins.zoo.check` in `config.json`, to the last bit with torch "
+        f"{plain(check.torch)} on one thread of a CPU with {plain(check.cpu)}, to 1e-4 elsewhere.\n"
     )
 
 
@@ -265,8 +272,3 @@ def summary_of(method: str) -> tuple[str, str | None]:
 
 def _numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -4,12 +4,15 @@
 Accuracies are fractions from 0 to 1; what is not applicable is None.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ltplugins.core.records import Record
 from ltplugins.eval.results import SplitName, Stat
 from ltplugins.runs.facts import Origin
+
+GROUP_NAMES = ("many", "medium", "few")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +113,14 @@ class ZooFacts:
     paper: str | None = None
     data_license: str | None = None
     urls: list[str] = field(default_factory=list)
+
+    def faults(self) -> Iterator[str]:
+        """None of the runs, or several, have the weights."""
+        if sum(run.is_shipped for run in self.runs) != 1:
+            yield "zoo.runs: expected one whose weights are shipped"
+        for name, entry in self.protocols.items():
+            if any(set(GROUP_NAMES) - set(groups) for groups in entry.groups.values()):
+                yield f"zoo.protocols.{name}.groups: expected {', '.join(GROUP_NAMES)} in each"
 
     @property
     def shipped(self) -> EntryRun:

@@ -6,6 +6,7 @@ own data.
 """
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from ltplugins.catalogue.index import INDEX, FileFacts, Headline, Index, Listing, require_safe
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import sha256, write_text
+from ltplugins.core.markdown import code, plain, table
 from ltplugins.core.records import from_plain
 from ltplugins.runs.entry import CONFIG, FACTS, read_config
 from ltplugins.zoo.card import card, network, percent, require_zoo, rule_of, spread
@@ -42,7 +44,7 @@ model = timm.create_model("local-dir:zoo/{example}", pretrained=True)
 
 def figure_of(dataset: str) -> str:
     """The file of the figure of all entries of a data set, beside the page."""
-    return f"groups-{dataset}.png"
+    return f"groups-{re.sub('[^A-Za-z0-9_-]+', '-', dataset)}.png"
 
 
 def read_facts(folder: Path) -> tuple[dict[str, Any], EntryFacts]:
@@ -124,7 +126,7 @@ def _listing(folder: Path, config: Mapping[str, Any], facts: EntryFacts) -> List
         files={file.name: FileFacts(sha256(file), file.stat().st_size) for file in files},
         method=facts.origin.label or facts.origin.method,
         dataset=str(facts.dataset),
-        backbone=network(config, facts).replace("`", ""),
+        backbone=network(config, facts),
         epochs=int(facts.epochs or 0),
         runs=len(zoo.runs),
         opened_by="timm" if "architecture" in config else "load_backbone",
@@ -158,8 +160,9 @@ def zoo_page(
     for (dataset, protocol), rows in _by_protocol(entries).items():
         if dataset not in drawn:
             drawn.add(dataset)
-            parts.append(f"![Accuracy by shot group on {dataset}]({figure_of(dataset)})\n")
-        parts.append(f"## `{dataset}`, `{protocol}`\n\n{_measured(rows)}")
+            alt = f"Accuracy by shot group on {plain(dataset)}"
+            parts.append(f"![{alt}]({figure_of(dataset)})\n")
+        parts.append(f"## {code(dataset)}, {code(protocol)}\n\n{_measured(rows)}")
     if reported.is_file():
         parts.append(_reported(reported))
     return "\n".join(parts)
@@ -179,7 +182,7 @@ def _by_protocol(
 def _measured(rows: list[tuple[str, dict[str, Any], EntryFacts, EntryProtocol]]) -> str:
     rules = {rule_of(entry) for *_, entry in rows}
     head = ["entry", "method", "network", "epochs", "n", "overall", "balanced", *_GROUPS, "hours"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for name, config, facts, entry in rows:
         zoo = require_zoo(facts)
         groups = entry.groups.get(rule_of(entry) or "", {})
@@ -189,8 +192,8 @@ def _measured(rows: list[tuple[str, dict[str, Any], EntryFacts, EntryProtocol]])
         lines.append(
             [
                 f"[{name}]({name}/README.md)",
-                f"`{facts.origin.label or facts.origin.method}`",
-                network(config, facts),
+                code(facts.origin.label or facts.origin.method),
+                network(config, facts, code),
                 str(facts.epochs),
                 runs,
                 percent(entry.overall),
@@ -199,25 +202,22 @@ def _measured(rows: list[tuple[str, dict[str, Any], EntryFacts, EntryProtocol]])
                 f"{sum(hours):.2f}" if hours else "n/a",
             ]
         )
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    told = "; ".join(dict.fromkeys(entry.description for *_, entry in rows))
+    told = plain("; ".join(dict.fromkeys(entry.description for *_, entry in rows)))
     counts = {len(require_zoo(facts).runs) for *_, facts, _ in rows}
     over = spread(max(counts)) + (
         " Of one run there is no spread." if 1 in counts and len(counts) > 1 else ""
     )
-    known = ", ".join(sorted(rule for rule in rules if rule))
-    return f"{table}\n{told}. {over}" + (f" Groups: {known}.\n" if known else "\n")
+    known = plain(", ".join(sorted(rule for rule in rules if rule)))
+    return f"{table(head, lines)}\n{told}. {over}" + (f" Groups: {known}.\n" if known else "\n")
 
 
 def _reported(path: Path) -> str:
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
-    head, body = rows[0], rows[1:]
-    lines = [head, ["---"] * len(head), *body]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    head, *body = [[plain(cell) for cell in row] for row in rows]
     return (
         "## Reported in the papers\n\n"
         "**Not measured here.** Other data, other networks, other protocols: what authors say of "
         "their own runs, for orientation. No row can be compared with one above, and few with one "
-        f"another.\n\n{table}"
+        f"another.\n\n{table(head, body)}"
     )

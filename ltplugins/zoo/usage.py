@@ -3,6 +3,7 @@
 
 from collections.abc import Collection
 
+from ltplugins.core.markdown import plain
 from ltplugins.runs.entry import WEIGHTS
 from ltplugins.zoo.backbone import Backbone
 from ltplugins.zoo.entry import ONNX
@@ -62,7 +63,7 @@ images = np.zeros((1, 3, {size}, {size}), np.float32)
 def usage(backbone: Backbone, forms: Collection[str]) -> str:
     """The page of a folder in these forms; its lines are run from inside the folder."""
     made = backbone.architecture
-    parts = [f"# {backbone.provenance.label}\n", _facts(backbone)]
+    parts = [f"# {plain(backbone.provenance.label)}\n", _facts(backbone)]
     if "timm" in forms:
         parts.append(f"## timm\n\n{TIMM}")
     if "torchvision" in forms:
@@ -90,7 +91,7 @@ def _facts(backbone: Backbone) -> str:
             f"{backbone.provenance.dataset}: {origin.split.description}, "
             f"{origin.split.num_samples} images, seed {backbone.provenance.seed}."
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(plain, lines)) + "\n"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -4,10 +4,15 @@
 import errno
 import sys
 import zipfile
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import hydra
 import pytest
+import torch
 import yaml
 from hydra.errors import OverrideParseException
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -39,6 +44,17 @@ KNOWN = [
     (OverrideParseException("a=[", "mismatched input"), "mismatched input"),
     (ConfigKeyError("Key 'x' is not in struct"), "Key 'x' is not in struct"),
     (MisconfigurationException("No supported gpu backend"), "No supported gpu backend."),
+    (
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        "damaged, or of another kind: 'utf-8' codec can't decode byte 0xff",
+    ),
+    (EOFError("No data left in file"), "damaged, or of another kind: No data left in file"),
+    (
+        MemoryError("Unable to allocate 7 TiB"),
+        "the memory is full (Unable to allocate 7 TiB). Take",
+    ),
+    (torch.OutOfMemoryError("CUDA out of memory"), "the memory is full (CUDA out of memory). Take"),
+    (RuntimeError("DefaultCPUAllocator: not enough memory"), "the memory is full (DefaultCPU"),
     (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "has died"),
     (RuntimeError("DataLoader timed out after 600 seconds"), "data.worker_timeout"),
 ]
@@ -71,6 +87,7 @@ def test_the_rest_is_reported_with_versions(error: Exception) -> None:
 # What each command does first, once its words are read.
 STAGES = {
     "pretrain": ("ltplugins.stages.pretrain.prepare", []),
+    "pretrain --multirun": ("ltplugins.stages.multirun.plan", ["seed=1,2"]),
     "evaluate": ("ltplugins.stages.evaluate.prepare", ["x"]),
     "balance": ("ltplugins.stages.balance.prepare", ["x"]),
     "finetune": ("ltplugins.stages.finetune.prepare", ["x"]),
@@ -78,14 +95,48 @@ STAGES = {
     "features": ("ltplugins.stages.features.show_features", ["x", "y", "--out", "z.npz"]),
     "export": ("ltplugins.stages.export.show_export", ["x", "y"]),
     "report": ("ltplugins.stages.report.report", ["x"]),
+    "debug": ("ltplugins.stages.debug.debug", ["x"]),
     "methods": ("ltplugins.stages.methods.methods", []),
     "demo": ("ltplugins.stages.demo.demo", []),
+    "zoo list": ("ltplugins.stages.zoo.show.show_list", []),
+    "zoo info": ("ltplugins.stages.zoo.show.show_info", ["x"]),
+    "zoo get": ("ltplugins.stages.zoo.show.show_get", []),
+    "zoo verify": ("ltplugins.stages.zoo.show.show_verify", []),
+    "zoo add": ("ltplugins.stages.zoo.add.add", ["x", "--zoo", "z"]),
+    "zoo card": ("ltplugins.stages.zoo.add.refresh", ["--zoo", "z"]),
+    "zoo sign": ("ltplugins.stages.zoo.sign.sign_zoo", ["--key", "k", "--zoo", "z"]),
+    "zoo serve": ("ltplugins.stages.zoo.serve.serve", ["--zoo", "z"]),
 }
 
 
 @pytest.fixture(autouse=True)
 def no_logging(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "set_up_logging", lambda: None)
+    monkeypatch.setattr("ltplugins.stages.multirun.set_up_logging", lambda: None)
+
+
+def test_every_command_is_among_them() -> None:
+    """As the command line itself lists them, so that a new one has the door as well."""
+    commands = cli._commands(cli._parser())
+    parts = {f"zoo {part}" for part in cli._commands(commands.pop("zoo"))}
+    assert {*commands, *parts} == STAGES.keys() - {"pretrain --multirun"}
+
+
+def require_door(call: Callable[[], object], capsys: pytest.CaptureFixture[str], text: Any) -> None:
+    """What a user can cause is one line and exit code 2, the rest a traceback and a report."""
+    with pytest.raises(SystemExit) as end:
+        call()
+    said = capsys.readouterr().err
+    if text is None:
+        assert end.value.code == 1, said
+        assert "Traceback" in said
+        assert "Please report it" in " ".join(said.split())
+    else:
+        assert end.value.code == 2, said
+        assert said.startswith("error: ")
+        assert text in said
+        assert said.count("\n") == 1
+        assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -101,34 +152,43 @@ def test_every_stage_has_the_door(
             raise error
 
         monkeypatch.setattr(place, fail)
-        with pytest.raises(SystemExit) as end:
-            cli.main([stage, *words])
-        said = capsys.readouterr().err
-        if text is None:
-            assert end.value.code == 1, said
-            assert "Traceback" in said
-            assert "Please report it" in " ".join(said.split())
-        else:
-            assert end.value.code == 2, said
-            assert said.startswith("error: ")
-            assert said.count("\n") == 1
-            assert "Traceback" not in said
+        require_door(lambda: cli.main([*stage.split(), *words]), capsys, text)
 
 
+SCRIPT = """import hydra
+
+@hydra.main(version_base="1.2", config_path=None)
+def main(cfg):
+    from tests.core import test_door
+    raise test_door.PLANTED[-1]
+
+main()
+"""
+PLANTED: list[Exception] = []
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["before it", "in its task"])
 def test_a_script_of_solo_learns_has_it_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    within: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
+    """Before the script, and in the task that Hydra calls for it."""
     script = tmp_path / "main_pretrain.py"
-    script.write_text("")
+    script.write_text(SCRIPT)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("LTPLUGINS_HOST", "solo")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hydra, "main", hydra.main)  # which is taken back with it
+    quiet = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
+    monkeypatch.setattr("ltplugins.host.mains.our_data", lambda *args: nullcontext())
+    known = KNOWN[::5] if within else KNOWN  # Hydra takes its time
+    for error, text in [*known, *((error, None) for error in DEFECTS[:: 1 + 3 * within])]:
 
-    def full() -> None:
-        raise FULL
+        def prepare(error: Exception = error) -> Any:
+            PLANTED.append(error)
+            if not within:
+                raise error
+            return SimpleNamespace(describe=lambda: "solo-learn")
 
-    monkeypatch.setattr("ltplugins.host.prepare", full)
-    monkeypatch.setattr(sys, "argv", ["ltplugins.run", str(script)])
-    with pytest.raises(SystemExit) as end:
-        run.main()
-    assert end.value.code == 2
-    assert capsys.readouterr().err.startswith("error: /runs/a/last.ckpt: No space left")
+        monkeypatch.setattr("ltplugins.host.prepare", prepare)
+        monkeypatch.setattr(sys, "argv", ["ltplugins.run", str(script), *quiet])
+        require_door(run.main, capsys, text)

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from ltplugins.core.console import make_console, print_error
-from ltplugins.report.pages.tables import markdown_table, plain
+from ltplugins.core.markdown import plain
+from ltplugins.report.pages.tables import markdown_table
 from ltplugins.report.table import RunResult, summarise
 from ltplugins.report.terminal import show_results
 from ltplugins.stages.launch import set_up_logging

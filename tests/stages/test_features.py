@@ -156,13 +156,36 @@ def test_a_damaged_image_ends_it_or_is_left_out(run, tmp_path, small_pieces, cap
     (tmp_path / "photos/class0/6.png").write_text("no picture")
     photos, out = str(tmp_path / "photos"), tmp_path / "f.npz"
     options = {"num_workers": 0, "batch_size": 5}
-    with pytest.raises(UserError, match=r"corrupt image: .*6\.png.*--on-corrupt skip"):
+    with pytest.raises(UserError, match=r"class0/6\.png is no image .*--on-corrupt skip"):
         features(run, photos, out, **options)
     features(run, photos, out, on_corrupt="skip", **options)
     found = read(out)
     assert len(found["names"]) == len(found["features"]) == len(found["labels"]) == 9
     assert "class0/6.png" not in found["names"]
     assert "1 of 10 images cannot be decoded" in caplog.text
+
+
+def test_what_is_no_picture_is_found_before_a_model_is_opened(tmp_path):
+    write_folder(tmp_path / "photos", (3,), size=16)
+    (tmp_path / "photos/class0/1.png").write_text("no picture")
+    with pytest.raises(UserError, match=r"class0/1\.png is no image .*--on-corrupt skip"):
+        features(tmp_path / "no model", str(tmp_path / "photos"), tmp_path / "f.npz")
+    (tmp_path / "photos/class0/1.png").unlink()
+    limit = r"16 x 16 pixels, expected at most 255; .*--max-pixels\) to 256"
+    with pytest.raises(UserError, match=limit):
+        features(tmp_path / "none", str(tmp_path / "photos"), tmp_path / "f.npz", max_pixels=255)
+
+
+def test_a_picture_whose_end_is_gone_leaves_nothing_behind(run, tmp_path, capsys):
+    """Its head is whole: it is found when it is decoded. The limit is the command's."""
+    write_folder(tmp_path / "photos", (3,), size=16)
+    file = tmp_path / "photos/class0/1.png"
+    file.write_bytes(file.read_bytes()[:-200])
+    before = sorted(tmp_path.rglob("*"))
+    words = (run, tmp_path / "photos", "--out", tmp_path / "f.npz", "--workers", "0")
+    assert "corrupt image: " in refused(capsys, *words)
+    assert "expected at most 9" in refused(capsys, *words, "--max-pixels", "9")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_all_damaged(run, tmp_path):

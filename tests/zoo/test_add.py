@@ -86,14 +86,14 @@ def test_pages_are_written_anew_to_the_byte(made_zoo):
 
 def test_several_runs_give_a_mean_and_a_spread(run, tmp_path):
     seed = open_run(run).cfg.seed
-    others = [another_seed(run, tmp_path / f"r{n}", seed + n, 0.1 * n) for n in (1, 2)]
+    others = [another_seed(run, tmp_path / f"r{n}", seed + n, -0.1 * n) for n in (1, 2)]
     naming = Naming("three", weights=others[0])
     folder = add([run, *others], tmp_path / "zoo", naming)
     _, facts = read_facts(folder)
     protocols = facts.zoo.protocols
     first = json.loads((run / "results.json").read_text())["protocols"]
     for name, entry in protocols.items():
-        assert entry.overall.mean == pytest.approx(first[name]["overall"]["mean"] + 0.1)
+        assert entry.overall.mean == pytest.approx(first[name]["overall"]["mean"] - 0.1)
         assert entry.overall.std == pytest.approx(0.1) and entry.overall.n == 3
     assert [r.label for r in facts.zoo.runs] == [f"seed {seed + n}" for n in range(3)]
     assert [r.is_shipped for r in facts.zoo.runs] == [False, True, False]

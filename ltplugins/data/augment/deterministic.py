@@ -81,7 +81,10 @@ class Picture(nn.Module):
             except Damage as error:
                 raise UserError(f"{shown(picture)} is no image ({error}).") from None
         if isinstance(picture, Image.Image):
-            return Image.fromarray(decode(picture))
+            try:
+                return Image.fromarray(decode(picture))
+            except Exception as error:  # of its decoder, which begins only now: any class there is
+                raise UserError(f"the picture cannot be decoded ({error!r:.200}).") from None
         pixels = picture
         if isinstance(picture, Tensor):
             pixels = picture.detach().cpu().numpy()

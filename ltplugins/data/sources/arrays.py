@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Sources in memory: an .npz or .npy file, or arrays from code."""
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ltplugins.core.errors import UserError, first_sentence
-from ltplugins.data.sources.base import ArraySource, check_no_empty_class, number_names
+from ltplugins.core.arrays import open_archive, read_array
+from ltplugins.core.errors import UserError
+from ltplugins.data.sources.base import (
+    MOST_CLASSES,
+    ArraySource,
+    check_no_empty_class,
+    number_names,
+)
 from ltplugins.data.sources.records import DataRecord, custom_record
 
 
@@ -68,28 +73,20 @@ def arrays_from_path(
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no such file: {path}. Expected an .npz or .npy file of images.")
-    try:
-        images, labels = _read(path, no_labels)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(
-            f"{path}: cannot be read as .npz or .npy: {first_sentence(error)}."
-        ) from None
+    images, labels = _read(path, no_labels)
     return from_arrays(images, labels, num_classes=num_classes, where=str(path))
 
 
 def _read(path: Path, no_labels: bool) -> tuple[np.ndarray, np.ndarray | None]:
     if path.suffix == ".npy":
-        # Mapped, not read: a set larger than memory still works.
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        images = read_array(path, mapped=True)
         beside = path.with_name(f"{path.stem}_labels.npy")
         if no_labels:
             return images, None
         if not beside.is_file():
             raise UserError(f"no such file: {beside}, the labels of {path.name}.")
-        return images, np.load(beside, allow_pickle=False)
-    with np.load(path, allow_pickle=False) as archive:
+        return images, read_array(beside)
+    with open_archive(path) as archive:
         for key in ("images",) if no_labels else ("images", "labels"):
             if key not in archive.files:
                 raise UserError(
@@ -139,5 +136,11 @@ def _check_labels(labels: np.ndarray, size: int, where: str) -> np.ndarray:
         raise UserError(
             f"{where}: labels[{position}] is {labels[position]}; labels start at 0. "
             f"For images without labels set data.no_labels: true."
+        )
+    if labels.max() >= MOST_CLASSES:
+        position = int(np.argmax(labels >= MOST_CLASSES))
+        raise UserError(
+            f"{where}: labels[{position}] is {labels[position]}: expected classes that are "
+            f"numbered from 0, at most {MOST_CLASSES:,} of them."
         )
     return labels

@@ -132,6 +132,10 @@ def channels_first(images: np.ndarray) -> Tensor:
     return rearrange(torch.from_numpy(images), pattern)
 
 
+# Above it a label is a slip: there would be a list of names, a row of the head, for each.
+MOST_CLASSES = 1_000_000
+
+
 def number_names(num_classes: int) -> tuple[str, ...]:
     """Name classes whose source has no names for them: "0", "1", ..."""
     return tuple(str(c) for c in range(num_classes))

@@ -142,11 +142,12 @@ def _check_files_exist(files: list[str], path: Path, base: Path) -> None:
 
 
 def _files_in(folder: str) -> set[str]:
-    """Names of what can be read as a file: a pipe would be waited for without end."""
+    """Names of what can be read as a file: no folder, no pipe, which would be waited for."""
+    folder = folder or os.curdir  # of a list in the working folder
     if not os.path.isdir(folder):
         return set()
     with os.scandir(folder) as entries:
-        return {entry.name for entry in entries if not is_no_file(entry)}
+        return {e.name for e in entries if not e.is_dir() and not is_no_file(e)}
 
 
 def _folder(root: str | Path) -> Path:

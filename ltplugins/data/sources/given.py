@@ -13,6 +13,7 @@ from typing import get_args
 
 import numpy as np
 
+from ltplugins.core.arrays import open_archive
 from ltplugins.core.errors import UserError, nearest
 from ltplugins.data.schema import EMBEDDED, DataConfig
 from ltplugins.data.sources.arrays import arrays_from_path
@@ -21,7 +22,7 @@ from ltplugins.data.sources.build import build_source
 from ltplugins.data.sources.files import file_list, flat_folder
 from ltplugins.data.sources.lists import parse_list
 from ltplugins.data.sources.named import Part
-from ltplugins.data.sources.pictures import shown
+from ltplugins.data.sources.pictures import MAX_PIXELS, File, first_damage, opened, shown
 
 _ARRAYS = (".npz", ".npy")
 
@@ -45,7 +46,7 @@ class GivenImages:
         return targets if (targets >= 0).any() else None
 
 
-def open_images(given: str, root: str | None = None) -> GivenImages:
+def open_images(given: str, root: str | None = None, max_pixels: int = MAX_PIXELS) -> GivenImages:
     """Open what a user names.
 
     Args:
@@ -53,10 +54,42 @@ def open_images(given: str, root: str | None = None) -> GivenImages:
             them; a text file of ``path`` or ``path label`` lines; an .npz or .npy of images, with
             labels or without; ``fashion_pack``, or a part of it such as ``fashion_pack/test``.
         root: folder that a list's paths are relative to; None = the list's own.
+        max_pixels: a file of more is not decoded.
 
     Raises:
         UserError: nothing of that name, no image in it, missing files, damaged arrays.
     """
+    found = _open(given, root)
+    found.source.max_pixels = max_pixels
+    return found
+
+
+def require_pictures(given: GivenImages, way_out: str) -> None:
+    """Refuse files whose heads are of no picture, or of one that is too large.
+
+    Args:
+        given: whose files are looked at; arrays are pictures.
+        way_out: what else may be done about one.
+
+    Raises:
+        UserError: the first such file.
+    """
+    limit = given.source.max_pixels
+
+    def look(path: File) -> None:
+        with opened(path, limit):
+            pass
+
+    damage = first_damage(getattr(given.source, "paths", ()), look)
+    if damage is not None:
+        path, reason = damage
+        raise UserError(
+            f"{shown(str(path))} is no image ({reason}). Replace or remove it{way_out}."
+        )
+
+
+def _open(given: str, root: str | None) -> GivenImages:
+    """See :func:`open_images`."""
     pack, _, part = given.partition("/")
     if pack in EMBEDDED:
         return _of_pack(pack, part or "train")
@@ -102,17 +135,14 @@ def _of_list(path: Path, root: str | None) -> GivenImages:
     lines, _ = parse_list(path, True, None)
     words = [line.rsplit(maxsplit=1) for line in lines]
     labelled = all(len(word) == 2 and word[1].isdecimal() for word in words)
-    count = 1 + max(int(word[1]) for word in words) if labelled else None
+    names, labels = parse_list(path, not labelled, None)
+    count = 1 + int(labels.max()) if labelled else None
     source = file_list(path, root, no_labels=not labelled, num_classes=count)
-    names, _ = parse_list(path, not labelled, None)
     return GivenImages(source, [shown(name) for name in names])
 
 
 def _has_labels(path: Path) -> bool:
     if path.suffix == ".npy":
         return path.with_name(f"{path.stem}_labels.npy").is_file()
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return "labels" in archive.files
-    except (OSError, ValueError, AttributeError):
-        return True  # arrays_from_path says what is wrong with it
+    with open_archive(path) as archive:
+        return "labels" in archive.files

@@ -18,6 +18,7 @@ import numpy as np
 
 from ltplugins.core.errors import UserError, install
 from ltplugins.data.sources.base import (
+    MOST_CLASSES,
     CorruptImage,
     FileSource,
     Source,
@@ -192,6 +193,8 @@ def _labels(
             f"{len(classes)}: {', '.join(classes[:5])} ..."
         )
     count = len(classes or own or ()) or int(values.max()) + 1
+    if values.max() >= MOST_CLASSES:
+        raise UserError(f"{path}: expected labels below {MOST_CLASSES:,}, got {values.max()}.")
     if values.max() >= count:
         raise UserError(f"{path}: label {values.max()} found, but there are {count} classes.")
     return values.astype(np.int64), tuple(own or classes or number_names(count))

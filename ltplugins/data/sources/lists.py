@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ltplugins.core.errors import UserError
+from ltplugins.data.sources.base import MOST_CLASSES
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +17,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_DIGITS = len(str(MOST_CLASSES - 1))
 _SHOWN = 80  # letters of a line that a message shows
 _EXPECTED = "Expected text with 'path label' per line"
 
@@ -52,6 +54,10 @@ def parse_list(
         if not label.isdecimal():
             some = line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
             raise UserError(f"{path}, line {number}: expected 'path label', got {some!r}.")
+        if len(label.lstrip("0")) > _DIGITS:
+            raise UserError(
+                f"{path}, line {number}: expected a label below {MOST_CLASSES:,}, got {label[:20]}."
+            )
         if num_classes is not None and int(label) >= num_classes:
             raise UserError(
                 f"{path}, line {number}: label {label} is outside the {num_classes} classes "

@@ -8,12 +8,12 @@
   scripts/packs/emoji.py from npm's emoji-datasource-google 16.0.0 (Noto Emoji), Apache-2.0.
 """
 
-import zipfile
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from ltplugins.core.arrays import open_archive
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import sha256
 
@@ -70,11 +70,8 @@ def load_pack(path: Path = PACK_PATH, expected: str = PACK_SHA256) -> dict[str, 
     """
     script = f"scripts/packs/{path.stem.removesuffix('_pack')}.py"
     require_whole(path, expected, script)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read: {error}. {_way_out(script)}") from None
+    with open_archive(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
     for array in arrays.values():
         array.setflags(write=False)
     return arrays

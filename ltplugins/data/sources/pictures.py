@@ -11,7 +11,9 @@ Legend: H height, W width.
 
 import os
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -21,8 +23,12 @@ from PIL import Image
 # PIL's own: above it a picture is taken for a bomb, a small file that fills the memory.
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+_LIMIT = "data.max_pixels (of ltplugins features: --max-pixels)"
 _BACKGROUND = (255, 255, 255, 255)
 _ORIENTATION = 0x0112
+_turn = threading.Lock()
+_before: list[int | None] = []  # PIL's own, for each file that is open under another limit
+_LOOKERS = 8  # threads: disks are slow, and decoders work without Python's lock
 _TIFF_SIDES = (256, 257)  # ImageWidth, ImageLength, as the pixels lie
 _SAFE = ("JPEG", "PNG", "TIFF", "WEBP")
 _TURNS = {
@@ -62,7 +68,7 @@ def opened(file: File, limit: int = MAX_PIXELS) -> Iterator[Image.Image]:
             if pixels > limit:
                 raise Damage(
                     f"{image.width} x {image.height} pixels, expected at most {limit:,}; set "
-                    f"data.max_pixels to {pixels} if the file is to be trusted"
+                    f"{_LIMIT} to {pixels} if the file is to be trusted"
                 )
             if image.format == "EPS":
                 raise Damage("EPS is a program to be run, expected a picture")
@@ -70,11 +76,33 @@ def opened(file: File, limit: int = MAX_PIXELS) -> Iterator[Image.Image]:
     except Damage:
         raise
     except Image.DecompressionBombError as error:
-        raise Damage(f"{error}; set data.max_pixels if the file is to be trusted") from error
+        raise Damage(f"{error}; set {_LIMIT} if the file is to be trusted") from error
     except Image.UnidentifiedImageError as error:  # whose text is of the opened file
         raise Damage("UnidentifiedImageError: cannot identify image file") from error
     except Exception as error:
         raise Damage(f"{type(error).__name__}: {error}") from error
+
+
+def first_damage(paths: Iterable[File], look: Callable[[File], None]) -> tuple[File, Damage] | None:
+    """Look at many files at once; give the first, in their order, that is damaged.
+
+    Args:
+        paths: of the files.
+        look: raises :class:`Damage`.
+    """
+
+    def damage_of(path: File) -> tuple[File, Damage] | None:
+        try:
+            look(path)
+        except Damage as damage:
+            return path, damage
+        return None
+
+    with ThreadPoolExecutor(_LOOKERS) as pool:
+        found = (damage for damage in pool.map(damage_of, paths) if damage)
+        first = next(found, None)
+        pool.shutdown(cancel_futures=True)
+    return first
 
 
 @contextmanager
@@ -101,15 +129,20 @@ def require_regular(file: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def _limited_by_us(limit: int) -> Iterator[None]:
-    """PIL knows one limit for a process; another one than its own is ours to hold."""
+    """PIL knows one limit for a process, whatever its threads; another one is ours to hold."""
     if limit == MAX_PIXELS:
         yield
         return
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    with _turn:
+        _before.append(_before[0] if _before else Image.MAX_IMAGE_PIXELS)
+        Image.MAX_IMAGE_PIXELS = None
     try:
         yield
     finally:
-        Image.MAX_IMAGE_PIXELS = before
+        with _turn:
+            own = _before.pop()
+            if not _before:
+                Image.MAX_IMAGE_PIXELS = own
 
 
 def decode(image: Image.Image) -> np.ndarray:

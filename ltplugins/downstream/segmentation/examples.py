@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ltplugins.core.arrays import open_archive
 from ltplugins.core.files import atomic_path
 from ltplugins.downstream.segmentation.pairs import Pairs, mask_of
 
@@ -52,7 +53,11 @@ def write_examples(examples: Sequence[Example], path: Path) -> None:
 
 
 def read_examples(path: Path) -> list[Example]:
-    """What :func:`write_examples` has written."""
-    with np.load(path) as file:
+    """What :func:`write_examples` has written.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    with open_archive(path) as file:
         count = len(file.files) // len(Example._fields)
         return [Example(*(file[f"{name}_{i}"] for name in Example._fields)) for i in range(count)]

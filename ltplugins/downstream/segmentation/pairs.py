@@ -15,7 +15,15 @@ import numpy as np
 from PIL import Image
 
 from ltplugins.core.errors import UserError
-from ltplugins.data.sources.pictures import MAX_PIXELS, Damage, decode, opened, upright_size
+from ltplugins.data.sources.pictures import (
+    MAX_PIXELS,
+    Damage,
+    File,
+    decode,
+    first_damage,
+    opened,
+    upright_size,
+)
 from ltplugins.downstream.segmentation.options import IGNORE
 
 
@@ -115,10 +123,10 @@ class FilePairs:
         return digest.hexdigest()
 
     def require_sizes(self) -> None:
-        """Compare the sizes that the files' heads say.
+        """Compare the sizes that the files' heads say; decode every image once.
 
         Raises:
-            UserError: a mask of another size than its image.
+            UserError: a mask of another size than its image, an image that is damaged.
         """
         for image, mask in zip(self.images, self.masks, strict=True):
             sizes = []
@@ -127,6 +135,14 @@ class FilePairs:
                     sizes.append(upright_size(file)[::-1])
             if sizes[0] != sizes[1]:
                 raise _other_size(image, mask, *sizes)
+
+        def look(path: File) -> None:
+            with opened(path, self.max_pixels) as file:
+                decode(file)
+
+        damage = first_damage(self.images, look)
+        if damage is not None:
+            raise UserError(f"{damage[0]} cannot be decoded ({damage[1]}).")
 
 
 @contextmanager

@@ -4,6 +4,7 @@
 Legend: C classes.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -52,3 +53,23 @@ class SegmentResults(Record):
     groups: dict[str, dict[str, float | None]]
     notes: list[str]
     evaluated: str
+
+    def faults(self) -> Iterator[str]:
+        """Lists that are not of all classes, ids of no class, keys that a report needs."""
+        count = len(self.class_names)
+        lists = {name: getattr(self, name) for name in ("image_counts", "pixel_counts")}
+        lists |= {"confusion": self.confusion, "per_class": self.per_class}
+        lists |= {f"confusion[{i}]": row for i, row in enumerate(self.confusion)}
+        for name, values in lists.items():
+            if not count or len(values) != count:
+                yield f"{name}: expected an element for each of {count} class_names"
+        ids = [c for groups in self.members.values() for found in groups.values() for c in found]
+        if not all(0 <= c < count for c in [*ids, *self.absent]):
+            yield f"members, absent: expected class ids from 0 to {count - 1}"
+        for name, block, keys in (
+            ("data", self.data, ("description", "hash")),
+            ("encoder", self.encoder, ("run",)),
+            ("members", self.members, ("pixels",)),
+        ):
+            if not all(key in block for key in keys):
+                yield f"{name}: expected {', '.join(keys)} in it"

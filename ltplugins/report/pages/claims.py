@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from ltplugins.core.files import write_text
+from ltplugins.core.markdown import plain, table
 from ltplugins.report import style
 from ltplugins.report.claims import ClaimRow, claims_csv, draw_claims, reading, tally
 from ltplugins.report.pages import html as page
@@ -85,19 +86,22 @@ def _lines(rows: Sequence[ClaimRow]) -> list[dict[str, str]]:
 
 
 def _markdown(rows: Sequence[ClaimRow]) -> str:
-    lines = [f"# {TITLE}", "", tally(rows), "", *_table(_overview(rows))]
+    lines = [f"# {TITLE}", "", tally(rows), "", *_table([_plain(line) for line in _overview(rows)])]
     for text in reading():
         lines += ["", text]
-    for head, about, table in _blocks(rows):
-        marked = [{**line, "verdict": f"**{line['verdict']}**"} for line in table]
-        lines += ["", f"## {head}", "", f"{about}.", "", *_table(marked)]
+    for head, about, lines_of in _blocks(rows):
+        marked = [{**line, "verdict": f"**{line['verdict']}**"} for line in map(_plain, lines_of)]
+        lines += ["", f"## {plain(head)}", "", f"{plain(about)}.", "", *_table(marked)]
     return "\n".join(lines) + "\n"
 
 
+def _plain(line: dict[str, str]) -> dict[str, str]:
+    return {key: plain(text) for key, text in line.items()}
+
+
 def _table(lines: Sequence[dict[str, str]]) -> list[str]:
-    cells = [[text.replace("|", "\\|") for text in line.values()] for line in lines]
-    rows = [list(lines[0]), ["---"] * len(lines[0]), *cells]
-    return [f"| {' | '.join(row)} |" for row in rows]
+    """Of cells that are Markdown already."""
+    return table(list(lines[0]), [list(line.values()) for line in lines]).splitlines()
 
 
 def _html(rows: Sequence[ClaimRow]) -> str:
@@ -110,14 +114,14 @@ def _html(rows: Sequence[ClaimRow]) -> str:
     parts += ["<h2>All claims</h2>", page.table(_overview(rows))]
     head = "".join(f'<th scope="col">{name}</th>' for name in _SHOWN)
     lines = []
-    for title, about, table in _blocks(rows):
+    for title, about, lines_of in _blocks(rows):
         lines.append(
             f'<tr><th scope="colgroup" class="protocol" colspan="{len(_SHOWN)}">'
             f"<b>{escape(title)}</b>{escape(about)}</th></tr>"
         )
         lines += [
             "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line.values()) + "</tr>"
-            for line in table
+            for line in lines_of
         ]
     parts.append("<h2>Measure by measure</h2>")
     parts.append(

@@ -16,10 +16,10 @@ from typing import Any
 from ltplugins import __version__
 from ltplugins.core import files
 from ltplugins.core.errors import UserError
+from ltplugins.core.markdown import plain
 from ltplugins.report import style
 from ltplugins.report.masks import draw_class_iou, draw_masks
 from ltplugins.report.pages import html as page
-from ltplugins.report.pages.tables import plain
 
 MAX_ROWS = 4  # whose pictures are shown
 _READING = (
@@ -115,7 +115,7 @@ def write_mask_report(runs: Sequence[MaskRun], out: Path, title: str) -> Path:
     lines += ["", _READING, *(f"\n{plain(note)}" for note in notes)]
     for file, heading, caption, _ in pictures:
         named = plain(heading)
-        lines += ["", f"## {named}", "", f"![{named}](figures/{file})", "", caption]
+        lines += ["", f"## {named}", "", f"![{named}](figures/{file})", "", plain(caption)]
     files.write_text(out / "report.md", "\n".join(lines) + "\n")
     body = [f"<h1>{escape(title)}</h1>", f'<p class="lead">{escape(lead)}</p>']
     body.append(_html_table(head, table))

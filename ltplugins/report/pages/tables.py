@@ -5,11 +5,10 @@ In HTML a table stands in the page once for each order of its rows, and CSS show
 chosen: it is sorted without a script.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from ltplugins.core.console import printable
+from ltplugins.core.markdown import plain
 from ltplugins.report.more import MORE, READING
 from ltplugins.report.table import LABELS, LOWER_IS_BETTER, Cell, Row, Section
 
@@ -156,18 +155,3 @@ def _counted(row: Row) -> str:
 
 def _markdown_cell(cell: Cell, signed: bool) -> str:
     return f"**{cell.text(signed)}**" if cell.best else cell.text(signed)
-
-
-def plain(text: str) -> str:
-    """Text in Markdown that is read as it stands: no markup, no HTML, no line of its own.
-
-    >>> plain("a|b <i> *c*")
-    'a\\\\|b &lt;i&gt; \\\\*c\\\\*'
-    """
-    text = " ".join(printable(text).split()).replace("\\", "\\\\")
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in "|*`[]$~":
-        text = text.replace(mark, f"\\{mark}")
-    text = re.sub(r"^([-+#])", r"\\\1", text)
-    # Inside a word an underscore marks nothing; escaped there, the text would be hard to read.
-    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)

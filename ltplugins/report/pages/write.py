@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 from ltplugins.core import files
+from ltplugins.core.markdown import plain
 from ltplugins.report import words
 from ltplugins.report.compare import (
     ALONE,
@@ -29,7 +30,6 @@ from ltplugins.report.pages.tables import (
     html_tables,
     markdown_more,
     markdown_table,
-    plain,
 )
 from ltplugins.report.table import Row, RunResult, common_rule, group_runs, summarise
 

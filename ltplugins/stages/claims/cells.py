@@ -7,7 +7,6 @@
 """
 
 import hashlib
-import json
 import platform
 import shlex
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json
+from ltplugins.core.records import read_json
 from ltplugins.runs.facts import now
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.claims.book import Book, Claim
@@ -146,7 +146,7 @@ class Cell:
     def _notes(self) -> dict[str, Any]:
         if not self.notes.exists():
             return {"words": list(self.words), "spells": []}
-        found: dict[str, Any] = json.loads(self.notes.read_text(encoding="utf-8"))
+        found: dict[str, Any] = read_json(self.notes)
         return found
 
 
@@ -158,7 +158,7 @@ def note_setting(setting: Setting) -> None:
 
 def settings_of(root: Path) -> list[Setting]:
     """The settings of all calls that have left cells in a folder."""
-    found = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(root.glob(f"*/{SETTING}"))]
+    found = [read_json(path) for path in sorted(root.glob(f"*/{SETTING}"))]
     return [Setting(root, one["accelerator"], tuple(one["words"])) for one in found]
 
 

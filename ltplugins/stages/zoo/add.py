@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from ltplugins.catalogue.index import Index, require_name
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json
@@ -25,7 +23,7 @@ from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.command import quote
 from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import evaluate
-from ltplugins.stages.traits import run_traits
+from ltplugins.stages.traits import run_traits, whole_config
 from ltplugins.stages.zoo.figure import draw_entry, draw_zoo
 from ltplugins.zoo.card import summary_of
 from ltplugins.zoo.check import check_of
@@ -174,7 +172,7 @@ def open_evaluated(path: Path) -> Evaluated:
             f"{path} is not finished{far}: expected a run that has trained all its epochs. Give "
             f"its config to ltplugins pretrain again, which goes on."
         )
-    config: Any = OmegaConf.to_container(folder.config(), resolve=True)
+    config: Any = whole_config(folder)
     if "finetune" in config or "balance" in config:
         raise UserError(
             f"{path} is a second stage: expected a pretraining. Add the run that it started from."

@@ -73,7 +73,7 @@ def show_info(name: str) -> None:
     lines = {
         "entry": f"zoo://{name}",
         "folder": str(folder),
-        "network": f"{network(config, facts)}, {facts.num_features} features".replace("`", ""),
+        "network": f"{network(config, facts)}, {facts.num_features} features",
         "method": f"{origin.method}: {zoo.summary}",
         "data": f"{facts.dataset}: {split.description}, {split.num_samples} images",
         "trained": f"{facts.epochs} epochs with {origin.host}, {zoo.shipped.hardware}",

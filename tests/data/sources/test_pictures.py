@@ -147,7 +147,7 @@ def test_the_limit_can_be_raised_above_pils(
     (tmp_path / "a").mkdir()
     Image.new("1", (60, 50)).save(tmp_path / "a/x.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(CorruptImage, match=r"DOS attack\.; set data.max_pixels"):
+    with pytest.raises(CorruptImage, match=r"DOS attack\.; set data.max_pixels "):
         image_folder(tmp_path).load(0)
     cfg = DataConfig(train_path=str(tmp_path), max_pixels=MAX_PIXELS + 1)
     assert build_source(cfg).load(0).shape == (50, 60, 3)

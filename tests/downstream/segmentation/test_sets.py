@@ -175,6 +175,15 @@ def test_a_damaged_file(tmp_path):
         open_format("folder", tmp_path)
 
 
+def test_an_image_whose_end_is_gone(tmp_path):
+    """Its head says the right size: it is decoded once, before anything is made."""
+    write_masks(tmp_path)
+    file = tmp_path / "test/images/2.png"
+    file.write_bytes(file.read_bytes()[:-500])
+    with pytest.raises(UserError, match=r"test/images/2.png cannot be decoded \(OSError: "):
+        open_format("folder", tmp_path)
+
+
 @pytest.mark.parametrize("name", ["folder", "voc", "cityscapes", "ade20k"])
 def test_another_folder(name, tmp_path):
     with pytest.raises(UserError, match=r"data.path: expected the folder of a set of format"):
