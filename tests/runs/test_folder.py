@@ -167,11 +167,11 @@ def test_damaged_facts_come_back_from_the_checkpoint(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     """A finished run there is complete, an unfinished one refused in one line."""
 
-    def read_only(self):
+    def read_only(folder):
         raise OSError(errno.EROFS, "Read-only file system")
 
     a_run(tmp_path)
-    monkeypatch.setattr(RunFolder, "_acquire_lock", read_only)
+    monkeypatch.setattr("ltplugins.runs.folder.take_lock", read_only)
     with pytest.raises(UserError, match=r"output_dir: expected a folder that can be written.*Read"):
         opened(tmp_path)
     RunFolder(tmp_path).update(finished="now")
