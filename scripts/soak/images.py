@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files that are unusual pictures, damaged ones, or none: every engine takes or refuses them alike."""
+"""Unusual pictures, damaged ones, and what is none: every engine takes or refuses them alike."""
 
 import os
 import struct

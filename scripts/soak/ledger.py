@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What became of each fault, a line a case: written as it goes, so that a soak can be broken off."""
+"""What became of each fault, a line a case, written as it goes: a soak can be broken off."""
 
 import dataclasses
 import json

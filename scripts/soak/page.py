@@ -33,8 +33,8 @@ Methods: {keys}.
 """,
     MOMENTS: """## Killed at each step of the disk
 
-A process that dies before its first, second, ... call of fsync, rename, link, unlink or mkdir, until
-there is none left.
+A process that dies before its first, second, ... call of fsync, rename, link, unlink or mkdir,
+until there is none left.
 """,
     SIGNALS: """## Stopped by a signal
 
@@ -58,8 +58,8 @@ that cannot be written, with nothing on it and with the finished folder.
 """,
     IMAGES: """## Images
 
-One such file among fourteen, on every engine; damaged ones with `data.on_corrupt=fail` (refused) and
-`skip` (trained on without it, and said). Pipes and devices are left out, and said, under both.
+One such file among fourteen, on every engine; damaged ones with `data.on_corrupt=fail` (refused)
+and `skip` (trained on without it, and said). Pipes and devices are left out, and said, under both.
 """,
 }
 _TABLE = "| injected | cases | equal | refused | lost | seen |\n|---|---|---|---|---|---|\n"
