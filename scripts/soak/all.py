@@ -7,6 +7,7 @@ until it is finished, and is then compared with the one that nothing happened to
 """
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from scripts.soak.kills import KILLS, MOMENTS, STAGES, each_moment, random_kills
 from scripts.soak.ledger import Case, Ledger
 from scripts.soak.page import PAGE, write_page
 from scripts.soak.stops import RANKS, SIGNALS, each_signal, ranks
-from scripts.soak.tasks import Bench
+from scripts.soak.tasks import ENGINES, Bench, trainings
 from tests.kit.cases import run_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,13 +32,15 @@ def parts(
 ) -> dict[str, Callable[[], Iterator[Case]]]:
     """What there is, in the order in which it is done: the quick ones first."""
     return {
-        IMAGES: lambda: images(bench, ledger),
+        IMAGES: lambda: images(bench, ledger, asked.engines),
         DAMAGE: lambda: damages(bench, ledger),
         MOMENTS: lambda: each_moment(bench, ledger, STAGES, asked.stride),
         SIGNALS: lambda: each_signal(bench, ledger, asked.times, asked.seed),
         DISKS: lambda: disks(bench, ledger),
         RANKS: lambda: ranks(bench, ledger, asked.times),
-        KILLS: lambda: random_kills(bench, ledger, asked.methods, asked.kills, asked.seed),
+        KILLS: lambda: random_kills(
+            bench, ledger, trainings(asked.methods, asked.engines), asked.kills, asked.seed
+        ),
     }
 
 
@@ -56,7 +59,9 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3, help="each signal at each stage")
     parser.add_argument("--stride", type=int, default=1, help="every so many steps of the disk")
     parser.add_argument("--only", nargs="*", help="parts; without it, all")
+    parser.add_argument("--cases", type=int, help="at most so many more of each part")
     parser.add_argument("--methods", nargs="*", default=run_names())
+    parser.add_argument("--engines", nargs="*", default=ENGINES, choices=ENGINES)
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/soak")
     parser.add_argument("--page", type=Path, default=PAGE)
     asked = parser.parse_args()
@@ -66,7 +71,7 @@ def main() -> None:
     head = f"Of commit {commit()}, seed {asked.seed}.\n"
     known = parts(bench, ledger, asked)
     for name in asked.only or known:
-        for case in known[name]():
+        for case in itertools.islice(known[name](), asked.cases):
             ledger.add(case)
             print(f"{case.part}: {case.row}, {case.key}: {case.verdict} {case.what[:200]}")
             write_page(ledger, head, asked.page)

@@ -4,7 +4,7 @@
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from scripts.soak.children import Ended, run
 from scripts.soak.ledger import EQUAL, LOST, REFUSED, Case, Ledger
-from scripts.soak.tasks import ENGINES, Bench
+from scripts.soak.tasks import Bench
 from tests.kit.tiny import tiny_config, write_folder
 
 IMAGES = "images"
@@ -100,7 +100,7 @@ NO_FILES: dict[str, tuple[str, Writer]] = {
 _LEFT_OUT = "files left out: 1 pipes or devices"
 
 
-def images(bench: Bench, ledger: Ledger, engines: tuple[str, ...] = ENGINES) -> Iterator[Case]:
+def images(bench: Bench, ledger: Ledger, engines: Sequence[str]) -> Iterator[Case]:
     """Every file on every engine, under both policies for damaged ones."""
     for name, ((file, write), mean) in PICTURES.items():
         for engine in engines:

@@ -16,22 +16,24 @@ from scripts.soak.tasks import (
     evaluating,
     finetuning,
     pretraining,
-    trainings,
 )
 
 KILLS, MOMENTS = "kills", "moments"
 # What of the disk's steps is a moment: before each of these a process dies.
-STEPS = ("fsync", "replace", "rename", "link", "unlink", "mkdir")
+STEPS = ("fsync", "replace", "rename", "link")
 _MOST_MOMENTS = 400
 _TRIES = 5
 
 
 def random_kills(
-    bench: Bench, ledger: Ledger, methods: list[str], count: int, seed: int
+    bench: Bench, ledger: Ledger, pairs: list[tuple[str, str]], count: int, seed: int
 ) -> Iterator[Case]:
-    """Runs killed one to three times each; the same command then ends as the unbroken run."""
-    pairs = trainings(methods)
-    random.Random(seed).shuffle(pairs)
+    """Runs killed one to three times each; the same command then ends as the unbroken run.
+
+    Args:
+        pairs: methods and engines, each as often as any other.
+    """
+    pairs = random.Random(seed).sample(pairs, len(pairs))
     for number in range(count):
         method, engine = pairs[number % len(pairs)]
         row, key = f"`kill -9`, engine `{engine}`", f"{seed}-{number} {method}"
@@ -55,9 +57,10 @@ def hit_at(
     Returns:
         How it ended; None if it was always done before.
     """
+    seconds = bench.seconds(task)
     for _ in range(_TRIES):
         child = bench.start(task, before=before)
-        met = child.reaches(draw.uniform(0, 0.95) * bench.seconds(task))
+        met = child.reaches(draw.uniform(0, 0.95) * seconds)
         if met:
             child.send(number)
         ended = child.wait()
@@ -93,7 +96,7 @@ def each_moment(
 
 
 STAGES: dict[str, Callable[[Bench], Task]] = {
-    "pretrain": lambda bench: pretraining(bench, "simclr"),
+    "pretrain": lambda bench: pretraining(bench, "simclr", name="pretrain", max_epochs=2),
     "balance": balancing,
     "finetune": finetuning,
     "evaluate": evaluating,

@@ -33,8 +33,8 @@ Methods: {keys}.
 """,
     MOMENTS: """## Killed at each step of the disk
 
-A process that dies before its first, second, ... call of fsync, rename, link, unlink or mkdir,
-until there is none left.
+A process that dies before its first, second, ... flush (fsync), renaming or link, until there is
+none left.
 """,
     SIGNALS: """## Stopped by a signal
 

@@ -4,7 +4,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ class Bench:
         """The folder that a fault is put into; it is not there yet."""
         path = self.folder / task.name / name
         shutil.rmtree(path, ignore_errors=True)
+        path.parent.mkdir(exist_ok=True)
         return path
 
     def judge(
@@ -114,13 +115,15 @@ def _timed(task: Task, path: Path, done: Path) -> None:
     done.write_text(json.dumps(time.process_time()))
 
 
-def trainings(methods: list[str], engines: tuple[str, ...] = ENGINES) -> list[tuple[str, str]]:
+def trainings(methods: Sequence[str], engines: Sequence[str]) -> list[tuple[str, str]]:
     """Each method on each engine that it trains on."""
     pairs = [(method, engine) for engine in engines for method in methods]
     return [(m, e) for m, e in pairs if all(e in case.run.engines for case in cases_of(m))]
 
 
-def pretraining(bench: Bench, method: str, engine: str = "batched", **changes: Any) -> Task:
+def pretraining(
+    bench: Bench, method: str, engine: str = "batched", name: str = "", **changes: Any
+) -> Task:
     """A pretraining on generated images; ``a__b=c`` sets ``a.b``."""
     from ltplugins.stages.pretrain import pretrain
 
