@@ -22,6 +22,7 @@ from scripts.soak.ledger import Case, Ledger
 from scripts.soak.page import PAGE, write_page
 from scripts.soak.stops import RANKS, SIGNALS, each_signal, ranks
 from scripts.soak.tasks import ENGINES, Bench, trainings
+from scripts.soak.workers import WORKERS, loader_faults
 from tests.kit.cases import run_names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +38,7 @@ def parts(
         MOMENTS: lambda: each_moment(bench, ledger, STAGES, asked.stride),
         SIGNALS: lambda: each_signal(bench, ledger, asked.times, asked.seed),
         DISKS: lambda: disks(bench, ledger),
+        WORKERS: lambda: loader_faults(bench, ledger),
         RANKS: lambda: ranks(bench, ledger, asked.times),
         KILLS: lambda: random_kills(
             bench, ledger, trainings(asked.methods, asked.engines), asked.kills, asked.seed

@@ -11,6 +11,7 @@ from scripts.soak.images import IMAGES
 from scripts.soak.kills import KILLS, MOMENTS
 from scripts.soak.ledger import EQUAL, LEFT_OUT, LOST, REFUSED, Case, Ledger
 from scripts.soak.stops import RANKS, SIGNALS
+from scripts.soak.workers import WORKERS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/faults.md"
 _HEAD = """# Faults
@@ -40,6 +41,11 @@ none left.
 
 At a random moment, also before and after the training itself, where a signal does what it does to
 any program. SIGUSR1 under SLURM's variables.
+""",
+    WORKERS: """## Processes that load images
+
+One that is killed, stopped (SIGSTOP) or hangs in the second epoch, in the training's or in the
+validation's loader, with `data.worker_timeout=3`. The line comes, then the same command goes on.
 """,
     RANKS: """## Two ranks
 

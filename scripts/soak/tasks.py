@@ -133,9 +133,8 @@ def pretraining(
     workers = 1 if engine == "workers" else 0
     where = {"data__engine": engine, "data__num_workers": workers}
     cfg = calm_config(home, method, log_every_n_steps=1, **where, **more, **changes)
-    return Task(
-        f"{method}-{engine}", lambda out: pretrain({**cfg, "output_dir": str(out)}), is_same
-    )
+    name = name or f"{method}-{engine}"
+    return Task(name, lambda out: pretrain({**cfg, "output_dir": str(out)}), is_same)
 
 
 def balancing(bench: Bench) -> Task:
