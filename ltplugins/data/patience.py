@@ -59,23 +59,32 @@ def _given(batches: Iterator[Any], workers: list[Any], seconds: int) -> Iterator
                 watch.awaited = None
             yield batch
     except (RuntimeError, OSError, EOFError) as error:
-        if watch.has_lost_patience:
-            _bury(workers)
-            raise RuntimeError(f"DataLoader timed out after {seconds} seconds") from error
         dead = [str(worker.pid) for worker in workers if not worker.is_alive()]
-        if dead and not isinstance(error, RuntimeError):  # its batch was still to be fetched
-            text = f"DataLoader worker (pid {', '.join(dead)}) exited unexpectedly"
-            raise RuntimeError(text) from error
-        raise
+        if watch.has_lost_patience:
+            _shut(batches, workers)
+            raise RuntimeError(f"DataLoader timed out after {seconds} seconds") from error
+        if not dead:
+            raise
+        _shut(batches, [])
+        if isinstance(error, RuntimeError):  # torch's own words
+            raise
+        text = f"DataLoader worker (pid {', '.join(dead)}) exited unexpectedly"
+        raise RuntimeError(text) from error
     finally:
         watch.is_over.set()
 
 
-def _bury(workers: list[Any]) -> None:
-    """Wait for the end of each: torch hears of it by a signal, and raises wherever we are."""
-    for worker in workers:
+def _shut(batches: Any, killed: list[Any]) -> None:
+    """Be done with the processes: torch's handler raises at any child's end while it knows of them.
+
+    Args:
+        killed: those whose end is about to be told; it is waited for.
+    """
+    for worker in killed:
         with contextlib.suppress(RuntimeError):
             worker.join(5)
+    with contextlib.suppress(RuntimeError):
+        batches._shutdown_workers()
 
 
 class _Watch:
