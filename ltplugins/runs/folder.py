@@ -146,7 +146,7 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if not any((self.path / name).exists() for name in (RUN_FILE, LOCK)):
+            if not (self._holds_run() or (self.path / LOCK).exists()):
                 refuse_foreign(self.path)  # before the lock leaves a file there
             self._lock = take_lock(self.path)
         except OSError as error:
@@ -159,7 +159,7 @@ class RunFolder:
             ) from None
         for folder in (self.path, self.checkpoints, self.path / "features"):
             sweep(folder)
-        if (self.path / RUN_FILE).exists():
+        if self._holds_run():
             found = self.look(identity, overwrite, resume)
             if found is not Found.NEW:
                 mend(self.path, cfg)
@@ -196,7 +196,7 @@ class RunFolder:
         Raises:
             UserError: the folder holds another config's run.
         """
-        if not (self.path / RUN_FILE).exists():
+        if not self._holds_run():
             return Found.NEW
         there = self._facts(overwrite)
         if there is None or there.stopped == TRIAL:
@@ -219,6 +219,11 @@ class RunFolder:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def _holds_run(self) -> bool:
+        """Whether there is a run, also one whose run.json is gone: its checkpoint knows of it."""
+        has_facts = (self.path / RUN_FILE).exists()
+        return has_facts or facts_of_checkpoint(self.checkpoints) is not None
 
     def _facts(self, overwrite: bool) -> RunFacts | None:
         """Those of the run that is there; None where they are damaged and may be overwritten."""
