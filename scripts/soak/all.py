@@ -7,6 +7,7 @@ until it is finished, and is then compared with the one that nothing happened to
 """
 
 import argparse
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -64,20 +65,21 @@ def main() -> None:
     parser.add_argument("--cases", type=int, help="at most so many more of each part")
     parser.add_argument("--methods", nargs="*", default=run_names())
     parser.add_argument("--engines", nargs="*", default=ENGINES, choices=ENGINES)
+    parser.add_argument("--keep", action="store_true", help="count cases of other commits, too")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/soak")
     parser.add_argument("--page", type=Path, default=PAGE)
     asked = parser.parse_args()
-    folder = asked.folder / commit()  # another version's cases are others
-    os.environ.setdefault("LTPLUGINS_CACHE", str(folder / "cache"))
-    bench, ledger = Bench(folder), Ledger(folder / "cases.jsonl")
-    head = f"Of commit {commit()}, seed {asked.seed}.\n"
+    here = commit()
+    os.environ.setdefault("LTPLUGINS_CACHE", str(asked.folder / "cache"))
+    bench = Bench(asked.folder / here)
+    ledger = Ledger(asked.folder / "cases.jsonl", None if asked.keep else here)
     known = parts(bench, ledger, asked)
     for name in asked.only or known:
         for case in itertools.islice(known[name](), asked.cases):
-            ledger.add(case)
+            ledger.add(dataclasses.replace(case, commit=here))
             print(f"{case.part}: {case.row}, {case.key}: {case.verdict} {case.what[:200]}")
-            write_page(ledger, head, asked.page)
-    write_page(ledger, head, asked.page)
+            write_page(ledger, asked.page)
+    write_page(ledger, asked.page)
     sys.exit(bool(ledger.lost))
 
 

@@ -24,6 +24,7 @@ class Case:
             machine cannot do it.
         seen: the lines that a user saw of it.
         what: of a loss, what happened.
+        commit: of the version that it was done with.
     """
 
     part: str
@@ -32,18 +33,21 @@ class Case:
     verdict: str
     seen: str = ""
     what: str = ""
+    commit: str = ""
 
 
 class Ledger:
     """The cases of a soak, in a file.
 
     Args:
-        path: of the file; cases that it has are not done again.
+        path: of the file; cases that it has are not done again,
+        commit: where they are of this version. None: of whichever.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, commit: str | None = None) -> None:
         self.path = path
-        self.cases: list[Case] = list(_read(path))
+        found = list(_read(path))
+        self.cases = [case for case in found if commit in (None, case.commit)]
         self._known = {(case.part, case.row, case.key) for case in self.cases}
 
     def has(self, part: str, row: str, key: str) -> bool:

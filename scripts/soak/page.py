@@ -71,25 +71,21 @@ and `skip` (trained on without it, and said). Pipes and devices are left out, an
 _TABLE = "| injected | cases | equal | refused | lost | seen |\n|---|---|---|---|---|---|\n"
 
 
-def write_page(ledger: Ledger, head: str, path: Path = PAGE) -> None:
-    """Write the page of what is known by now.
-
-    Args:
-        head: says which version, which seed.
-    """
-    parts = [_HEAD + head + "\n"]
-    for part, text in _PARTS.items():
-        rows = ledger.rows(part)
-        if rows:
-            keys = sorted({case.key.split()[-1] for cases in rows.values() for case in cases})
-            lines = [_line(row, cases) for row, cases in rows.items()]
-            parts.append(
-                text.format(keys=", ".join(keys)) + "\n" + _TABLE + "\n".join(lines) + "\n"
-            )
+def write_page(ledger: Ledger, path: Path = PAGE) -> None:
+    """Write the page of what is known by now."""
+    found = [_part(text, ledger.rows(part)) for part, text in _PARTS.items() if ledger.rows(part)]
     lost = [_loss(case) for case in ledger.lost]
-    total = len(ledger.cases)
-    parts.append(f"## Lost\n\n{len(lost)} of {total} cases.\n" + "".join(lost))
-    write_text(path, "\n".join(parts))
+    end = f"## Lost\n\n{len(lost)} of {len(ledger.cases)} cases.\n" + "".join(lost)
+    write_text(path, "\n".join([_HEAD, *found, end]))
+
+
+def _part(text: str, rows: dict[str, list[Case]]) -> str:
+    """A section: what was done, with which version, and its table."""
+    cases = [case for same in rows.values() for case in same]
+    keys = ", ".join(sorted({case.key.split()[-1] for case in cases}))
+    commits = ", ".join(dict.fromkeys(case.commit for case in cases))
+    lines = "\n".join(_line(row, same) for row, same in rows.items())
+    return f"{text.format(keys=keys)}\nOf commit {commits}.\n\n{_TABLE}{lines}\n"
 
 
 def _line(row: str, cases: list[Case]) -> str:
