@@ -57,7 +57,7 @@ def commit() -> str:
 def main() -> None:
     """Do it and write the page; exit code 1 where anything is lost."""
     parser = argparse.ArgumentParser(description="faults put into runs")
-    parser.add_argument("--kills", type=int, default=100, help="random kills, over all methods")
+    parser.add_argument("--kills", type=int, default=100, help="random ones, over all methods")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--times", type=int, default=3, help="each signal at each stage")
     parser.add_argument("--stride", type=int, default=1, help="every so many steps of the disk")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """kill -9: at random moments of every method on every engine, and at each step of the disk."""
 
+import dataclasses
+import itertools
 import os
 import random
 import signal
@@ -28,25 +30,41 @@ _TRIES = 5
 def random_kills(
     bench: Bench, ledger: Ledger, pairs: list[tuple[str, str]], count: int, seed: int
 ) -> Iterator[Case]:
-    """Runs killed one to three times each; the same command then ends as the unbroken run.
+    """Runs killed one to three times each, ``count`` kills in all; then the command once more.
 
     Args:
-        pairs: methods and engines, each as often as any other.
+        pairs: methods and engines.
     """
-    pairs = random.Random(seed).sample(pairs, len(pairs))
-    for number in range(count):
-        method, engine = pairs[number % len(pairs)]
-        row, key = f"`kill -9`, engine `{engine}`", f"{seed}-{number} {method}"
-        if ledger.has(KILLS, row, key):
-            continue
-        task = pretraining(bench, method, engine)
+    number, killed = 0, 0
+    for method, engine in itertools.cycle(in_turn(pairs, random.Random(seed))):
         draw = random.Random(f"{seed} {number}")
-        bench.hit(task)
-        hits = [hit_at(bench, task, draw, signal.SIGKILL) for _ in range(draw.randint(1, 3))]
-        if not all(hits):
-            yield Case(KILLS, row, key, LOST, what="it was never met in its work")
-            continue
-        yield bench.judge(task, KILLS, row, key)
+        row, key = f"`kill -9`, engine `{engine}`", f"{seed}-{number} {method}"
+        times, number = draw.randint(1, 3), number + 1
+        killed += times
+        if not ledger.has(KILLS, row, key):
+            task = pretraining(bench, method, engine)
+            bench.hit(task)
+            if all(hit_at(bench, task, draw, signal.SIGKILL) for _ in range(times)):
+                yield dataclasses.replace(bench.judge(task, KILLS, row, key), faults=times)
+            else:
+                yield Case(KILLS, row, key, LOST, what="it was never met in its work")
+        if killed >= count:
+            return
+
+
+def in_turn(pairs: list[tuple[str, str]], draw: random.Random) -> list[tuple[str, str]]:
+    """The same in another order: every method once, each on another engine than the one before."""
+    engines: dict[str, list[str]] = {}
+    for method, engine in pairs:
+        engines.setdefault(method, []).append(engine)
+    methods = draw.sample(sorted(engines), len(engines))
+    found = []
+    for turn in range(max(map(len, engines.values()))):
+        for place, method in enumerate(methods):
+            own = engines[method]
+            if turn < len(own):
+                found.append((method, own[(place + turn) % len(own)]))
+    return found
 
 
 def hit_at(

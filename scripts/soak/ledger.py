@@ -24,6 +24,7 @@ class Case:
             machine cannot do it.
         seen: the lines that a user saw of it.
         what: of a loss, what happened.
+        faults: that were put into it.
         commit: of the version that it was done with.
     """
 
@@ -33,6 +34,7 @@ class Case:
     verdict: str
     seen: str = ""
     what: str = ""
+    faults: int = 1
     commit: str = ""
 
 

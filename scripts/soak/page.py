@@ -17,7 +17,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/faults.md"
 _HEAD = """# Faults
 
 What was put into tiny runs, how often, and what became of them. `make soak` writes this page; a
-short form of it runs with the tests. Every number is a count of cases.
+short form of it runs with the tests. Every number is a count of cases; a case may have
+several faults.
 
 - *equal*: given again until it was finished, the same command ended as where nothing had happened:
   weights, buffers, optimiser and schedule bit by bit; of an evaluation, all its numbers. Of an
@@ -29,8 +30,8 @@ short form of it runs with the tests. Every number is a count of cases.
 _PARTS = {
     KILLS: """## Killed at a random moment
 
-`kill -9` once to three times in a training, at a moment of its processor time drawn by the seed.
-Methods: {keys}.
+`kill -9` once to three times in a training, at a moment of its processor time drawn by the seed:
+{faults} kills. Methods: {keys}.
 """,
     MOMENTS: """## Killed at each step of the disk
 
@@ -82,10 +83,11 @@ def write_page(ledger: Ledger, path: Path = PAGE) -> None:
 def _part(text: str, rows: dict[str, list[Case]]) -> str:
     """A section: what was done, with which version, and its table."""
     cases = [case for same in rows.values() for case in same]
+    faults = sum(case.faults for case in cases)
     keys = ", ".join(sorted({case.key.split()[-1] for case in cases}))
     commits = ", ".join(dict.fromkeys(case.commit for case in cases))
     lines = "\n".join(_line(row, same) for row, same in rows.items())
-    return f"{text.format(keys=keys)}\nOf commit {commits}.\n\n{_TABLE}{lines}\n"
+    return f"{text.format(keys=keys, faults=faults)}\nOf commit {commits}.\n\n{_TABLE}{lines}\n"
 
 
 def _line(row: str, cases: list[Case]) -> str:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The commands that faults are put into: tiny trainings of every method, and each later stage."""
 
+import gc
 import json
 import shutil
 import time
@@ -47,6 +48,8 @@ class Bench:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(1)  # a fork takes along no threads
+        gc.collect()
+        gc.freeze()  # what is never collected stays shared with the forks
 
     def whole(self, task: Task) -> Path:
         """The task's folder that nothing has happened to."""
