@@ -21,7 +21,8 @@ from scripts.soak.images import IMAGES, images
 from scripts.soak.kills import KILLS, MOMENTS, STAGES, each_moment, random_kills
 from scripts.soak.ledger import Case, Ledger
 from scripts.soak.page import PAGE, write_page
-from scripts.soak.stops import RANKS, SIGNALS, each_signal, ranks
+from scripts.soak.ranks import RANKS, ranks
+from scripts.soak.stops import SIGNALS, each_signal
 from scripts.soak.tasks import ENGINES, Bench, trainings
 from scripts.soak.workers import WORKERS, loader_faults
 from tests.kit.cases import run_names

@@ -10,7 +10,8 @@ from scripts.soak.disks import DISKS
 from scripts.soak.images import IMAGES
 from scripts.soak.kills import KILLS, MOMENTS
 from scripts.soak.ledger import EQUAL, LEFT_OUT, LOST, REFUSED, Case, Ledger
-from scripts.soak.stops import RANKS, SIGNALS
+from scripts.soak.ranks import RANKS
+from scripts.soak.stops import SIGNALS
 from scripts.soak.workers import WORKERS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/faults.md"
