@@ -18,8 +18,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/faults.md"
 _HEAD = """# Faults
 
 What was put into tiny runs, how often, and what became of them. `make soak` writes this page; a
-short form of it runs with the tests. Every number is a count of cases; a case may have
-several faults.
+short form of it runs with the tests. Every number is a count of cases; a
+case may have several faults.
 
 - *equal*: given again until it was finished, the same command ended as where nothing had happened:
   weights, buffers, optimiser and schedule bit by bit; of an evaluation, all its numbers. Of an
