@@ -70,6 +70,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "runs/soak")
     parser.add_argument("--page", type=Path, default=PAGE)
     asked = parser.parse_args()
+    if sys.platform != "linux":
+        parser.error("expected Linux, whose processes it looks at, got " + sys.platform)
     here = commit()
     os.environ.setdefault("LTPLUGINS_CACHE", str(asked.folder / "cache"))
     bench = Bench(asked.folder / here)
