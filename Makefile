@@ -19,7 +19,7 @@ help:
 	@echo "make oldest  run the fast tests on the oldest versions that pyproject.toml allows"
 	@echo "make lint    ruff, mypy, codespell"
 	@echo "make format  ruff format and fixes"
-	@echo "make soak    faults put into runs, and what became of them: docs/faults.md; an hour"
+	@echo "make soak    faults put into runs, and what became of them: docs/faults.md; up to an hour"
 	@echo "make bench   the table of speeds, as ratios with their bars"
 	@echo "make claims  what the papers claim, trained pair by pair and judged: hours; ARGS='--jobs 4'"
 
@@ -61,8 +61,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python scripts/bench/all.py
 
 soak: $(VENV)/.dev
-	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python scripts/soak/all.py
-	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python scripts/fuzz/all.py
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python scripts/soak/all.py $(ARGS)
+	$(if $(ARGS),,OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python scripts/fuzz/all.py)
 
 # Each cell is one thread; it stops at any time and goes on.
 claims: $(VENV)/.base

@@ -30,6 +30,7 @@ def cache_folder() -> Path:
 
 # .NAME.part-MACHINE-PROCESS-RANDOM.SUFFIX
 _TEMPORARY = re.compile(r"\..+\.part-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}(\.[^.]*)?")
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 # Of another machine's process nobody here knows whether it lives.
 _FOREIGN_SECONDS = 24 * 3600.0
 _swept: set[Path] = set()
@@ -155,7 +156,10 @@ def _ready(folder: Path) -> None:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Let an error of the disk say which file was to be written; a full disk's own does not."""
+    """Let an error of the disk say which file was to be written; a full disk's own does not.
+
+    A library that is not of Python has the number in its words alone: "... (os error 28)".
+    """
     try:
         yield
     except OSError as error:
@@ -165,6 +169,11 @@ def _named(path: Path) -> Iterator[None]:
         if not is_ours:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error
+    except Exception as error:
+        number = _OS_ERROR.search(str(error)) if type(error).__name__ == "SafetensorError" else None
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -19,7 +19,7 @@ from ltplugins.data.engines.batched import RawLoader
 from ltplugins.data.engines.build import build_loader
 from ltplugins.data.engines.draws import RawBatch
 from ltplugins.data.engines.loader import Loader
-from ltplugins.data.patience import patience
+from ltplugins.data.patience import PatientLoader
 from ltplugins.data.samplers.base import Shard
 from ltplugins.data.samplers.shuffle import IdPlusOodSampler
 from ltplugins.data.sources.base import Source
@@ -70,11 +70,11 @@ class LTDataModule(LightningDataModule):
         training, block = self.training, self.training.blocks[0]
         transform = eval_transform(training.record, block.crop_size, block.mean, block.std)
         num_workers = training.cfg.num_workers
-        return DataLoader(
+        return PatientLoader(
             EvalDataset(self.val_source, transform),
             batch_size=training.batch_size,
             num_workers=num_workers,
-            timeout=patience(num_workers, training.cfg.worker_timeout),
+            seconds=training.cfg.worker_timeout,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.pil import View, view_transform
 from ltplugins.data.augment.plain import EvalDataset, eval_transform, labelled, stream_images
 from ltplugins.data.augment.schema import normalisation
-from ltplugins.data.patience import patience
+from ltplugins.data.patience import PatientLoader
 from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.contents import content_hash
 from ltplugins.data.sources.named import Part
@@ -118,10 +117,7 @@ class FeatureExtractor:
         if source.images is not None:
             shape = (self.block.crop_size, *normalisation(self.block, source.record))
             dataset = EvalDataset(source, eval_transform(source.record, *shape))
-            workers = self.data.num_workers
-            yield from DataLoader(
-                dataset, self.batch_size, num_workers=workers, timeout=patience(workers)
-            )
+            yield from PatientLoader(dataset, self.batch_size, num_workers=self.data.num_workers)
             return
         stream = stream_images(
             source,

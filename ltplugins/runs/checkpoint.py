@@ -102,6 +102,11 @@ def require_run(path: Path) -> None:
         UserError: no such folder, or no run in it.
     """
     if not (path / RUN_FILE).exists():
+        if (path / LAST_CHECKPOINT).exists():
+            raise UserError(
+                f"{path / RUN_FILE} is gone. Give the run's own command again, which writes it "
+                f"anew, or give {path / LAST_CHECKPOINT}."
+            )
         raise UserError(
             f"{path} holds no run: expected run.json and checkpoints/ in it. Give the "
             f"output_dir of a pretraining, for example runs/demo/simclr."

@@ -10,11 +10,8 @@ results.json  the evaluation               .lock        held while a process wri
 
 import dataclasses
 import enum
-import errno
-import fcntl
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -23,8 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.config.identity import comparable, differences
 from ltplugins.core.errors import UserError
-from ltplugins.core.files import is_temporary, sweep, write_text
-from ltplugins.core.links import refuse_link
+from ltplugins.core.files import sweep, write_text
 from ltplugins.runs.checkpoint import (
     ARGS,
     LAST_CHECKPOINT,
@@ -32,21 +28,12 @@ from ltplugins.runs.checkpoint import (
     read_args,
     require_run,
 )
+from ltplugins.runs.contents import LOCK, clear, refuse_foreign
 from ltplugins.runs.facts import TRIAL, Origin, RunFacts
+from ltplugins.runs.lock import take_lock
 from ltplugins.runs.mend import CONFIG, facts_of_checkpoint, load_config, mend
 
 log = logging.getLogger(__name__)
-
-# What a run and its evaluation write, beside run.json.
-_FILES = (
-    "results.json",
-    "metrics.csv",
-    CONFIG,
-    "divergence.json",
-    "examples.npz",
-    "segmentation.png",
-)
-_FOLDERS = ("checkpoints", "features", "tensorboard", "mlruns")
 
 
 class Found(enum.Enum):
@@ -159,9 +146,9 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if not any((self.path / name).exists() for name in (RUN_FILE, ".lock")):
-                self._refuse_foreign()  # before the lock leaves a file there
-            self._acquire_lock()
+            if not (self._holds_run() or (self.path / LOCK).exists()):
+                refuse_foreign(self.path)  # before the lock leaves a file there
+            self._lock = take_lock(self.path)
         except OSError as error:
             found = self._look_alone(identity, overwrite, resume)
             if found is Found.OVER:
@@ -172,14 +159,14 @@ class RunFolder:
             ) from None
         for folder in (self.path, self.checkpoints, self.path / "features"):
             sweep(folder)
-        if (self.path / RUN_FILE).exists():
+        if self._holds_run():
             found = self.look(identity, overwrite, resume)
             if found is not Found.NEW:
                 mend(self.path, cfg)
                 return found
-            self._clear()
+            clear(self.path)
         else:
-            self._refuse_foreign()
+            refuse_foreign(self.path)
         write_text(self.path / CONFIG, OmegaConf.to_yaml(cfg))
         self.checkpoints.mkdir(exist_ok=True)
         # Last, so that a folder with run.json has everything else.
@@ -209,7 +196,7 @@ class RunFolder:
         Raises:
             UserError: the folder holds another config's run.
         """
-        if not (self.path / RUN_FILE).exists():
+        if not self._holds_run():
             return Found.NEW
         there = self._facts(overwrite)
         if there is None or there.stopped == TRIAL:
@@ -233,6 +220,11 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
+    def _holds_run(self) -> bool:
+        """Whether there is a run, also one whose run.json is gone: its checkpoint knows of it."""
+        has_facts = (self.path / RUN_FILE).exists()
+        return has_facts or facts_of_checkpoint(self.checkpoints) is not None
+
     def _facts(self, overwrite: bool) -> RunFacts | None:
         """Those of the run that is there; None where they are damaged and may be overwritten."""
         try:
@@ -248,28 +240,6 @@ class RunFolder:
                 f"anew, or set output_dir to a new folder."
             ) from None
 
-    def _refuse_foreign(self) -> None:
-        # A process killed while it opens a folder leaves the first two; they are written again.
-        ours = {".lock", CONFIG, "checkpoints"}
-        found = [p for p in self.path.iterdir() if p.name not in ours]
-        found += [p for p in self.checkpoints.glob("*") if p.name != ARGS]
-        foreign = [p.name for p in found if not is_temporary(p)]
-        if foreign:
-            raise UserError(
-                f"{self.path} is not empty and holds no run (found {', '.join(foreign[:3])}). "
-                f"Set output_dir to a new folder."
-            )
-
-    def _clear(self) -> None:
-        """Remove what the run that was here has written; other files are left alone."""
-        log.info("%s: the run that was here is replaced.", self.path)
-        # The first one first: another rank that looks now finds no run, and never a checkpoint of
-        # the old one beside the facts of the new.
-        for name in (RUN_FILE, *_FILES):
-            (self.path / name).unlink(missing_ok=True)
-        for name in _FOLDERS:
-            shutil.rmtree(self.path / name, ignore_errors=True)
-
     def _other(self, there: RunFacts, identity: Mapping[str, Any]) -> UserError:
         rows = _differences(there, identity)
         shown = "; ".join(rows[:5]) + (f"; and {len(rows) - 5} more" if len(rows) > 5 else "")
@@ -284,27 +254,6 @@ class RunFolder:
                 f"resume_from_checkpoint={self.path / LAST_CHECKPOINT}."
             )
         return UserError(text)
-
-    def _acquire_lock(self) -> None:
-        for name in (".lock", *_FOLDERS):
-            refuse_link(self.path / name)
-        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115 - held until close()
-        try:
-            # A record lock, not flock: loader workers forked later must not hold it.
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self.close()
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                log.warning(
-                    "%s: its disk has no locks (%s): see yourself that no other process writes "
-                    "there.",
-                    self.path,
-                    error.strerror,
-                )
-                return
-            raise UserError(
-                f"another process is writing to {self.path}. Wait for it, or set output_dir."
-            ) from None
 
 
 def _differences(there: RunFacts, identity: Mapping[str, Any]) -> list[str]:

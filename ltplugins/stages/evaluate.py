@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from ltplugins.config.data import DataPaths
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
+from ltplugins.core.files import write_text
 from ltplugins.core.ranges import AtLeast
 from ltplugins.core.schema import Section, parse
 from ltplugins.eval.banks import Features
@@ -32,8 +33,9 @@ from ltplugins.metrics.health import Health
 from ltplugins.report.rows import progress_mark
 from ltplugins.report.table import RunResult
 from ltplugins.report.terminal import show_results
-from ltplugins.runs.checkpoint import TrainedRun, open_run
+from ltplugins.runs.checkpoint import ARGS, TrainedRun, open_run
 from ltplugins.runs.facts import now
+from ltplugins.runs.mend import CONFIG
 from ltplugins.stages.blocks import typed_keys
 from ltplugins.stages.command import quote_run
 from ltplugins.stages.launch import launch
@@ -90,7 +92,14 @@ def evaluate(cfg: DictConfig) -> Results:
     elif earlier is not None:
         put_aside(path, earlier)
     results.write(path)
+    _keep_config(run)
     return results
+
+
+def _keep_config(run: TrainedRun) -> None:
+    """Beside results that lie apart from their run: what a report reads of it."""
+    if not any((run.path / name).exists() for name in (CONFIG, ARGS)):
+        write_text(run.path / CONFIG, OmegaConf.to_yaml(run.cfg.host))
 
 
 def _placed(run: TrainedRun, out: str | None) -> TrainedRun:

@@ -276,7 +276,7 @@ def _info(results: Results, facts: RunFacts | None) -> dict[str, str]:
         "split": results.split.hash[:16],
         "seed": str(results.seed),
         "epochs": progress_mark(results.progress) or str(results.epoch),
-        "host": str(results.host) if facts else "solo-learn",
+        "host": results.host or "solo-learn",
     }
     if facts is None:
         return info

@@ -27,6 +27,7 @@ from ltplugins.runs.facts import Origin, now
 from ltplugins.runs.folder import Found, RunFolder
 from ltplugins.runs.metrics import MetricsLogger
 from ltplugins.training.checkpoint import RunCheckpoint
+from ltplugins.training.disk import require_room
 from ltplugins.training.faults.divergence import DivergenceWatch
 from ltplugins.training.faults.ranks import wait_for_ranks
 from ltplugins.training.faults.replay import REPEATED
@@ -141,6 +142,7 @@ class Training:
             log.info("%s %s", self.run.path, self.run.read().ending)
             return
         if is_first:
+            require_room(self.run.checkpoints, self.cfg, job.model)
             job.announce()
         planned, clock = self.cfg.max_epochs, self.clock
         saver = RunCheckpoint(self.run.checkpoints, _meta(job), self.cfg.checkpoint, planned, clock)

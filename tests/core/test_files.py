@@ -3,9 +3,12 @@
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from ltplugins.core import files
 
@@ -84,6 +87,26 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path: Path) -> None:
     assert error.value.filename == str(path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
     assert path.read_text() == "before"
+
+
+def test_a_full_disk_in_the_words_of_another_language(tmp_path: Path) -> None:
+    """safetensors raises no OSError: what it meets at a limit of the disk is one all the same."""
+    path, (ours, theirs) = tmp_path / "a.safetensors", os.pipe()
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+        try:
+            with files.atomic_path(path) as tmp:
+                save_file({"x": torch.zeros(4096)}, tmp)
+        except OSError as error:
+            os.write(theirs, f"{error.errno} {error.filename}".encode())
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    os.waitpid(child, 0)
+    with open(ours) as said:
+        assert said.read() == f"{errno.EFBIG} {path}"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -148,30 +149,31 @@ def test_a_damaged_config_is_written_anew(tmp_path):
     assert RunFolder(tmp_path).config() == OLD
 
 
-def test_damaged_facts_come_back_from_the_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("damage", [lambda path: path.write_text("{"), Path.unlink])
+def test_lost_facts_come_back_from_the_checkpoint(damage, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr("ltplugins.runs.mend.log.warning", lambda *a: said.append(a[0] % a[1:]))
     a_run(tmp_path)
     meta = {**to_plain(ORIGIN), "identity": OLD}
     content = {"state_dict": {}, "epoch": 0, "ltplugins": meta}
     save_sealed(content, tmp_path / "checkpoints/last.ckpt")
-    (tmp_path / "run.json").write_text("{")
+    damage(tmp_path / "run.json")
     with pytest.raises(UserError, match="another config"):
         opened(tmp_path, NEW)
     assert opened(tmp_path) is Found.UNFINISHED
     assert RunFolder(tmp_path).read().identity == OLD
-    assert "run.json is damaged" in said[0]
+    assert "run.json" in said[0]
     assert "lost are when the run began" in said[0]
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     """A finished run there is complete, an unfinished one refused in one line."""
 
-    def read_only(self):
+    def read_only(folder):
         raise OSError(errno.EROFS, "Read-only file system")
 
     a_run(tmp_path)
-    monkeypatch.setattr(RunFolder, "_acquire_lock", read_only)
+    monkeypatch.setattr("ltplugins.runs.folder.take_lock", read_only)
     with pytest.raises(UserError, match=r"output_dir: expected a folder that can be written.*Read"):
         opened(tmp_path)
     RunFolder(tmp_path).update(finished="now")

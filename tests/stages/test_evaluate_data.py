@@ -9,11 +9,14 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from ltplugins.config.identity import experiment
 from ltplugins.core.errors import UserError
 from ltplugins.eval.results import Results
+from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.pretrain import pretrain
+from ltplugins.stages.report import gather_run
 from tests.kit.tiny import tiny_config, write_folder
 
 COUNTS = (12, 6, 4)
@@ -258,6 +261,10 @@ def test_results_go_elsewhere_where_the_run_cannot_be_written(trained, tmp_path,
     assert Results.read(out / "results.json").method == "simclr"
     assert list((out / "features").iterdir())
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+    found = gather_run(out)  # a report can be made of it
+    assert found.info["host"] == found.results.host
+    of_run, apart = (OmegaConf.to_container(RunFolder(path).config()) for path in (run, out))
+    assert experiment(apart) == experiment(of_run)
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(UserError, match=r"run cannot be written.*out=FOLDER"):
         scores(run, *words)

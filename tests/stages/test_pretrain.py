@@ -130,9 +130,10 @@ def test_a_folder_left_by_a_kill_before_the_first_step_is_taken_up(tmp_path):
     for name in ("run.json", "metrics.csv", "checkpoints/last.ckpt"):
         (path / name).unlink()
     assert pretrain(tiny_config(tmp_path, "simclr", max_epochs=1)) == path
-    (path / "run.json").unlink()
-    with pytest.raises(UserError, match="holds no run"):
-        pretrain(tiny_config(tmp_path, "simclr", max_epochs=1))
+    (path / "run.json").unlink()  # of a run that its checkpoint knows
+    with pytest.raises(UserError, match="another config's run"):
+        pretrain(tiny_config(tmp_path, "simclr", max_epochs=2))
+    assert RunFolder(pretrain(tiny_config(tmp_path, "simclr", max_epochs=1))).read().finished
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A training that ends before its last epoch: what it saves, and what the same command does."""
 
+import os
 import signal
 
 import pytest
@@ -10,6 +11,7 @@ from ltplugins.runs.checkpoint import open_run
 from ltplugins.runs.facts import Progress
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.pretrain import pretrain
+from ltplugins.training.signals import requeue
 from ltplugins.training.stopping import WallClock
 from tests.kit.runs import assert_same_run, interrupted, load, stopped
 from tests.kit.tiny import tiny_config
@@ -126,3 +128,43 @@ def test_a_time_that_is_none_is_refused_before_a_folder(tmp_path):
         with pytest.raises(UserError, match="max_time: expected days:hours:minutes:seconds"):
             pretrain(tiny_config(tmp_path, "simclr", max_time=value))
     assert not (tmp_path / "run").exists()
+
+
+SLURM = {"SLURM_JOB_ID": "4", "SLURM_JOB_NAME": "pretrain", "SLURM_NTASKS": "1"}
+SLURM |= {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NNODES": "1"}
+SLURM |= {"SLURM_NTASKS_PER_NODE": "1", "SLURM_JOB_NODELIST": "localhost"}
+
+
+@pytest.fixture
+def scontrol(tmp_path, monkeypatch):
+    """SLURM's command, which writes down what it is given; and SLURM's variables."""
+    command = tmp_path / "bin/scontrol"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    return lambda: (tmp_path / "asked").read_text().splitlines()
+
+
+def test_slurms_signal_saves_and_puts_the_job_back(tmp_path, scontrol, monkeypatch):
+    stopped(tiny_config(tmp_path, "simclr"), 1, 2, monkeypatch, number=signal.SIGUSR1)
+    assert load(tmp_path / "run/checkpoints/stopped.ckpt")["global_step"] == 8
+    assert scontrol() == ["requeue 4"]
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    requeue()
+    assert scontrol()[1:] == ["requeue 7_3"]
+
+
+def test_a_job_that_cannot_be_put_back_is_told(scontrol, monkeypatch, caplog):
+    monkeypatch.setenv("SLURM_JOB_ID", "4; rm")
+    requeue()
+    monkeypatch.setenv("SLURM_JOB_ID", "4")
+    monkeypatch.setenv("PATH", "")
+    requeue()
+    assert "SLURM_JOB_ID is '4; rm'" in caplog.messages[0]
+    assert "job 4 is not put back into the queue" in caplog.messages[1]
+    with pytest.raises(FileNotFoundError):
+        scontrol()

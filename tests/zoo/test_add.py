@@ -173,7 +173,7 @@ def no_run(run):
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
-        (no_run, "holds no run"),
+        (no_run, r"run\.json is gone"),
         (no_config, r"config\.yaml"),
         (no_seed, "says no seed"),
         (no_protocol, "that a protocol has measured"),

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.deterministic import EvalTransform, eval_resize
 from ltplugins.data.augment.schema import AugmentationBlock, normalisation
-from ltplugins.data.patience import patience
+from ltplugins.data.patience import PatientLoader
 from ltplugins.data.sources.base import CorruptImage, Source, channels_first
 from ltplugins.data.sources.records import DataRecord
 
@@ -152,11 +152,10 @@ def stream_through(
     way_out: str = _SKIP,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """:func:`stream_images` image by image, through any deterministic transform."""
-    loader: DataLoader[Any] = DataLoader(
+    loader = PatientLoader(
         _Images(source, np.asarray(indices), transform, transform.size),
         batch_size=batch_size,
         num_workers=num_workers,
-        timeout=patience(num_workers),
         generator=torch.Generator(),
     )
     for batch, damage in loader:

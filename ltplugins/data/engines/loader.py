@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader
 
 from ltplugins.data.engines.draws import (
     Draw,
@@ -17,7 +16,7 @@ from ltplugins.data.engines.draws import (
     identity,
     raise_if_message,
 )
-from ltplugins.data.patience import SECONDS, patience
+from ltplugins.data.patience import SECONDS, PatientLoader
 from ltplugins.data.samplers.base import EpochSampler, count_batches, require_batch
 
 log = logging.getLogger(__name__)
@@ -105,11 +104,11 @@ class WorkerPool:
 
     def __init__(self, dataset: ViewDataset, num_workers: int, seconds: int = SECONDS) -> None:
         self._plan = _Plan()
-        self._loader: DataLoader[Any] = DataLoader(
+        self._loader = PatientLoader(
             dataset,
             batch_sampler=self._plan,
             num_workers=num_workers,
-            timeout=patience(num_workers, seconds),
+            seconds=seconds,
             persistent_workers=num_workers > 0,
             collate_fn=identity,
             pin_memory=torch.cuda.is_available(),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ltplugins.data.patience import patience
+from ltplugins.data.patience import PatientLoader
 from ltplugins.data.samplers.shuffle import ShuffleSampler
 from ltplugins.downstream.segmentation.options import IGNORE
 from ltplugins.downstream.segmentation.pairs import Pairs
@@ -83,13 +83,12 @@ class MaskModule(pl.LightningDataModule):
         """Batches (Float[B 3 S S], Int[B S S]); the last, short one is dropped."""
         rank, world_size = self._place
         sampler = _EpochKeys(len(self.train), seed=self.view.seed, rank=rank, world_size=world_size)
-        return DataLoader(
+        return PatientLoader(
             _Training(self.train, self.view),
             self.batch_size,
             sampler=sampler,
             drop_last=True,
             num_workers=self.num_workers,
-            timeout=patience(self.num_workers),
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),
         )
@@ -119,11 +118,10 @@ def plain_loader(
 ) -> DataLoader[Sample]:
     """Images in order without any draw, padded to one size: (Float[B 3 H W], Int[B H W])."""
     chosen = range(len(pairs)) if indices is None else indices
-    return DataLoader(
+    return PatientLoader(
         _Plain(pairs, view, chosen),
         batch_size,
         num_workers=num_workers,
-        timeout=patience(num_workers),
         collate_fn=pad_batch,
         generator=torch.Generator(),
     )

@@ -89,6 +89,15 @@ def test_a_damaged_checkpoint_is_not_opened(killed) -> None:
         open_run(killed)
 
 
+def test_where_run_json_is_gone_its_own_command_writes_it_anew(folders, killed, said) -> None:
+    (killed / "run.json").unlink()
+    with pytest.raises(UserError, match=r"run\.json is gone. .*own command again.*last\.ckpt"):
+        open_run(killed)
+    assert_same_run(folders / "whole", again(folders, "copy"))
+    assert RunFolder(killed).read().finished
+    assert "run.json cannot be read" in said[0]
+
+
 def test_a_finished_runs_damaged_checkpoint_is_made_again(folders, said) -> None:
     shutil.copytree(folders / "whole", folders / "finished")
     flip(folders / "finished/checkpoints/last.ckpt")
