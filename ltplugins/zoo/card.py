@@ -10,15 +10,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ltplugins.core.errors import UserError
-from ltplugins.eval.results import Stat
-from ltplugins.methods.registry import METHODS, WRAPPERS, split_name
 from ltplugins.runs.entry import WEIGHTS
 from ltplugins.zoo.check import PICTURE
-from ltplugins.zoo.facts import EntryFacts, EntryProtocol, ZooFacts
+from ltplugins.zoo.facts import EntryFacts, ZooFacts
 from ltplugins.zoo.usage import LOAD_BACKBONE, TIMM
+from ltplugins.zoo.words import percent, rule_of, spread
 
 FIGURE = "groups.png"
-RULE = "tercile"  # of the groups that tables show; of entries without it their first
 _GROUPS = ("many", "medium", "few")
 
 
@@ -70,25 +68,6 @@ def require_zoo(facts: EntryFacts) -> ZooFacts:
             f"ltplugins zoo add RUN"
         )
     return facts.zoo
-
-
-def rule_of(protocol: EntryProtocol) -> str | None:
-    """The rule of the groups that is shown; None where there are no groups."""
-    return RULE if RULE in protocol.groups else next(iter(protocol.groups), None)
-
-
-def percent(stat: Stat | None) -> str:
-    """Mean and spread in percent: ``63.4 ± 1.2``, of one run ``63.4``, or ``n/a``."""
-    if stat is None or stat.mean is None:
-        return "n/a"
-    return f"{100 * stat.mean:.1f}" + ("" if stat.std is None else f" ± {100 * stat.std:.1f}")
-
-
-def spread(runs: int) -> str:
-    """What the numbers are over, in a sentence."""
-    if runs == 1:
-        return "One run: how far another seed or class order would be off is not known."
-    return f"Mean ± sample standard deviation over {runs} runs; each run counts by its own mean."
 
 
 def _head(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str:
@@ -250,17 +229,6 @@ def _verification(facts: EntryFacts) -> str:
         f"`ltplugins.zoo.check` in `config.json`, to the last bit with torch {check.torch} on one "
         f"thread of a CPU with {check.cpu}, to 1e-4 elsewhere.\n"
     )
-
-
-def summary_of(method: str) -> tuple[str, str | None]:
-    """What a method does about the tail, in a line, and the address of its paper."""
-    if method in METHODS:
-        return METHODS[method].summary, METHODS[method].paper
-    wrappers, base = split_name(method)
-    if not wrappers:
-        return "a baseline that knows nothing of the tail", None
-    told = "; ".join(WRAPPERS[name].summary for name in wrappers)
-    return f"over {base}: {told}", WRAPPERS[wrappers[0]].paper
 
 
 def _numbers(values: Sequence[float]) -> str:

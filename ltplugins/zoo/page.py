@@ -16,9 +16,10 @@ from ltplugins.core.errors import UserError
 from ltplugins.core.files import sha256, write_text
 from ltplugins.core.records import from_plain
 from ltplugins.runs.entry import CONFIG, FACTS, read_config
-from ltplugins.zoo.card import card, network, percent, require_zoo, rule_of, spread
+from ltplugins.zoo.card import card, network, require_zoo
 from ltplugins.zoo.facts import EntryFacts, EntryProtocol
 from ltplugins.zoo.signature import INDEX_SIGNATURE, SIGNATURE
+from ltplugins.zoo.words import percent, rule_of, spread
 
 PAGE, REPORTED = "README.md", "reported.csv"
 _GROUPS = ("many", "medium", "few")

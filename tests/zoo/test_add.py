@@ -14,7 +14,7 @@ from ltplugins.catalogue.index import Index
 from ltplugins.catalogue.store import damage_of
 from ltplugins.core.errors import UserError
 from ltplugins.runs.checkpoint import open_run
-from ltplugins.stages.zoo import add as stage
+from ltplugins.stages.zoo import evaluated as stage
 from ltplugins.stages.zoo import figure
 from ltplugins.stages.zoo.add import Naming, add, refresh
 from ltplugins.zoo.card import card

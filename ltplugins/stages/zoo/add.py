@@ -2,7 +2,6 @@
 """``ltplugins zoo add``: one run, or several of one experiment, become an entry with its card."""
 
 import dataclasses
-import logging
 import re
 import shlex
 import shutil
@@ -11,23 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from ltplugins.catalogue.index import Index, require_name
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json
 from ltplugins.core.records import from_plain, to_plain
-from ltplugins.eval.results import Results
-from ltplugins.runs.checkpoint import require_run
 from ltplugins.runs.entry import CONFIG, FACTS, read_config
 from ltplugins.runs.facts import now
-from ltplugins.runs.folder import RunFolder
-from ltplugins.stages.command import quote
-from ltplugins.stages.compose import compose_packaged
-from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.traits import run_traits
+from ltplugins.stages.zoo.evaluated import open_evaluated
 from ltplugins.stages.zoo.figure import draw_entry, draw_zoo
-from ltplugins.zoo.card import summary_of
 from ltplugins.zoo.check import check_of
 from ltplugins.zoo.entry import open_entry
 from ltplugins.zoo.export import Form, write_forms
@@ -40,8 +31,7 @@ from ltplugins.zoo.gather import (
 )
 from ltplugins.zoo.load import load_backbone
 from ltplugins.zoo.page import write_card, write_pages
-
-log = logging.getLogger(__name__)
+from ltplugins.zoo.words import summary_of
 
 _DATA_LICENSES = {
     "fashion_pack": "Fashion-MNIST, Zalando SE, MIT",
@@ -157,46 +147,6 @@ def _name_of(run: Evaluated) -> str:
         network,
     )
     return re.sub(r"[^a-z0-9_.-]+", "-", "-".join(words).lower())
-
-
-def open_evaluated(path: Path) -> Evaluated:
-    """A finished run with numbers of its last checkpoint, which are taken where there are none.
-
-    Raises:
-        UserError: no run, no config, no seed, a training that is not finished.
-    """
-    require_run(path)
-    folder = RunFolder.existing(path)
-    facts = folder.read()
-    if facts.finished is None:
-        far = f" ({facts.stopped})" if facts.stopped else ""
-        raise UserError(
-            f"{path} is not finished{far}: expected a run that has trained all its epochs. Give "
-            f"its config to ltplugins pretrain again, which goes on."
-        )
-    config: Any = OmegaConf.to_container(folder.config(), resolve=True)
-    if "finetune" in config or "balance" in config:
-        raise UserError(
-            f"{path} is a second stage: expected a pretraining. Add the run that it started from."
-        )
-    if config.get("seed") is None:
-        raise UserError(
-            f"{path}: its config says no seed: no entry can say what it is. Train anew."
-        )
-    results = _results(path, facts.progress.epochs if facts.progress else None, config)
-    if results.progress is not None and not results.progress.is_complete:
-        raise UserError(f"{path}: its results are of an unfinished training. Evaluate it again.")
-    return Evaluated(path, facts, config, results)
-
-
-def _results(path: Path, epochs: int | None, config: Any) -> Results:
-    file = path / "results.json"
-    if file.exists():
-        results = Results.read(file)
-        if epochs is None or results.epoch == epochs:
-            return results
-    log.info("%s is evaluated", path)
-    return evaluate(compose_packaged("evaluate", [f"run={quote(str(path))}"]))
 
 
 def _require_one_experiment(runs: Sequence[Evaluated]) -> None:

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""What cards, pages and the command line say alike: a number, its spread, its groups, a method."""
+
+from ltplugins.eval.results import Stat
+from ltplugins.methods.registry import METHODS, WRAPPERS, split_name
+from ltplugins.zoo.facts import EntryProtocol
+
+RULE = "tercile"  # of the groups that tables show; of entries without it their first
+
+
+def rule_of(protocol: EntryProtocol) -> str | None:
+    """The rule of the groups that is shown; None where there are no groups."""
+    return RULE if RULE in protocol.groups else next(iter(protocol.groups), None)
+
+
+def percent(stat: Stat | None) -> str:
+    """Mean and spread in percent: ``63.4 ± 1.2``, of one run ``63.4``, or ``n/a``."""
+    if stat is None or stat.mean is None:
+        return "n/a"
+    return f"{100 * stat.mean:.1f}" + ("" if stat.std is None else f" ± {100 * stat.std:.1f}")
+
+
+def spread(runs: int) -> str:
+    """What the numbers are over, in a sentence."""
+    if runs == 1:
+        return "One run: how far another seed or class order would be off is not known."
+    return f"Mean ± sample standard deviation over {runs} runs; each run counts by its own mean."
+
+
+def summary_of(method: str) -> tuple[str, str | None]:
+    """What a method does about the tail, in a line, and the address of its paper."""
+    if method in METHODS:
+        return METHODS[method].summary, METHODS[method].paper
+    wrappers, base = split_name(method)
+    if not wrappers:
+        return "a baseline that knows nothing of the tail", None
+    told = "; ".join(WRAPPERS[name].summary for name in wrappers)
+    return f"over {base}: {told}", WRAPPERS[wrappers[0]].paper
