@@ -129,6 +129,7 @@ def _details(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str
         "licence of the images": zoo.data_license or "not stated",
         "added": zoo.added,
     }
+    rows |= {"kept in": "float16, rounded before they were measured"} if zoo.half else {}
     rows |= {"also at": ", ".join(zoo.urls)} if zoo.urls else {}
     return _table(["", ""], [[key, value] for key, value in rows.items()])
 

@@ -35,8 +35,8 @@ FAMILY = {
     "book": "claims.yaml",
     "pairs": {"tiny": 2},
     "entries": {
-        "plain-tiny": {"data": "tiny", "arm": "simclr", "epochs": 1},
-        "own-tiny": {"data": "tiny", "arm": "own", "epochs": 1},
+        "plain-tiny": {"data": "tiny", "arm": "simclr", "epochs": 1, "half": False},
+        "own-tiny": {"data": "tiny", "arm": "own", "epochs": 1, "half": False},
     },
     "arms": {"own": {"words": ["method=byol"]}},
 }

@@ -19,9 +19,11 @@ from ltplugins.runs.facts import now
 from ltplugins.stages.traits import run_traits
 from ltplugins.stages.zoo.evaluated import open_evaluated
 from ltplugins.stages.zoo.figure import draw_entry, draw_zoo
+from ltplugins.stages.zoo.rounded import measured
+from ltplugins.zoo.backbone import Backbone
 from ltplugins.zoo.check import check_of
 from ltplugins.zoo.entry import open_entry
-from ltplugins.zoo.export import Form, write_forms
+from ltplugins.zoo.export import Form, round_to_half, write_forms
 from ltplugins.zoo.facts import EntryFacts, ZooFacts
 from ltplugins.zoo.gather import (
     Evaluated,
@@ -50,6 +52,7 @@ class Naming:
         license: of the weights, by its SPDX name.
         urls: where the entry lies as well.
         replace: an entry of this name that is there.
+        half: keep the weights in float16; they are rounded, and measured anew as rounded.
     """
 
     name: str | None = None
@@ -57,6 +60,7 @@ class Naming:
     license: str = "mit"
     urls: tuple[str, ...] = ()
     replace: bool = False
+    half: bool = False
 
 
 def add(runs: Sequence[str | Path], zoo: Path, naming: Naming) -> Path:
@@ -92,8 +96,12 @@ def add(runs: Sequence[str | Path], zoo: Path, naming: Naming) -> Path:
     facts = _facts(found, main, naming)
     zoo.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=zoo, prefix=f".{naming.name}.") as tmp:
-        (Path(tmp) / "entry").mkdir()
         _write(main.path, Path(tmp) / "entry", facts)
+        if naming.half:  # the numbers are to be of these weights
+            rounded = measured(main, Path(tmp) / "entry", Path(tmp) / "measured")
+            found = [rounded if run is main else run for run in found]
+            facts = _facts(found, rounded, naming)
+            _write(main.path, Path(tmp) / "entry", facts)
         shutil.rmtree(place, ignore_errors=True)
         (Path(tmp) / "entry").rename(place)
     draw_zoo(zoo)
@@ -182,18 +190,29 @@ def _facts(runs: Sequence[Evaluated], main: Evaluated, naming: Naming) -> ZooFac
         runs=gather_runs(runs, main.path),
         protocols=gather_protocols(runs),
         config=config_without_places(main.config),
-        check=check_of(load_backbone(main.path)),
+        check=check_of(_opened(main.path, naming.half)),
         license=naming.license,
         data_license=_DATA_LICENSES.get(dataset),
         added=now()[:10],
         urls=list(naming.urls),
+        half=naming.half,
     )
 
 
-def _write(run: Path, folder: Path, zoo: ZooFacts) -> None:
+def _opened(run: Path, half: bool) -> Backbone:
     backbone = load_backbone(run)
+    if half:
+        round_to_half(backbone)
+    return backbone
+
+
+def _write(run: Path, folder: Path, zoo: ZooFacts) -> None:
+    """Write an entry into a folder, in the place of what is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    backbone = _opened(run, zoo.half)
     form: Form = "torchvision" if backbone.architecture.small_stem else "timm"
-    write_forms(backbone, folder, frozenset({form}))
+    write_forms(backbone, folder, frozenset({form}), zoo.half)
     config = read_config(folder)
     facts = from_plain(EntryFacts, config[FACTS], folder / CONFIG, EntryFacts.FORM)
     block = to_plain(dataclasses.replace(facts, zoo=zoo))

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from ltplugins.config.literal import refuse_interpolations
 from ltplugins.core.errors import UserError
 from ltplugins.eval.results import Results
 from ltplugins.runs.checkpoint import require_run
@@ -23,7 +24,8 @@ def open_evaluated(path: Path) -> Evaluated:
     """A finished run with numbers of its last checkpoint, which are taken where there are none.
 
     Raises:
-        UserError: no run, no config, no seed, a training that is not finished.
+        UserError: no run, no config, one that asks for values of this machine, no seed, a training
+            that is not finished.
     """
     require_run(path)
     folder = RunFolder.existing(path)
@@ -34,7 +36,8 @@ def open_evaluated(path: Path) -> Evaluated:
             f"{path} is not finished{far}: expected a run that has trained all its epochs. Give "
             f"its config to ltplugins pretrain again, which goes on."
         )
-    config: Any = OmegaConf.to_container(folder.config(), resolve=True)
+    config: Any = OmegaConf.to_container(folder.config())
+    refuse_interpolations(config, f"{path}/config.yaml")  # an entry gives it away
     if "finetune" in config or "balance" in config:
         raise UserError(
             f"{path} is a second stage: expected a pretraining. Add the run that it started from."

@@ -113,7 +113,7 @@ def _add(plans: Sequence[Plan], tell: Teller) -> int:
             continue
         try:
             runs = [cell.path for cell in plan.done]
-            place = add(runs, plan.entry.parent, Naming(plan.name, replace=True))
+            place = add(runs, plan.entry.parent, Naming(plan.name, replace=True, half=plan.half))
         except UserError as error:  # of one entry: the others do not wait for it
             failed += 1
             tell(f"failed: {plan.name}: {error}")

@@ -31,11 +31,13 @@ class Member(Section):
     Attributes:
         data, arm: of the book.
         epochs: of its cells.
+        half: whether its weights are kept in float16.
     """
 
     data: str
     arm: str
     epochs: Epochs
+    half: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Plan:
         pairs: how many of them it needs.
         entry: its folder in the zoo.
         epochs: of its cells.
+        half: whether its weights are kept in float16.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Plan:
     pairs: int
     entry: Path
     epochs: int
+    half: bool
 
     @property
     def done(self) -> list[Cell]:
@@ -191,5 +195,5 @@ def plan_family(family: Family, book: Book, setting: Setting, zoo: Path) -> list
         count = len(book.data[member.data].pairs)
         cells = [make_cell(book, member.data, side, pair, setting) for pair in range(count)]
         pairs = min(count, setting.pairs or family.pairs[member.data])
-        found.append(Plan(name, tuple(cells), pairs, zoo / name, side[1]))
+        found.append(Plan(name, tuple(cells), pairs, zoo / name, side[1], member.half))
     return found
