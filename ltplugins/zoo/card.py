@@ -14,7 +14,7 @@ from ltplugins.runs.entry import WEIGHTS
 from ltplugins.zoo.check import PICTURE
 from ltplugins.zoo.facts import EntryFacts, ZooFacts
 from ltplugins.zoo.usage import LOAD_BACKBONE, TIMM
-from ltplugins.zoo.words import percent, rule_of, spread
+from ltplugins.zoo.words import folds, is_of_weights, percent, rule_of, spread, told
 
 FIGURE = "groups.png"
 _GROUPS = ("many", "medium", "few")
@@ -82,7 +82,7 @@ def _head(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str:
             metric_value=round(value, 4),
         )
         for name, scores in zoo.shipped.scores.items()
-        if (value := scores.get("overall")) is not None
+        if (value := scores.get("overall")) is not None and is_of_weights(zoo, name)
     ]
     data = ModelCardData(
         model_name=zoo.name,
@@ -189,7 +189,8 @@ def _training(facts: EntryFacts, zoo: ZooFacts) -> str:
     ]
     head = ["run", "seed", "class order", "fold", "split", "epochs", "hours", "hardware", "commit"]
     return (
-        f"{_table(head, rows)}\nHost: {zoo.shipped.host}. Split: {zoo.shipped.split.description}. "
+        f"{_table(head, rows)}\nHost: {zoo.shipped.host}. Split: {zoo.shipped.split.description}"
+        f"{folds(zoo)}. "
         f"The whole config stands in `config.json` under `ltplugins.zoo.config`.\n"
     )
 
@@ -202,14 +203,15 @@ def _evaluation(zoo: ZooFacts) -> str:
         numbers = [percent(entry.overall), percent(entry.balanced)]
         numbers += [percent(groups.get(group)) for group in _GROUPS]
         own = zoo.shipped.scores.get(name, {}).get("overall")
+        own = own if is_of_weights(zoo, name) else None
         rows.append([f"`{name}`", *numbers, "n/a" if own is None else f"{100 * own:.2f}"])
     head = ["protocol", "overall", "balanced", *_GROUPS, "these weights, overall"]
-    told = [f"- `{name}`: {entry.description}" for name, entry in zoo.protocols.items()]
+    lines = [f"- `{name}`: {told(entry)}" for name, entry in zoo.protocols.items()]
     rules = {rule for entry in zoo.protocols.values() if (rule := rule_of(entry))}
     return (
         f"Accuracy in percent. {spread(len(zoo.runs))} Groups by the rule "
         f"{', '.join(sorted(rules)) or 'of none'}.\n\n{_table(head, rows)}\n"
-        + "\n".join(told)
+        + "\n".join(lines)
         + "\n"
     )
 

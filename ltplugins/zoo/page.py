@@ -19,7 +19,7 @@ from ltplugins.runs.entry import CONFIG, FACTS, read_config
 from ltplugins.zoo.card import card, network, require_zoo
 from ltplugins.zoo.facts import EntryFacts, EntryProtocol
 from ltplugins.zoo.signature import INDEX_SIGNATURE, SIGNATURE
-from ltplugins.zoo.words import percent, rule_of, spread
+from ltplugins.zoo.words import percent, rule_of, spread, told
 
 PAGE, REPORTED = "README.md", "reported.csv"
 _GROUPS = ("many", "medium", "few")
@@ -201,13 +201,13 @@ def _measured(rows: list[tuple[str, dict[str, Any], EntryFacts, EntryProtocol]])
             ]
         )
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    told = "; ".join(dict.fromkeys(entry.description for *_, entry in rows))
+    what = "; ".join(dict.fromkeys(told(entry) for *_, entry in rows))
     counts = {len(require_zoo(facts).runs) for *_, facts, _ in rows}
     over = spread(max(counts)) + (
         " Of one run there is no spread." if 1 in counts and len(counts) > 1 else ""
     )
     known = ", ".join(sorted(rule for rule in rules if rule))
-    return f"{table}\n{told}. {over}" + (f" Groups: {known}.\n" if known else "\n")
+    return f"{table}\n{what}. {over}" + (f" Groups: {known}.\n" if known else "\n")
 
 
 def _reported(path: Path) -> str:

@@ -3,7 +3,7 @@
 
 from ltplugins.eval.results import Stat
 from ltplugins.methods.registry import METHODS, WRAPPERS, split_name
-from ltplugins.zoo.facts import EntryProtocol
+from ltplugins.zoo.facts import EntryProtocol, ZooFacts
 
 RULE = "tercile"  # of the groups that tables show; of entries without it their first
 
@@ -23,8 +23,31 @@ def percent(stat: Stat | None) -> str:
 def spread(runs: int) -> str:
     """What the numbers are over, in a sentence."""
     if runs == 1:
-        return "One run: how far another seed or class order would be off is not known."
+        return "One run: how far another seed, class order or fold would be off is not known."
     return f"Mean ± sample standard deviation over {runs} runs; each run counts by its own mean."
+
+
+def folds(zoo: ZooFacts) -> str:
+    """Of a spatial split, how it was cut."""
+    data = zoo.config.get("data") or {}
+    if zoo.shipped.fold is None:
+        return ""
+    return (
+        f", of the training part of fold {zoo.shipped.fold} of {data.get('folds')} (tiles of "
+        f"{data.get('tile')} pixels; the parts share no pixel)"
+    )
+
+
+def is_of_weights(zoo: ZooFacts, protocol: str) -> bool:
+    """Whether a protocol's number can be had of the entry: one of its run's classifier cannot."""
+    known = zoo.protocols.get(protocol)
+    return known is None or known.kind != "classifier"
+
+
+def told(protocol: EntryProtocol) -> str:
+    """What a protocol is, and whether an entry, which is a backbone alone, lacks what it is of."""
+    gone = "; the entry does not hold that classifier" * (protocol.kind == "classifier")
+    return f"{protocol.description}{gone}"
 
 
 def summary_of(method: str) -> tuple[str, str | None]:
@@ -34,5 +57,5 @@ def summary_of(method: str) -> tuple[str, str | None]:
     wrappers, base = split_name(method)
     if not wrappers:
         return "a baseline that knows nothing of the tail", None
-    told = "; ".join(WRAPPERS[name].summary for name in wrappers)
-    return f"over {base}: {told}", WRAPPERS[wrappers[0]].paper
+    words = "; ".join(WRAPPERS[name].summary for name in wrappers)
+    return f"over {base}: {words}", WRAPPERS[wrappers[0]].paper
