@@ -11,7 +11,7 @@ RESUME := tests/methods/matrix/test_resume.py::test_a_killed_run_ends_as_the_unb
 FAST_TESTS := tests/core tests/losses tests/metrics tests/test_floors.py tests/test_dependencies.py \
 	tests/training/test_private.py tests/methods/test_gh.py '$(RESUME)[gh_simclr]'
 
-.PHONY: demo test oldest lint format bench claims soak clean help
+.PHONY: demo test oldest lint format bench claims zoo soak clean help
 
 help:
 	@echo "make demo    pretrain SimCLR and GH-SimCLR on long-tailed images, compare, write a report"
@@ -22,6 +22,7 @@ help:
 	@echo "make soak    faults put into runs, and what became of them: docs/faults.md; up to an hour"
 	@echo "make bench   the table of speeds, as ratios with their bars"
 	@echo "make claims  what the papers claim, trained pair by pair and judged: hours; ARGS='--jobs 4'"
+	@echo "make zoo     the zoo's entries, made of the claims' cells; trains those that are missing: hours"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"ltplugins needs Python 3.11 or newer, this is {v.major}.{v.minor}. Set PYTHON=...")'
@@ -67,6 +68,9 @@ soak: $(VENV)/.dev
 # Each cell is one thread; it stops at any time and goes on.
 claims: $(VENV)/.base
 	$(BIN)/python scripts/claims.py $(ARGS)
+
+zoo: $(VENV)/.base
+	$(BIN)/python scripts/zoo.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(VENV)-oldest build *.egg-info

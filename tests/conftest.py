@@ -12,11 +12,11 @@ import pytest
 
 # Memory where it may be had: a run waits for the disk longer than it computes, at every fsync.
 MEMORY, ENOUGH = "/dev/shm", 4 << 30
-if "TMPDIR" not in os.environ and os.path.isdir(MEMORY):
-    if shutil.disk_usage(MEMORY).free >= ENOUGH:
-        os.environ["TMPDIR"] = f"{MEMORY}/ltplugins-tests-{os.getuid()}"
-        os.makedirs(os.environ["TMPDIR"], mode=0o700, exist_ok=True)
-        tempfile.tempdir = None  # it is asked for again
+HAS_ROOM = os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free >= ENOUGH
+if HAS_ROOM and "TMPDIR" not in os.environ:
+    os.environ["TMPDIR"] = f"{MEMORY}/ltplugins-tests-{os.getuid()}"
+    os.makedirs(os.environ["TMPDIR"], mode=0o700, exist_ok=True)
+    tempfile.tempdir = None  # it is asked for again
 # What is known of files between runs: nothing of a user's, and nothing left behind for one.
 os.environ.setdefault("LTPLUGINS_CACHE", f"{tempfile.gettempdir()}/ltplugins-tests-{os.getuid()}")
 warnings.filterwarnings("ignore", module="lightning")

@@ -30,6 +30,8 @@ from ltplugins.stages.command import read_command
 from ltplugins.stages.compose import Composer, compose_packaged
 from ltplugins.stages.evaluate import EvaluateKeys
 from ltplugins.stages.finetune import finetune_hints
+from ltplugins.stages.zoo.family import command as family
+from ltplugins.stages.zoo.family.plan import read_family
 from ltplugins.training.balancer import BalanceConfig
 from tests.kit.hosts import on_the_stand_in
 from tests.kit.pages import PAGES, Shown, commands, targets
@@ -94,9 +96,12 @@ def test_a_shown_command_exists(shown: Shown, monkeypatch: pytest.MonkeyPatch) -
         given = dict(word.split("=", 1) for word in words[1:] if "=" in word)
         assert {word for word in words[1:] if "=" not in word} <= targets()
         if "ARGS" in given:
-            check_claims(shlex.split(given["ARGS"]))
+            check = check_family if "zoo" in words else check_claims
+            check(shlex.split(given["ARGS"]))
     elif words[:2] == ["python", "scripts/claims.py"]:
         check_claims(words[2:])
+    elif words[:2] == ["python", "scripts/zoo.py"]:
+        check_family(words[2:])
     elif words[:2] == ["python", "-m"]:
         assert (ROOT / words[2].replace(".", "/")).with_suffix(".py").exists()
     elif words[0] == "python":
@@ -118,6 +123,12 @@ def check_claims(words: list[str]) -> None:
     """Read a command of ``scripts/claims.py``."""
     options = claims.parser().parse_args(words)
     read_book(ROOT / options.file).chosen(options.only)
+
+
+def check_family(words: list[str]) -> None:
+    """Read a command of ``scripts/zoo.py``."""
+    options = family.parser().parse_args(words)
+    assert {*(options.only or ())} <= read_family(ROOT / options.file)[0].entries.keys()
 
 
 def check_stage(stage: str, words: list[str]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -84,7 +85,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_weights(file: Path, expected: str | None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file.
+    """The tensors of a safetensors file; those kept in float16 as float32, which networks have.
 
     Args:
         file: of the weights.
@@ -101,6 +102,7 @@ def read_weights(file: Path, expected: str | None) -> dict[str, Tensor]:
             f"fetch it again."
         )
     try:
-        return load_file(file)
+        found = load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{file} cannot be opened as safetensors ({error}).") from None
+    return {k: v.float() if v.dtype == torch.float16 else v for k, v in found.items()}

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ltplugins.config.identity import experiment
+from ltplugins.config.literal import refuse_interpolations
 from ltplugins.core.errors import UserError
 from ltplugins.data.schema import LAND
 from ltplugins.eval.results import Results
@@ -28,9 +29,10 @@ def whole_config(run: RunFolder) -> dict[str, Any]:
     """A run's config as plain values, with a block ``data``.
 
     Raises:
-        UserError: it is damaged, or of another program.
+        UserError: it is damaged, or of another program, or asks for values of this machine.
     """
-    config: Any = OmegaConf.to_container(run.config(), resolve=True)
+    config: Any = OmegaConf.to_container(run.config())
+    refuse_interpolations(config, f"{run.path}/config.yaml")  # reports and entries give it away
     if not isinstance(config.get("data"), dict):
         raise UserError(
             f"{run.path}: its config is damaged, or of another program: data: expected a block of "

@@ -12,16 +12,14 @@ from huggingface_hub import EvalResult, ModelCardData
 from ltplugins.catalogue.index import require_name
 from ltplugins.core.errors import UserError
 from ltplugins.core.markdown import code, plain, table
-from ltplugins.eval.results import Stat
-from ltplugins.methods.registry import METHODS, WRAPPERS, split_name
 from ltplugins.runs.entry import WEIGHTS
 from ltplugins.zoo.check import PICTURE
-from ltplugins.zoo.facts import EntryFacts, EntryProtocol, ZooFacts
+from ltplugins.zoo.facts import EntryFacts, ZooFacts
 from ltplugins.zoo.preprocess import timm_transform
 from ltplugins.zoo.usage import LOAD_BACKBONE, TIMM
+from ltplugins.zoo.words import folds, is_of_weights, percent, rule_of, spread, told
 
 FIGURE = "groups.png"
-RULE = "tercile"  # of the groups that tables show; of entries without it their first
 _GROUPS = ("many", "medium", "few")
 
 
@@ -76,25 +74,6 @@ def require_zoo(facts: EntryFacts) -> ZooFacts:
     return facts.zoo
 
 
-def rule_of(protocol: EntryProtocol) -> str | None:
-    """The rule of the groups that is shown; None where there are no groups."""
-    return RULE if RULE in protocol.groups else next(iter(protocol.groups), None)
-
-
-def percent(stat: Stat | None) -> str:
-    """Mean and spread in percent: ``63.4 ± 1.2``, of one run ``63.4``, or ``n/a``."""
-    if stat is None or stat.mean is None:
-        return "n/a"
-    return f"{100 * stat.mean:.1f}" + ("" if stat.std is None else f" ± {100 * stat.std:.1f}")
-
-
-def spread(runs: int) -> str:
-    """What the numbers are over, in a sentence."""
-    if runs == 1:
-        return "One run: how far another seed or class order would be off is not known."
-    return f"Mean ± sample standard deviation over {runs} runs; each run counts by its own mean."
-
-
 def _head(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str:
     assert facts.origin is not None
     results = [
@@ -107,7 +86,7 @@ def _head(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str:
             metric_value=round(value, 4),
         )
         for name, scores in zoo.shipped.scores.items()
-        if (value := scores.get("overall")) is not None
+        if (value := scores.get("overall")) is not None and is_of_weights(zoo, name)
     ]
     data = ModelCardData(
         model_name=zoo.name,
@@ -155,6 +134,7 @@ def _details(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str
         "licence of the images": plain(zoo.data_license or "not stated"),
         "added": plain(zoo.added),
     }
+    rows |= {"kept in": "float16, rounded before they were measured"} if zoo.half else {}
     rows |= {"also at": plain(", ".join(zoo.urls))} if zoo.urls else {}
     return table(["", ""], [[key, value] for key, value in rows.items()])
 
@@ -216,8 +196,8 @@ def _training(facts: EntryFacts, zoo: ZooFacts) -> str:
     head = ["run", "seed", "class order", "fold", "split", "epochs", "hours", "hardware", "commit"]
     return (
         f"{table(head, rows)}\nHost: {plain(zoo.shipped.host)}. Split: "
-        f"{plain(zoo.shipped.split.description)}. The whole config stands in `config.json` "
-        "under `ltplugins.zoo.config`.\n"
+        f"{plain(zoo.shipped.split.description)}{plain(folds(zoo))}. "
+        "The whole config stands in `config.json` under `ltplugins.zoo.config`.\n"
     )
 
 
@@ -229,14 +209,15 @@ def _evaluation(zoo: ZooFacts) -> str:
         numbers = [percent(entry.overall), percent(entry.balanced)]
         numbers += [percent(groups.get(group)) for group in _GROUPS]
         own = zoo.shipped.scores.get(name, {}).get("overall")
+        own = own if is_of_weights(zoo, name) else None
         rows.append([code(name), *numbers, "n/a" if own is None else f"{100 * own:.2f}"])
     head = ["protocol", "overall", "balanced", *_GROUPS, "these weights, overall"]
-    told = [f"- {code(name)}: {plain(entry.description)}" for name, entry in zoo.protocols.items()]
+    lines = [f"- {code(name)}: {plain(told(entry))}" for name, entry in zoo.protocols.items()]
     rules = {rule for entry in zoo.protocols.values() if (rule := rule_of(entry))}
     return (
         f"Accuracy in percent. {spread(len(zoo.runs))} Groups by the rule "
         f"{plain(', '.join(sorted(rules)) or 'of none')}.\n\n{table(head, rows)}\n"
-        + "\n".join(told)
+        + "\n".join(lines)
         + "\n"
     )
 
@@ -257,17 +238,6 @@ def _verification(facts: EntryFacts) -> str:
         f"`ltplugins.zoo.check` in `config.json`, to the last bit with torch "
         f"{plain(check.torch)} on one thread of a CPU with {plain(check.cpu)}, to 1e-4 elsewhere.\n"
     )
-
-
-def summary_of(method: str) -> tuple[str, str | None]:
-    """What a method does about the tail, in a line, and the address of its paper."""
-    if method in METHODS:
-        return METHODS[method].summary, METHODS[method].paper
-    wrappers, base = split_name(method)
-    if not wrappers:
-        return "a baseline that knows nothing of the tail", None
-    told = "; ".join(WRAPPERS[name].summary for name in wrappers)
-    return f"over {base}: {told}", WRAPPERS[wrappers[0]].paper
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -80,8 +80,32 @@ def write_entry(backbone: Backbone, folder: Path) -> None:
     write_forms(backbone, folder, frozenset({"timm"}))
 
 
-def write_forms(backbone: Backbone, folder: Path, forms: AbstractSet[str]) -> None:
+def round_to_half(backbone: Backbone) -> None:
+    """Give a model the weights that float16 can express, in place; it goes on computing in float32.
+
+    Raises:
+        UserError: a weight is larger than float16 reaches.
+    """
+    for key, value in backbone.net.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(value.half())
+            if not value.isfinite().all():
+                raise UserError(
+                    f"--half: {key} of {backbone.provenance.label} has values beyond 65504, where "
+                    f"float16 ends. Leave --half out."
+                )
+
+
+def write_forms(
+    backbone: Backbone, folder: Path, forms: AbstractSet[str], half: bool = False
+) -> None:
     """Write a model into a folder that is there, and hold what was written to it.
+
+    Args:
+        backbone: the model.
+        folder: where its files go.
+        forms: see :func:`export`.
+        half: keep the weights in float16, to which they are rounded already.
 
     Raises:
         UserError: a form cannot express it.
@@ -89,6 +113,8 @@ def write_forms(backbone: Backbone, folder: Path, forms: AbstractSet[str]) -> No
     config = _config(backbone, forms)
     if forms & {"timm", "torchvision"}:
         tensors = {key: value.contiguous() for key, value in backbone.net.state_dict().items()}
+        if half:
+            tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
         # One key: safetensors writes several in any order, and the hash would not be the same.
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
         file = folder / WEIGHTS

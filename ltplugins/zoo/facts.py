@@ -100,6 +100,7 @@ class ZooFacts:
         license: of the weights; data_license: of the images, in words.
         added: the day.
         urls: where it lies, beside this zoo.
+        half: whether its weights are kept in float16; they were rounded before they were measured.
     """
 
     name: str
@@ -113,6 +114,7 @@ class ZooFacts:
     paper: str | None = None
     data_license: str | None = None
     urls: list[str] = field(default_factory=list)
+    half: bool = False
 
     def faults(self) -> Iterator[str]:
         """None of the runs, or several, have the weights."""

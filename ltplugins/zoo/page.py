@@ -18,9 +18,10 @@ from ltplugins.core.files import sha256, write_text
 from ltplugins.core.markdown import code, plain, table
 from ltplugins.core.records import from_plain
 from ltplugins.runs.entry import CONFIG, FACTS, read_config
-from ltplugins.zoo.card import card, network, percent, require_zoo, rule_of, spread
+from ltplugins.zoo.card import card, network, require_zoo
 from ltplugins.zoo.facts import EntryFacts, EntryProtocol
 from ltplugins.zoo.signature import INDEX_SIGNATURE, SIGNATURE
+from ltplugins.zoo.words import percent, rule_of, spread, told
 
 PAGE, REPORTED = "README.md", "reported.csv"
 _GROUPS = ("many", "medium", "few")
@@ -202,13 +203,13 @@ def _measured(rows: list[tuple[str, dict[str, Any], EntryFacts, EntryProtocol]])
                 f"{sum(hours):.2f}" if hours else "n/a",
             ]
         )
-    told = plain("; ".join(dict.fromkeys(entry.description for *_, entry in rows)))
+    what = plain("; ".join(dict.fromkeys(told(entry) for *_, entry in rows)))
     counts = {len(require_zoo(facts).runs) for *_, facts, _ in rows}
     over = spread(max(counts)) + (
         " Of one run there is no spread." if 1 in counts and len(counts) > 1 else ""
     )
     known = plain(", ".join(sorted(rule for rule in rules if rule)))
-    return f"{table(head, lines)}\n{told}. {over}" + (f" Groups: {known}.\n" if known else "\n")
+    return f"{table(head, lines)}\n{what}. {over}" + (f" Groups: {known}.\n" if known else "\n")
 
 
 def _reported(path: Path) -> str:

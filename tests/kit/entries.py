@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Entries of tiny runs, and further runs of one experiment without training them."""
+"""Entries of tiny runs, further runs of one experiment without training them, and refusals."""
 
 import json
 import shutil
 from pathlib import Path
 
+import pytest
+
+from ltplugins.cli import main
 from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import evaluate
 from ltplugins.stages.zoo.add import Naming, add
@@ -39,3 +42,12 @@ def another_seed(run: Path, folder: Path, seed: int, gain: float = 0.0) -> Path:
         entry["overall"]["mean"] += gain
     (folder / "results.json").write_text(json.dumps(results))
     return folder
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a command of ``ltplugins`` ends with, and exit code 2."""
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    message = capsys.readouterr().err
+    assert end.value.code == 2 and message.count("\n") == 1, message
+    return message

@@ -14,7 +14,7 @@ from ltplugins.catalogue.index import Index
 from ltplugins.catalogue.store import damage_of
 from ltplugins.core.errors import UserError
 from ltplugins.runs.checkpoint import open_run
-from ltplugins.stages.zoo import add as stage
+from ltplugins.stages.zoo import evaluated as stage
 from ltplugins.stages.zoo import figure
 from ltplugins.stages.zoo.add import Naming, add, refresh
 from ltplugins.zoo.card import card
@@ -149,6 +149,11 @@ def no_config(run):
     (run / "config.yaml").unlink()
 
 
+def asks_for_a_secret(run):
+    with open(run / "config.yaml", "a") as file:
+        file.write("\nextra: ${oc.env:HOME}\n")
+
+
 def no_seed(run):
     lines = (run / "config.yaml").read_text().splitlines()
     (run / "config.yaml").write_text("\n".join(x for x in lines if not x.startswith("seed:")))
@@ -175,6 +180,7 @@ def no_run(run):
     [
         (no_run, r"run\.json is gone"),
         (no_config, r"config\.yaml"),
+        (asks_for_a_secret, r"config\.yaml.*oc\.env"),
         (no_seed, "says no seed"),
         (no_protocol, "that a protocol has measured"),
         (no_draws, "linear_2shot does not say its seeds"),

@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 
@@ -18,38 +17,10 @@ from ltplugins.core.errors import UserError
 from ltplugins.core.files import sha256
 from ltplugins.stages.zoo.serve import make_server
 from ltplugins.zoo.load import load_backbone
+from tests.kit.entries import refused
 from tests.kit.hosts import on_the_stand_in
 
 pytestmark = on_the_stand_in
-
-
-@pytest.fixture
-def zoo(made_zoo, tmp_path, monkeypatch):
-    """A copy of the made zoo, which is the one that commands speak of."""
-    folder = shutil.copytree(made_zoo, tmp_path / "zoo")
-    monkeypatch.setenv("LTPLUGINS_ZOO", str(folder))
-    monkeypatch.setenv("LTPLUGINS_CACHE", str(tmp_path / "cache"))
-    return folder
-
-
-@pytest.fixture
-def server(zoo):
-    """``zoo serve`` of it, on a free port."""
-    server = make_server(zoo)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def refused(words, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(words)
-    message = capsys.readouterr().err
-    assert end.value.code == 2 and message.count("\n") == 1, message
-    return message
 
 
 def test_list_and_info(zoo, capsys):
@@ -159,63 +130,6 @@ def test_the_words_are_light():
     code = "import sys; from ltplugins.cli import _parser; _parser(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
-
-
-# --- signatures ---
-
-
-def test_a_key_without_the_library_is_one_line(zoo, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "model_signing", None)
-    for part in ("verify", "sign"):
-        assert "model-signing, which is not installed" in refused(
-            ["zoo", part, "--key", "x.pem"], capsys
-        )
-
-
-@pytest.fixture
-def keys(tmp_path):
-    """A pair of keys of an elliptic curve: private, public."""
-    pytest.importorskip("model_signing", reason="the extra sign is not installed")
-    form = pytest.importorskip("cryptography.hazmat.primitives.serialization")
-    ec = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ec")
-
-    def write(name, number):
-        key = ec.derive_private_key(number, ec.SECP256R1())
-        private, public = tmp_path / f"{name}.pem", tmp_path / f"{name}.pub"
-        plain = form.NoEncryption()
-        private.write_bytes(key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, plain))
-        known = form.PublicFormat.SubjectPublicKeyInfo
-        public.write_bytes(key.public_key().public_bytes(form.Encoding.PEM, known))
-        return private, public
-
-    return {"own": write("own", 12345), "other": write("other", 54321)}
-
-
-def test_a_signed_zoo_is_vouched_for(zoo, keys, server, monkeypatch, capsys):
-    main(["zoo", "sign", "--key", str(keys["own"][0])])
-    main(["zoo", "verify", "--key", str(keys["own"][1])])
-    assert capsys.readouterr().out.count("signature fits") == 2
-    monkeypatch.setenv("LTPLUGINS_ZOO", server)
-    main(["zoo", "verify", "--key", str(keys["own"][1])])
-    assert "index: signature fits" in capsys.readouterr().out
-
-
-def test_one_flipped_byte_is_refused(zoo, keys, capsys):
-    private, public = keys["own"]
-    main(["zoo", "sign", "--key", str(private)])
-    verify = ["zoo", "verify", "--key", str(public)]
-    for name in ("index.json", "index.json.sig", "tiny/model.sig"):
-        file = zoo / name
-        content = file.read_bytes()
-        at = content.index(b"simclr") if name == "index.json" else len(content) // 2
-        file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        assert "does not vouch for it" in refused(verify, capsys)
-        file.write_bytes(content)
-    main(verify)
-    assert "does not vouch" in refused(["zoo", "verify", "--key", str(keys["other"][1])], capsys)
-    (zoo / "index.json.sig").unlink()
-    assert "the signature is missing" in refused(verify, capsys)
-    assert "the public key is missing" in refused(["zoo", "verify", "--key", "none.pub"], capsys)
 
 
 # --- an entry that means harm, under hashes that fit ---

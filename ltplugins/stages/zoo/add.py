@@ -2,7 +2,6 @@
 """``ltplugins zoo add``: one run, or several of one experiment, become an entry with its card."""
 
 import dataclasses
-import logging
 import re
 import shlex
 import shutil
@@ -15,20 +14,16 @@ from ltplugins.catalogue.index import Index, require_name
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json
 from ltplugins.core.records import from_plain, to_plain
-from ltplugins.eval.results import Results
-from ltplugins.runs.checkpoint import require_run
 from ltplugins.runs.entry import CONFIG, FACTS, read_config
 from ltplugins.runs.facts import now
-from ltplugins.runs.folder import RunFolder
-from ltplugins.stages.command import quote
-from ltplugins.stages.compose import compose_packaged
-from ltplugins.stages.evaluate import evaluate
-from ltplugins.stages.traits import run_traits, whole_config
+from ltplugins.stages.traits import run_traits
+from ltplugins.stages.zoo.evaluated import open_evaluated
 from ltplugins.stages.zoo.figure import draw_entry, draw_zoo
-from ltplugins.zoo.card import summary_of
+from ltplugins.stages.zoo.rounded import measured
+from ltplugins.zoo.backbone import Backbone
 from ltplugins.zoo.check import check_of
 from ltplugins.zoo.entry import open_entry
-from ltplugins.zoo.export import Form, write_forms
+from ltplugins.zoo.export import Form, round_to_half, write_forms
 from ltplugins.zoo.facts import EntryFacts, ZooFacts
 from ltplugins.zoo.gather import (
     Evaluated,
@@ -38,8 +33,7 @@ from ltplugins.zoo.gather import (
 )
 from ltplugins.zoo.load import load_backbone
 from ltplugins.zoo.page import write_card, write_pages
-
-log = logging.getLogger(__name__)
+from ltplugins.zoo.words import summary_of
 
 _DATA_LICENSES = {
     "fashion_pack": "Fashion-MNIST, Zalando SE, MIT",
@@ -58,6 +52,7 @@ class Naming:
         license: of the weights, by its SPDX name.
         urls: where the entry lies as well.
         replace: an entry of this name that is there.
+        half: keep the weights in float16; they are rounded, and measured anew as rounded.
     """
 
     name: str | None = None
@@ -65,6 +60,7 @@ class Naming:
     license: str = "mit"
     urls: tuple[str, ...] = ()
     replace: bool = False
+    half: bool = False
 
 
 def add(runs: Sequence[str | Path], zoo: Path, naming: Naming) -> Path:
@@ -100,8 +96,12 @@ def add(runs: Sequence[str | Path], zoo: Path, naming: Naming) -> Path:
     facts = _facts(found, main, naming)
     zoo.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=zoo, prefix=f".{naming.name}.") as tmp:
-        (Path(tmp) / "entry").mkdir()
         _write(main.path, Path(tmp) / "entry", facts)
+        if naming.half:  # the numbers are to be of these weights
+            rounded = measured(main, Path(tmp) / "entry", Path(tmp) / "measured")
+            found = [rounded if run is main else run for run in found]
+            facts = _facts(found, rounded, naming)
+            _write(main.path, Path(tmp) / "entry", facts)
         shutil.rmtree(place, ignore_errors=True)
         (Path(tmp) / "entry").rename(place)
     draw_zoo(zoo)
@@ -157,46 +157,6 @@ def _name_of(run: Evaluated) -> str:
     return re.sub(r"[^a-z0-9_.-]+", "-", "-".join(words).lower())
 
 
-def open_evaluated(path: Path) -> Evaluated:
-    """A finished run with numbers of its last checkpoint, which are taken where there are none.
-
-    Raises:
-        UserError: no run, no config, no seed, a training that is not finished.
-    """
-    require_run(path)
-    folder = RunFolder.existing(path)
-    facts = folder.read()
-    if facts.finished is None:
-        far = f" ({facts.stopped})" if facts.stopped else ""
-        raise UserError(
-            f"{path} is not finished{far}: expected a run that has trained all its epochs. Give "
-            f"its config to ltplugins pretrain again, which goes on."
-        )
-    config: Any = whole_config(folder)
-    if "finetune" in config or "balance" in config:
-        raise UserError(
-            f"{path} is a second stage: expected a pretraining. Add the run that it started from."
-        )
-    if config.get("seed") is None:
-        raise UserError(
-            f"{path}: its config says no seed: no entry can say what it is. Train anew."
-        )
-    results = _results(path, facts.progress.epochs if facts.progress else None, config)
-    if results.progress is not None and not results.progress.is_complete:
-        raise UserError(f"{path}: its results are of an unfinished training. Evaluate it again.")
-    return Evaluated(path, facts, config, results)
-
-
-def _results(path: Path, epochs: int | None, config: Any) -> Results:
-    file = path / "results.json"
-    if file.exists():
-        results = Results.read(file)
-        if epochs is None or results.epoch == epochs:
-            return results
-    log.info("%s is evaluated", path)
-    return evaluate(compose_packaged("evaluate", [f"run={quote(str(path))}"]))
-
-
 def _require_one_experiment(runs: Sequence[Evaluated]) -> None:
     first, *others = runs
     there = run_traits(first.path, first.results)
@@ -230,18 +190,29 @@ def _facts(runs: Sequence[Evaluated], main: Evaluated, naming: Naming) -> ZooFac
         runs=gather_runs(runs, main.path),
         protocols=gather_protocols(runs),
         config=config_without_places(main.config),
-        check=check_of(load_backbone(main.path)),
+        check=check_of(_opened(main.path, naming.half)),
         license=naming.license,
         data_license=_DATA_LICENSES.get(dataset),
         added=now()[:10],
         urls=list(naming.urls),
+        half=naming.half,
     )
 
 
-def _write(run: Path, folder: Path, zoo: ZooFacts) -> None:
+def _opened(run: Path, half: bool) -> Backbone:
     backbone = load_backbone(run)
+    if half:
+        round_to_half(backbone)
+    return backbone
+
+
+def _write(run: Path, folder: Path, zoo: ZooFacts) -> None:
+    """Write an entry into a folder, in the place of what is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    backbone = _opened(run, zoo.half)
     form: Form = "torchvision" if backbone.architecture.small_stem else "timm"
-    write_forms(backbone, folder, frozenset({form}))
+    write_forms(backbone, folder, frozenset({form}), zoo.half)
     config = read_config(folder)
     facts = from_plain(EntryFacts, config[FACTS], folder / CONFIG, EntryFacts.FORM)
     block = to_plain(dataclasses.replace(facts, zoo=zoo))

@@ -37,6 +37,7 @@ def _add_writers(parts: Any) -> None:
     add.add_argument("--license", default="mit", help="of the weights, by its SPDX name (mit)")
     add.add_argument("--url", action="append", default=[], help="where it lies as well")
     add.add_argument("--replace", action="store_true", help="an entry of this name")
+    add.add_argument("--half", action="store_true", help="weights in float16, measured as such")
 
     card = parts.add_parser("card", help="write cards, figures, index and page anew")
     card.add_argument("names", metavar="NAME", nargs="*", help="without any: all")
@@ -84,8 +85,9 @@ def _write(options: argparse.Namespace, zoo: Path) -> None:
 
     if options.part == "add":
         naming = add.Naming(
-            options.name, options.weights, options.license, tuple(options.url), options.replace
-        )
+            options.name, options.weights, options.license, tuple(options.url), options.replace,
+            options.half,
+        )  # fmt: skip
         told = f"written: {add.add(options.runs, zoo, naming)}; {zoo / 'README.md'} has it"
     elif options.part == "card":
         count = len(add.refresh(zoo, options.names).entries)

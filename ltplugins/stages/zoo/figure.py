@@ -13,9 +13,10 @@ from ltplugins.eval.results import Stat
 from ltplugins.report.figures import draw_groups
 from ltplugins.report.style import theme
 from ltplugins.report.table import Cell, Row, Section
-from ltplugins.zoo.card import FIGURE, require_zoo, rule_of
+from ltplugins.zoo.card import FIGURE, require_zoo
 from ltplugins.zoo.facts import EntryProtocol, ZooFacts
 from ltplugins.zoo.page import entries_of, figure_of, read_facts
+from ltplugins.zoo.words import rule_of
 
 _GROUPS = ("many", "medium", "few")
 

@@ -17,11 +17,12 @@ from ltplugins.catalogue.store import Store, in_words
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import atomic_folder, write_text
-from ltplugins.zoo.card import network, percent, require_zoo, rule_of
+from ltplugins.zoo.card import network, require_zoo
 from ltplugins.zoo.check import require_features
 from ltplugins.zoo.entry import open_entry
 from ltplugins.zoo.page import read_facts
 from ltplugins.zoo.signature import INDEX_SIGNATURE, SIGNATURE, require_signed, require_signing
+from ltplugins.zoo.words import percent, rule_of
 
 
 def show_list(refresh: bool = False) -> None:

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""``scripts/zoo.py``: the entries of a zoo, made of the claims' cells."""
