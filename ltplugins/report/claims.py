@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from ltplugins.report.cells import MISSING
 from ltplugins.report.paired import LEAST_PAIRS, Paired, Verdict
 from ltplugins.report.style import ACCENT, PLAIN, SERIES, THEME, WIDTH
-from ltplugins.report.table import MISSING
 
 COLOURS: dict[Verdict, str] = {"holds": SERIES[2], "does not": ACCENT, "unknown": PLAIN}
 COLUMNS = (

@@ -15,9 +15,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 
 from ltplugins.metrics.groups import rank_classes
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.figures import share_limits
 from ltplugins.report.style import ACCENT, PLAIN, SHOTS, THEME, Key, Panel, Plate
-from ltplugins.report.table import RunResult
 
 MAX_PANELS = 15
 SMOOTHED = 20  # classes beyond which a line is a moving average

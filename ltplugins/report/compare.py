@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from ltplugins.core.errors import unknown
 from ltplugins.eval.scores import mean_std
+from ltplugins.report.evaluated import RunResult, value
 from ltplugins.report.paired import LEAST_PAIRS, Paired, paired
-from ltplugins.report.table import RunResult, value
 
 Rows = Mapping[str, Sequence[RunResult]]
 # The order of a page: what a method for long tails is about comes first.

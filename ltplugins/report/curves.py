@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.style import PLAIN, Panel, Plate, line_colours, name_lines
-from ltplugins.report.table import RunResult
 
 CURVE_POINTS = 200
 MAX_CURVES = 9

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 
 from ltplugins.eval.scores import mean_std
 from ltplugins.metrics.groups import GROUPS, rank_classes
+from ltplugins.report.cells import Section
+from ltplugins.report.evaluated import RunResult, value
 from ltplugins.report.style import (
     ACCENT,
     PLAIN,
@@ -29,7 +31,6 @@ from ltplugins.report.style import (
     line_height,
     name_lines,
 )
-from ltplugins.report.table import RunResult, Section, value
 
 NAMED_CLASSES = 20  # up to here every class gets its own mark and count
 _SHOWN = ("overall", *GROUPS)

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ltplugins.metrics.groups import GROUPS
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.style import CLASSES, SHOTS, THEME, Key, Panel, Plate
-from ltplugins.report.table import RunResult
 
 MAX_PANELS = 4
 

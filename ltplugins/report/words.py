@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 
 from ltplugins import __version__
 from ltplugins.metrics.groups import RULES
+from ltplugins.report.cells import Section
 from ltplugins.report.classes import MAX_PANELS as CLASS_PANELS
 from ltplugins.report.classes import SMOOTHED
 from ltplugins.report.compare import Answer, in_words, sides
 from ltplugins.report.curves import MAX_CURVES, curve_names, left_out
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.rows import progress_mark
 from ltplugins.report.scatter import MAX_PANELS
 from ltplugins.report.style import CLASSES
 from ltplugins.report.sureness import MAX_PANELS as SURE_PANELS
 from ltplugins.report.sureness import sure_rows
-from ltplugins.report.table import RunResult, Section, spread_note
+from ltplugins.report.table import spread_note
 
 FOREST_CAPTION = (
     "Each diamond is a row's mean difference to the baseline, its line the 95 % interval of that "

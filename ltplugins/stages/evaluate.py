@@ -29,8 +29,8 @@ from ltplugins.eval.protocol import evaluate_features
 from ltplugins.eval.results import Results, Scores, SplitName
 from ltplugins.host import prepare
 from ltplugins.metrics.health import Health
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.rows import progress_mark
-from ltplugins.report.table import RunResult
 from ltplugins.report.terminal import show_results
 from ltplugins.runs.checkpoint import TrainedRun, open_run
 from ltplugins.runs.facts import now

@@ -16,13 +16,13 @@ from ltplugins.methods.needs import learns_from_labels
 from ltplugins.metrics.knn import knn_predict
 from ltplugins.report.classes import MOST_CLASSES
 from ltplugins.report.embed import embed_2d, pick_points
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.health import TITLES
 from ltplugins.report.pages.masks import write_mask_report
 from ltplugins.report.pages.pictures import Study
 from ltplugins.report.pages.write import make_study, write_report
 from ltplugins.report.rows import Trait, name_rows, progress_mark
 from ltplugins.report.scatter import MAX_PANELS
-from ltplugins.report.table import RunResult
 from ltplugins.report.terminal import show_results
 from ltplugins.runs.checkpoint import RUN_FILE, folder_of
 from ltplugins.runs.facts import RunFacts

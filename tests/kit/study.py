@@ -10,7 +10,7 @@ import numpy as np
 
 from ltplugins.eval.results import GroupMembers, ProtocolResult, Scores, Sizes, Stat
 from ltplugins.metrics.groups import GROUPS, rank_classes
-from ltplugins.report.table import RunResult
+from ltplugins.report.evaluated import RunResult
 
 METHODS = (
     *("simclr", "gh_simclr", "colt_simclr", "mv_simclr", "ts_simclr", "bcl_simclr", "sdclr_simclr"),

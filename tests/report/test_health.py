@@ -6,8 +6,8 @@ import pytest
 
 from ltplugins.eval.results import Scores, Sizes
 from ltplugins.report import style
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.health import TITLES, health_panels
-from ltplugins.report.table import RunResult
 
 STEPS = list(range(0, 100, 10))
 

@@ -9,8 +9,8 @@ import pytest
 
 from ltplugins.eval.results import Calibration, Reliability
 from ltplugins.report import style
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.sureness import confusion_panels, reliability_panels, sure_rows
-from ltplugins.report.table import RunResult
 from ltplugins.report.words import sureness_caption
 from tests.report.test_table import results
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ltplugins.core.files import write_text
 from ltplugins.report import style
+from ltplugins.report.cells import MISSING
 from ltplugins.report.claims import ClaimRow, claims_csv, draw_claims, reading, tally
 from ltplugins.report.pages import html as page
-from ltplugins.report.table import MISSING
 
 TITLE = "What the papers claim"
 _SHOWN = ("measure", "verdict", "effect", "interval", "p", "n", "ours", "base", "steps", "time")

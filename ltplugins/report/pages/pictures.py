@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ltplugins.report import health, style, words
+from ltplugins.report.cells import Section
 from ltplugins.report.classes import by_count_panels, taken_panels
 from ltplugins.report.compare import Answer
 from ltplugins.report.curves import curve_panels
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.figures import cost_panels, count_panels, level_panels
 from ltplugins.report.forest import draw_forest
 from ltplugins.report.scatter import scatter_panels
 from ltplugins.report.style import Plate
 from ltplugins.report.sureness import confusion_panels, reliability_panels
-from ltplugins.report.table import RunResult, Section
 
 Rows = Mapping[str, Sequence[RunResult]]
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from ltplugins.core.console import printable
+from ltplugins.report.cells import LABELS, LOWER_IS_BETTER, Cell, Row, Section
 from ltplugins.report.more import MORE, READING
-from ltplugins.report.table import LABELS, LOWER_IS_BETTER, Cell, Row, Section
 
 # On a telephone the first columns are seen without a finger's work.
 ORDER = ("few", "medium", "many", "overall", "balanced", "group_std")

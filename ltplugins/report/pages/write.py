@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ltplugins.core import files
 from ltplugins.report import words
+from ltplugins.report.cells import Row
 from ltplugins.report.compare import (
     ALONE,
     MEASURES,
@@ -21,6 +22,7 @@ from ltplugins.report.compare import (
     in_words,
     sides,
 )
+from ltplugins.report.evaluated import RunResult, common_rule, group_runs
 from ltplugins.report.more import more_numbers, numbers_csv
 from ltplugins.report.pages import html as page
 from ltplugins.report.pages.pictures import Picture, Study, draw_pictures
@@ -31,7 +33,7 @@ from ltplugins.report.pages.tables import (
     markdown_table,
     plain,
 )
-from ltplugins.report.table import Row, RunResult, common_rule, group_runs, summarise
+from ltplugins.report.table import summarise
 
 More = Mapping[str, Sequence[Row]]
 

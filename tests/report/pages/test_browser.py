@@ -12,10 +12,10 @@ import pytest
 
 from ltplugins.eval.scores import mean_std
 from ltplugins.report import style
+from ltplugins.report.evaluated import RunResult, value
 from ltplugins.report.pages.html import CSS
 from ltplugins.report.pages.tables import ORDER
 from ltplugins.report.pages.write import write_report
-from ltplugins.report.table import RunResult, value
 from tests.kit.browser import CHROMIUM, look
 from tests.kit.study import METHODS, study
 

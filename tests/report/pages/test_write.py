@@ -20,10 +20,10 @@ from ltplugins.report import style
 from ltplugins.report.classes import by_count_panels, ranked_accuracy
 from ltplugins.report.curves import thin_out
 from ltplugins.report.embed import embed_2d, pick_points
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.pages.write import write_report
 from ltplugins.report.scatter import spread_labels
 from ltplugins.report.style import themed_svg
-from ltplugins.report.table import RunResult
 
 PICTURES = {
     "forest-0.png",
