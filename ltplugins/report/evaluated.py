@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ltplugins.core.errors import UserError
+from ltplugins.eval.gallery import Gallery
 from ltplugins.eval.results import Scores, Stat
 from ltplugins.eval.scores import mean_std
 from ltplugins.runs.facts import Progress
@@ -32,6 +33,7 @@ class RunResult:
         progress: epochs that were trained and that were planned; None = not known.
         sees_labels: whether its method learns from labels.
         cost: of its training: ``hours`` and ``steps``, as far as they are known.
+        gallery: small copies of some of its images.
         taken: Int[C C], test images of each class (rows) by the class that they are taken for.
     """
 
@@ -52,6 +54,7 @@ class RunResult:
     sees_labels: bool = False
     cost: dict[str, float] = field(default_factory=dict)
     taken: Any = None
+    gallery: Gallery | None = None
 
     @property
     def row_name(self) -> str:

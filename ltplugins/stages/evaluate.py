@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +22,7 @@ from ltplugins.eval.changes import DataChanged
 from ltplugins.eval.earlier import is_of, joined, put_aside, read_earlier, with_rules_of
 from ltplugins.eval.extractor import FeatureExtractor, find_device
 from ltplugins.eval.health import measure_health
+from ltplugins.eval.keep import keep_gallery
 from ltplugins.eval.options import EvalConfig
 from ltplugins.eval.parts import Parts
 from ltplugins.eval.plan import require_protocols
@@ -80,7 +81,8 @@ def evaluate(cfg: DictConfig) -> Results:
     counts = None if parts.class_counts is None else [int(n) for n in parts.class_counts]
     same = earlier and is_of(earlier, extract.keys["test"], extract.contents["test"], counts)
     options = with_rules_of(options, earlier if same else None)
-    scores = _score(parts, extract, options, test)
+    banks, absent = _banks(extract, options)
+    scores = _score(parts, extract, options, test, banks, absent)
     found = measure_health(options.health, test, extract.two_views) if options.health else None
     ill = _tell_health(found) if found else []
     scores = dataclasses.replace(scores, notes=[*scores.notes, *ill, *parts.notes])
@@ -90,6 +92,8 @@ def evaluate(cfg: DictConfig) -> Results:
     elif earlier is not None:
         put_aside(path, earlier)
     results.write(path)
+    if options.pictures:
+        keep_gallery(run.path, extract, results, test, banks, options.pictures)
     return results
 
 
@@ -118,9 +122,15 @@ def _placed(run: TrainedRun, out: str | None) -> TrainedRun:
     return run
 
 
-def _score(parts: Parts, extract: FeatureExtractor, options: EvalConfig, test: Features) -> Scores:
+def _score(
+    parts: Parts,
+    extract: FeatureExtractor,
+    options: EvalConfig,
+    test: Features,
+    banks: Mapping[str, Features],
+    absent: Mapping[str, str],
+) -> Scores:
     """Every protocol that can run; of the others a warning says why they cannot."""
-    banks, absent = _banks(extract, options)
     scores = evaluate_features(
         banks.get("train"),
         banks.get("probe"),

@@ -11,11 +11,12 @@ from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.downstream.segmentation.gather import gather_masks, is_segmentation
 from ltplugins.eval.features import cached_features
+from ltplugins.eval.gallery import FILE, pick_points, read_gallery
 from ltplugins.eval.results import Results
 from ltplugins.methods.needs import learns_from_labels
 from ltplugins.metrics.knn import knn_predict
 from ltplugins.report.classes import MOST_CLASSES
-from ltplugins.report.embed import embed_2d, pick_points
+from ltplugins.report.embed import MAX_POINTS, embed_2d
 from ltplugins.report.evaluated import RunResult
 from ltplugins.report.health import TITLES
 from ltplugins.report.pages.masks import write_mask_report
@@ -169,6 +170,7 @@ def gather_run(path: str | Path) -> RunResult:
         progress=results.progress,
         sees_labels=_sees_labels(results, run.facts),
         cost=_cost(results, run.facts),
+        gallery=read_gallery(Path(path) / FILE, results.features.get("test", "")),
     )
 
 
@@ -199,7 +201,7 @@ def _look_closer(study: Study) -> None:
         run = study.rows[name][0]
         results, folder = _results(run), Path(run.name)
         feats, targets = _cached(folder, results, "test")
-        chosen = pick_points(targets)
+        chosen = pick_points(targets, MAX_POINTS)
         run.embedding = embed_2d(feats[chosen], seed=0, method="tsne")
         run.embedding_targets, run.embedding_method = targets[chosen], "t-SNE"
         run.taken = _taken(folder, results, feats, targets)
