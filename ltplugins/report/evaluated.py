@@ -24,7 +24,8 @@ class RunResult:
             differences between rows are then taken pair by pair.
         curves: metric name -> (epochs, values), logged while training.
         health: likewise, of the features' health: ``rankme``, ``alignment`` and so on.
-        embedding: Float[N 2] of test images, with Int[N] ``embedding_targets``.
+        embedding: Float[N 2] of test images, with Int[N] ``embedding_targets`` and
+            ``embedding_places``, their positions in the test set.
         embedding_method: how it was made ("t-SNE"), for the caption.
         class_names: one per class id; None = the ids.
         config: the configuration as text.
@@ -33,6 +34,7 @@ class RunResult:
         progress: epochs that were trained and that were planned; None = not known.
         sees_labels: whether its method learns from labels.
         cost: of its training: ``hours`` and ``steps``, as far as they are known.
+        prior: of Geometric Harmonization, epochs and Float[E 9]; see ``report.prior``.
         gallery: small copies of some of its images.
         taken: Int[C C], test images of each class (rows) by the class that they are taken for.
     """
@@ -45,6 +47,7 @@ class RunResult:
     health: dict[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
     embedding: Any = None
     embedding_targets: Any = None
+    embedding_places: Any = None
     embedding_method: str = ""
     class_names: list[str] | None = None
     config: str = ""
@@ -54,6 +57,7 @@ class RunResult:
     sees_labels: bool = False
     cost: dict[str, float] = field(default_factory=dict)
     taken: Any = None
+    prior: tuple[Sequence[float], Any] | None = None
     gallery: Gallery | None = None
 
     @property

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from ltplugins.report.compare import Answer
+from ltplugins.report.paired import Paired
 from ltplugins.report.style import (
     ACCENT,
     PLAIN,
@@ -42,13 +43,27 @@ def draw_forest(answers: Sequence[Answer]) -> Plate | None:
         )
         for found in known
     ]
+    return Plate(panels, _keys(known))
+
+
+def _keys(answers: Sequence[Answer]) -> list[Key]:
+    """What is drawn, and nothing else."""
+    effects = [effect for found in answers for effect in found.effects]
+    if all(len(effect.points) == 1 for effect in effects):
+        return [Key("one pair of runs each: no interval", PLAIN, "D")]
+    colours = [_colour(effect.found) for effect in effects]
     keys = [
         Key("above: the interval lies right of 0", UP, "D"),
-        Key("below", DOWN, "D"),
+        Key("below: it lies left of 0", DOWN, "D"),
         Key("not distinguishable", PLAIN, "D"),
-        Key("single pairs", PLAIN, "o"),
     ]
-    return Plate(panels, keys)
+    return [*(key for key in keys if key.colour in colours), Key("single pairs", PLAIN, "o")]
+
+
+def _colour(found: Paired) -> str:
+    if found.low is None or found.high is None:
+        return PLAIN
+    return UP if found.low > 0 else DOWN if found.high < 0 else PLAIN
 
 
 def _reach(answers: Sequence[Answer]) -> tuple[float, float]:
@@ -72,9 +87,8 @@ def _forest(axis: Axes, found: Answer, reach: tuple[float, float]) -> None:
     low, high = reach
     for y, effect in enumerate(found.effects):
         paired = effect.found
-        colour = PLAIN
+        colour = _colour(paired)
         if paired.low is not None and paired.high is not None:
-            colour = UP if paired.low > 0 else DOWN if paired.high < 0 else PLAIN
             ends = [100 * paired.low, 100 * paired.high]
             axis.plot([max(ends[0], low), min(ends[1], high)], [y, y], color=colour, linewidth=2)
             for end, edge, shape in ((ends[0], low, "<"), (ends[1], high, ">")):

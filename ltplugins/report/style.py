@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ltplugins.core.files import atomic_path
+from ltplugins.report.thumbs import Point, Thumbs, points_svg
 
 # Each of these appears in figures as itself and in pages as var(--name).
 THEME = {"ink": "#1f2933", "muted": "#5f6b7a", "rule": "#d5dbe3", "paper": "#fdfdfc"}
@@ -113,7 +114,7 @@ def name_lines(
     for name, place in zip(order, spread(wanted, step), strict=True):
         x, y = ends[name]
         line: dict[str, Any] = {"arrowstyle": "-", "color": colours[name], "linewidth": 0.8}
-        line |= {"shrinkA": 1, "shrinkB": 2}
+        line |= {"shrinkA": 1, "shrinkB": 2, "relpos": (0, 0.5)}  # to the name's left end
         style: dict[str, Any] = {"fontsize": size, "va": "center", "annotation_clip": False}
         axis.annotate(
             texts[name],
@@ -128,7 +129,7 @@ def name_lines(
 
 def folded(name: str, width: int = 24) -> str:
     """A row's name in at most two lines."""
-    lines = wrap(name, width, break_long_words=False) or [name]
+    lines = wrap(name, width) or [name]  # a longer word is broken: it would leave no picture
     return "\n".join(lines[:2]) + ("…" if len(lines) > 2 else "")
 
 
@@ -159,7 +160,7 @@ def spread(wanted: Sequence[float], step: float) -> list[float]:
 
 @dataclass(frozen=True)
 class Key:
-    """One entry of a legend: a mark of that shape (``-`` is a line) in that colour."""
+    """One entry of a legend: a mark of that shape (``-``, ``:`` are lines) in that colour."""
 
     label: str
     colour: str
@@ -168,12 +169,18 @@ class Key:
 
 @dataclass(frozen=True)
 class Panel:
-    """One small picture: what it says above, and what draws it. Sizes are in inches."""
+    """One small picture: what it says above, and what draws it. Sizes are in inches.
+
+    Attributes:
+        points, at: that show a picture where they are touched, and Float[N 2], where they lie.
+    """
 
     title: str
     draw: Callable[[Axes], None]
     width: float = 3.4
     height: float = 2.6
+    points: Sequence[Point] = ()
+    at: Any = None
 
 
 @dataclass(frozen=True)
@@ -184,13 +191,25 @@ class Plate:
     keys: Sequence[Key] = ()
 
 
-def render(plate: Plate, path: Path) -> list[str]:
-    """Write the plate as one PNG to ``path`` and return each panel as SVG for a page."""
+def render(plate: Plate, path: Path, thumbs: Thumbs) -> list[str]:
+    """Write the plate as one PNG to ``path`` and return each panel as SVG for a page.
+
+    Args:
+        thumbs: takes up the pictures of the panels' points.
+    """
     svgs = []
     for k, panel in enumerate(plate.panels):
         figure = Figure(figsize=(panel.width, panel.height), layout="constrained")
-        panel.draw(figure.subplots())
-        svgs.append(as_svg(figure, f"{path.stem}-{k}"))
+        axis = figure.subplots()
+        panel.draw(axis)
+        svg = as_svg(figure, f"{path.stem}-{k}")
+        if panel.points:
+            size = (72 * panel.width, 72 * panel.height)  # the units of the SVG are points
+            places = axis.transData.transform(panel.at) * 72 / figure.dpi
+            places[:, 1] = size[1] - places[:, 1]
+            svg = svg.removesuffix("</svg>") + points_svg(panel.points, places, size, thumbs)
+            svg += "</svg>"
+        svgs.append(svg)
     with atomic_path(path) as tmp:
         join(plate).savefig(tmp, dpi=110, metadata={"Software": None})
     return svgs
@@ -203,7 +222,7 @@ def join(plate: Plate) -> Figure:
     figure, axes = panels(len(plate.panels), columns, max(p.height for p in plate.panels))
     for axis, panel in zip(axes, plate.panels, strict=True):
         panel.draw(axis)
-        axis.set_title(panel.title)
+        axis.set_title(folded(panel.title, round(9 * WIDTH / columns)))  # 9 letters an inch
     if plate.keys:
         handles = [_handle(key) for key in plate.keys]
         figure.legend(handles=handles, loc="outside upper left", ncols=min(6, len(handles)))
@@ -211,8 +230,9 @@ def join(plate: Plate) -> Figure:
 
 
 def _handle(key: Key) -> Line2D:
-    if key.shape == "-":
-        return Line2D([], [], color=key.colour, label=key.label)
+    if key.shape in ("-", ":"):
+        style: Any = key.shape
+        return Line2D([], [], color=key.colour, label=key.label, linestyle=style)
     look: dict[str, Any] = {"marker": key.shape, "linestyle": "", "markersize": 6}
     return Line2D([], [], color=key.colour, label=key.label, **look)
 

@@ -46,6 +46,11 @@ _RANK = (
 _CURVES = (
     "Losses of different methods are different quantities: compare their course, not their level."
 )
+KNN_CAPTION = (
+    "The vote of nearest training images on the validation images, epoch by epoch, as the training "
+    "logged it: its classes are as rare in the bank as in the training set, so that it is lower on "
+    "the tail than the protocols above."
+)
 CONFUSION_CAPTION = (
     "Each line adds up to 100: of the test images of rare classes, how many are taken for a rare "
     "class (the right one or another), and how many are drawn to the common ones, at the left. On "

@@ -4,6 +4,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 
@@ -15,6 +16,7 @@ from ltplugins.eval.gallery import FILE, pick_points, read_gallery
 from ltplugins.eval.results import Results
 from ltplugins.methods.needs import learns_from_labels
 from ltplugins.metrics.knn import knn_predict
+from ltplugins.report import prior
 from ltplugins.report.classes import MOST_CLASSES
 from ltplugins.report.embed import MAX_POINTS, embed_2d
 from ltplugins.report.evaluated import RunResult
@@ -162,6 +164,7 @@ def gather_run(path: str | Path) -> RunResult:
         group_key=results.method,
         pair_key=pair_key(results),
         curves=_curves(curves),
+        prior=_prior(curves),
         health={k.removeprefix("health_"): v for k, v in curves.items() if k in _HEALTH},
         class_names=results.class_names,
         config=OmegaConf.to_yaml(run.config()),
@@ -204,6 +207,7 @@ def _look_closer(study: Study) -> None:
         chosen = pick_points(targets, MAX_POINTS)
         run.embedding = embed_2d(feats[chosen], seed=0, method="tsne")
         run.embedding_targets, run.embedding_method = targets[chosen], "t-SNE"
+        run.embedding_places = chosen
         run.taken = _taken(folder, results, feats, targets)
 
 
@@ -267,6 +271,15 @@ def _curves(curves: Mapping[str, Curve]) -> dict[str, Curve]:
     # kNN while training, overall and by group.
     knn = [name for name in curves if name.startswith("val_knn_acc1")]
     return chosen | {name: curves[name] for name in knn}
+
+
+def _prior(curves: Mapping[str, Curve]) -> tuple[Sequence[float], np.ndarray] | None:
+    """GH's prior by epoch, where the training has logged it."""
+    found = [curves.get(prior.NAME.format(10 * n)) for n in prior.TENTHS]
+    if any(curve is None for curve in found):
+        return None
+    known = [curve for curve in found if curve is not None]
+    return known[0][0], np.array([values for _, values in known]).T
 
 
 def _info(results: Results, facts: RunFacts | None) -> dict[str, str]:

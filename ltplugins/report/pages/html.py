@@ -65,6 +65,25 @@ figure svg * { stroke-linejoin: round; }
 ul.key { display: flex; flex-wrap: wrap; gap: 2px 18px; list-style: none; margin: 4px 0 10px;
   padding: 0; font-size: 14px; }
 ul.key svg { width: 18px; height: 12px; margin-right: 5px; vertical-align: -1px; }
+svg.defs { position: absolute; }
+svg.thumb { width: 44px; height: 44px; margin: 2px; image-rendering: pixelated;
+  vertical-align: middle; }
+svg.thumb.off { outline: 2px dashed #d55e00; outline-offset: -1px; }
+ul.cards, ul.hoods, ul.alone { list-style: none; margin: 12px 0; padding: 0; display: grid;
+  gap: 18px 20px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 158px), 1fr)); }
+ul.hoods { grid-template-columns: repeat(auto-fill, minmax(min(100%, 262px), 1fr)); }
+ul.alone { grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); }
+ul.cards li, ul.hoods li, ul.alone li { border-top: 1px solid var(--rule); padding-top: 8px;
+  min-width: 0; overflow-wrap: anywhere; break-inside: avoid; }
+ul.cards small, ul.hoods small, ul.alone small { display: block; color: var(--muted);
+  font-size: 13px; } ul.cards small b { color: var(--ink); }
+.query { display: flex; gap: 8px; align-items: center; margin-bottom: 4px; }
+.pt { cursor: pointer; } .pt:focus { outline: none; } .pt circle { fill: transparent; }
+.pt .up { visibility: hidden; pointer-events: none; image-rendering: pixelated; }
+.pt:hover .up, .pt:focus .up { visibility: visible; }
+.pt:hover circle, .pt:focus circle { stroke: var(--ink); stroke-width: 1.4; }
+.pt rect { fill: var(--paper); stroke: var(--rule); } .pt text { font-size: 8.5px;
+  text-anchor: middle; fill: var(--ink); }
 .strip { display: flex; flex-wrap: wrap; gap: 10px 16px; margin: 8px 0; }
 .strip img { display: block; image-rendering: pixelated; }
 figcaption { margin-top: 10px; max-width: 84ch; }
@@ -84,6 +103,7 @@ code { font: .92em var(--mono); }
 @media print { main { max-width: none; padding: 0; } h2, h3 { break-after: avoid; }
   nav, .sort fieldset { display: none; } .scroll { max-height: none; }
   figure > .panels > div, tr { break-inside: avoid; }
+  .pts { display: none; }
   figure svg, ul.key svg { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
 # A table of each order is in the page; the chosen one is shown, without a script.
@@ -94,6 +114,7 @@ CSS += "".join(
 CSS += "@supports not selector(:has(a)) { .sort table.by-listed { display: table; } }\n"
 _MARKS = {
     "-": '<path d="M0 6H18" stroke="C" stroke-width="2.4"/>',
+    ":": '<path d="M0 6H18" stroke="C" stroke-width="2.4" stroke-dasharray="2 3"/>',
     "o": '<circle cx="9" cy="6" r="4" fill="C"/>',
     ".": '<circle cx="9" cy="6" r="2.4" fill="C"/>',
     "s": '<rect x="5" y="2" width="8" height="8" fill="C"/>',

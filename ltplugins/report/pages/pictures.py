@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ltplugins.report import health, style, words
+from ltplugins.report import health, prior, style, words
 from ltplugins.report.cells import Section
 from ltplugins.report.classes import by_count_panels, taken_panels
 from ltplugins.report.compare import Answer
@@ -16,6 +16,7 @@ from ltplugins.report.forest import draw_forest
 from ltplugins.report.scatter import scatter_panels
 from ltplugins.report.style import Plate
 from ltplugins.report.sureness import confusion_panels, reliability_panels
+from ltplugins.report.thumbs import Thumbs
 
 Rows = Mapping[str, Sequence[RunResult]]
 
@@ -63,14 +64,24 @@ class Study:
                 return next((a.leader for a in answers), self.baseline)
         return self.baseline
 
+    @property
+    def best_other(self) -> str | None:
+        """The leader, or where that is the baseline, the next by the same measure; None alone."""
+        if self.leader != self.baseline:
+            return self.leader
+        for families in self.answers.values():
+            for answers in families[:1]:
+                return next((a.effects[0].row for a in answers), None)
+        return next((row for row in self.rows if row != self.baseline), None)
 
-def draw_pictures(study: Study, folder: Path) -> list[Picture]:
+
+def draw_pictures(study: Study, folder: Path, thumbs: Thumbs) -> list[Picture]:
     """Draw and save every picture; forest plots first, named ``forest-*``."""
     pictures: list[Picture] = []
 
     def add(name: str, heading: str, caption: str, plate: Plate | None, finding: str = "") -> None:
         if plate is not None:
-            svgs = style.render(plate, folder / name)
+            svgs = style.render(plate, folder / name, thumbs)
             pictures.append(Picture(name, heading, caption, finding or caption, plate, svgs))
 
     rows, rule, runs = study.rows, study.rule, study.runs
@@ -99,6 +110,9 @@ def draw_pictures(study: Study, folder: Path) -> list[Picture]:
             plate = reliability_panels(rows, rule)
             add("reliability.png", "How sure they are", words.sureness_caption(rows), plate)
         add("curves.png", "Training", words.curves_caption(rows), curve_panels(rows, marked))
+        plate = curve_panels(rows, marked, is_knn=True)
+        add("knn.png", "kNN while training", words.KNN_CAPTION, plate)
+        add("prior.png", "GH's prior", prior.CAPTION, prior.prior_panels(rows), prior.finding(rows))
         plate = health.health_panels(rows, marked)
         add("health.png", "Health of the features", health.CAPTION, plate)
     return pictures
