@@ -17,7 +17,7 @@ from ltplugins.report.style import ACCENT, PLAIN, THEME, Key, Panel, Plate
 MAX_PANELS = 6
 TENTHS = range(1, 10)
 NAME = "train_gh_prior_top{}_epoch"  # of the largest so many per cent of the directions
-_SHOWN = 5  # epochs
+_SHOWN = 3  # epochs
 CAPTION = (
     "Directions from the largest to the smallest by the images that they hold, added up; an even "
     "prior is a straight line. The thicker, the later in the training; dotted: the true classes, "
@@ -61,7 +61,7 @@ def _prior(axis: Axes, run: RunResult) -> None:
     chosen = np.unique(np.linspace(0, len(epochs) - 1, _SHOWN).round().astype(int))
     for place, k in enumerate(chosen, start=1):
         y = 100 * np.array([0.0, *shares[k], 1.0])
-        axis.plot(x, y, color=ACCENT, linewidth=0.4 + 2.2 * place / len(chosen))
+        axis.plot(x, y, color=ACCENT, linewidth=0.8 * place)
     if any(run.class_counts):
         true = 100 * np.array([0.0, *class_shares(run.class_counts), 1.0])
         axis.plot(x, true, color=THEME["ink"], linestyle=(0, (1, 2)), linewidth=1.8)

@@ -156,8 +156,8 @@ def _alone(study: Study, runs: Mapping[str, RunResult], thumbs: Thumbs) -> Exhib
     without = [row for row, places in found.items() if not len(places)]
     caption = (
         f"Of {len(_gallery(first).targets)} test images, drawn evenly over the classes, on one "
-        f"pair of runs, by {_gallery(first).about['protocol']}; images of rare classes first. All "
-        f"{len(runs)} rows are right on {votes['all']}, none on {votes['none']}. Some are chance: "
+        f"pair of runs, by {_gallery(first).about['protocol']}; images of rare classes first. "
+        f"Every row is right on {votes['all']}, none on {votes['none']}. Some are chance: "
         "runs of one method that differ in their seed have such images, too."
     )
     if without:
@@ -232,4 +232,4 @@ def _percent(share: float | None) -> str:
 def _points(look: ClassLook) -> str:
     if look.difference is None:
         return MISSING
-    return f"{100 * look.difference + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return f"{round(100 * look.difference, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
