@@ -17,7 +17,8 @@ from matplotlib.patches import Rectangle
 from ltplugins.metrics.groups import rank_classes
 from ltplugins.report.evaluated import RunResult
 from ltplugins.report.figures import share_limits
-from ltplugins.report.style import ACCENT, PLAIN, SHOTS, THEME, Key, Panel, Plate
+from ltplugins.report.plates import Key, Panel, Plate
+from ltplugins.report.style import ACCENT, PLAIN, SHOTS, THEME
 
 MAX_PANELS = 15
 SMOOTHED = 20  # classes beyond which a line is a moving average

@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ltplugins.report.evaluated import RunResult
-from ltplugins.report.style import PLAIN, Panel, Plate, line_colours, name_lines
+from ltplugins.report.plates import Panel, Plate
+from ltplugins.report.style import PLAIN, line_colours, name_lines
 
 _KNN = "val_knn_acc1"
 CURVE_POINTS = 200

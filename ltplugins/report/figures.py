@@ -16,6 +16,7 @@ from ltplugins.eval.scores import mean_std
 from ltplugins.metrics.groups import GROUPS, rank_classes
 from ltplugins.report.cells import Section
 from ltplugins.report.evaluated import RunResult, value
+from ltplugins.report.plates import Key, Panel, Plate, join
 from ltplugins.report.style import (
     ACCENT,
     PLAIN,
@@ -23,11 +24,7 @@ from ltplugins.report.style import (
     SHAPES,
     SHOTS,
     THEME,
-    Key,
-    Panel,
-    Plate,
     folded,
-    join,
     line_height,
     name_lines,
 )

@@ -10,17 +10,8 @@ from matplotlib.axes import Axes
 
 from ltplugins.report.compare import Answer
 from ltplugins.report.paired import Paired
-from ltplugins.report.style import (
-    ACCENT,
-    PLAIN,
-    SERIES,
-    THEME,
-    Key,
-    Panel,
-    Plate,
-    folded,
-    line_height,
-)
+from ltplugins.report.plates import Key, Panel, Plate
+from ltplugins.report.style import ACCENT, PLAIN, SERIES, THEME, folded, line_height
 
 UP, DOWN = SERIES[2], ACCENT  # the interval lies right of 0, or left
 

@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ltplugins.report.evaluated import RunResult
-from ltplugins.report.style import ACCENT, PLAIN, THEME, Key, Panel, Plate
+from ltplugins.report.plates import Key, Panel, Plate
+from ltplugins.report.style import ACCENT, PLAIN, THEME
 
 MAX_PANELS = 6
 TENTHS = range(1, 10)

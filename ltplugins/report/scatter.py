@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from ltplugins.eval.gallery import Gallery
 from ltplugins.metrics.groups import GROUPS, rank_classes
 from ltplugins.report.evaluated import RunResult
-from ltplugins.report.style import CLASSES, SHOTS, THEME, Key, Panel, Plate
+from ltplugins.report.plates import Key, Panel, Plate
+from ltplugins.report.style import CLASSES, SHOTS, THEME
 from ltplugins.report.thumbs import Point
 
 MAX_PANELS = 4

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from ltplugins.report.cells import METRICS
-from ltplugins.report.style import THEME, Key
+from ltplugins.report.plates import Key
+from ltplugins.report.style import THEME
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1f2933; --muted: #5f6b7a; --rule: #d5dbe3;

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ltplugins.report import findings, health, prior, style, words
+from ltplugins.report import findings, health, plates, prior, style, words
 from ltplugins.report.cells import Section
 from ltplugins.report.classes import by_count_panels, taken_panels
 from ltplugins.report.compare import Answer
@@ -13,8 +13,8 @@ from ltplugins.report.curves import curve_names, curve_panels, knn_names
 from ltplugins.report.evaluated import RunResult
 from ltplugins.report.figures import cost_panels, count_panels, level_panels
 from ltplugins.report.forest import draw_forest
+from ltplugins.report.plates import Plate
 from ltplugins.report.scatter import scatter_panels
-from ltplugins.report.style import Plate
 from ltplugins.report.sureness import confusion_panels, reliability_panels
 from ltplugins.report.thumbs import Thumbs
 
@@ -81,7 +81,7 @@ def draw_pictures(study: Study, folder: Path, thumbs: Thumbs) -> list[Picture]:
 
     def add(name: str, heading: str, caption: str, plate: Plate | None, finding: str = "") -> None:
         if plate is not None:
-            svgs = style.render(plate, folder / name, thumbs)
+            svgs = plates.render(plate, folder / name, thumbs)
             pictures.append(Picture(name, heading, caption, finding or caption, plate, svgs))
 
     rows, rule, runs = study.rows, study.rule, study.runs

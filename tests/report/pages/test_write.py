@@ -17,7 +17,7 @@ from ltplugins.eval.gallery import pick_points
 from ltplugins.eval.options import EvalConfig, KnnConfig, LinearConfig
 from ltplugins.eval.protocol import evaluate_features
 from ltplugins.eval.results import Scores
-from ltplugins.report import style
+from ltplugins.report import plates, style
 from ltplugins.report.classes import by_count_panels, ranked_accuracy
 from ltplugins.report.curves import thin_out
 from ltplugins.report.embed import embed_2d
@@ -210,7 +210,7 @@ def test_every_panel_shows_its_whole_line() -> None:
     with style.theme("test"):
         plate = by_count_panels(rows, "p", "base")
         assert plate is not None
-        axes = style.join(plate).axes
+        axes = plates.join(plate).axes
     assert len(axes) == 2
     for axis in axes:
         assert axis.get_ylim() == (0, 100)
