@@ -137,7 +137,7 @@ def taken_panels(runs: Mapping[str, RunResult]) -> Plate | None:
     }
     if not shown:
         return None
-    size = min(5.1, 1.6 + 0.33 * len(next(iter(shown.values())).class_counts))
+    size = min(5.1, 1.5 + 0.29 * len(next(iter(shown.values())).class_counts))
 
     def panel(title: str, run: RunResult) -> Panel:
         return Panel(title, lambda axis: _taken(axis, run), size, size)

@@ -162,5 +162,5 @@ def cost_panels(
                 axis.margins(0.14)
                 name_lines(axis, found, c)
 
-            panels.append(Panel(f"{protocol}, by {unit}", draw, 5.0, 3.6))
+            panels.append(Panel(f"{protocol}, by {unit}", draw, 3.9, 3.2))
     return Plate(panels) if panels else None

@@ -14,8 +14,8 @@ CSS = """
   --font: ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue",
     "DejaVu Sans", Arial, sans-serif;
   --mono: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ec; --muted: #9aa5b1; --rule: #343c46;
-  --paper: #14181d; --shade: #1c2229; --accent: #56b4e9; } }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e4e8ec; --muted: #9aa5b1;
+  --rule: #343c46; --paper: #14181d; --shade: #1c2229; --accent: #56b4e9; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 var(--font); }
 main { max-width: 1080px; margin: 0 auto; padding: 48px 20px 80px; }
@@ -103,7 +103,8 @@ code { font: .92em var(--mono); }
   .print td, .print th { display: block; width: auto !important; padding: 2px 0; } }
 @media print { main { max-width: none; padding: 0; } h2, h3 { break-after: avoid; }
   nav, .sort fieldset { display: none; } .scroll { max-height: none; }
-  figure > .panels > div, tr { break-inside: avoid; }
+  figure > .panels > div, tr { break-inside: avoid; } ul.key { break-after: avoid; }
+  .panels.several { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
   .pts { display: none; }
   figure svg, ul.key svg { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
@@ -172,10 +173,11 @@ def figure(
     least, most = f"min(100%, {100 * width:.0f}px)", "1fr"
     if len(svgs) == 1:
         most = f"minmax(0, {min(1040, 130 * width):.0f}px)"
+    several = " several" if len(svgs) > 1 else ""
     columns = f"repeat(auto-fill, minmax({least}, 1fr))" if len(svgs) > 1 else most
     return (
-        f'<figure>{_key(keys)}<div class="panels" style="grid-template-columns: {columns}">'
-        f"{''.join(shown)}</div>{below}</figure>"
+        f'<figure>{_key(keys)}<div class="panels{several}" '
+        f'style="grid-template-columns: {columns}">{"".join(shown)}</div>{below}</figure>'
     )
 
 
