@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.base import CorruptImage
 from ltplugins.data.sources.build import build_ood_source
@@ -119,10 +117,10 @@ def _add_pool(found: Gallery, extract: FeatureExtractor) -> None:
     except UserError as error:
         log.warning("pictures of the pool are left out: %s", error)
         return
-    positions = np.asarray(state["ood_subset"])
+    positions = state["ood_subset"].numpy()
     if pool is None or positions.max() >= len(pool):
         return
     sizes = state.get("ood_sizes")
-    shown, clusters, sizes = chosen_of_pool(positions, None if sizes is None else np.array(sizes))
+    shown, clusters, sizes = chosen_of_pool(positions, None if sizes is None else sizes.numpy())
     found.pool_images = thumbnails(pool.load, shown.tolist())
     found.pool_clusters, found.pool_sizes = clusters, sizes

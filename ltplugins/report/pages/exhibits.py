@@ -112,7 +112,10 @@ def _neighbours(study: Study, runs: Mapping[str, RunResult], thumbs: Thumbs) -> 
         f"{bank}, the nearest first. Framed: of another class than the image."
     )
     blocks = []
-    lines = [f"| image of | {' | '.join(map(plain, shown))} |", "|---" * (1 + len(shown)) + "|"]
+    lines = [
+        f"| image of | {' | '.join(plain(f'nearest by {row}') for row in shown)} |",
+        "|---" * (1 + len(shown)) + "|",
+    ]
     for k, query in enumerate(own.queries):
         label = int(own.targets[query])
         name, count = name_of(first, label), first.class_counts[label]
