@@ -31,7 +31,7 @@ FILE = "gallery.npz"
 FORM = 1
 SIDE = 40  # pixels, at most
 QUERIES, NEIGHBOURS = 8, 5
-PER_CLUSTER = 8
+PER_CLUSTER = 6
 _NONE = np.zeros(0, dtype=np.int64)
 _NO_IMAGES = np.zeros((0, 1, 1, 3), dtype=np.uint8)
 

@@ -54,10 +54,10 @@ def test_thumbnails_are_small_squares_of_the_middle() -> None:
 def test_of_each_cluster_its_nearest_are_shown() -> None:
     positions, sizes = np.arange(100, 121), np.array([9, 0, 12])
     shown, clusters, kept = chosen_of_pool(positions, sizes)
-    assert shown.tolist() == [*range(100, 108), *range(109, 117)]
-    assert clusters.tolist() == [0] * 8 + [2] * 8 and kept.tolist() == [9, 0, 12]
+    assert shown.tolist() == [*range(100, 106), *range(109, 115)]
+    assert clusters.tolist() == [0] * 6 + [2] * 6 and kept.tolist() == [9, 0, 12]
     shown, clusters, kept = chosen_of_pool(positions, None)
-    assert (len(shown), set(clusters.tolist()), kept.tolist()) == (8, {0}, [21])
+    assert (len(shown), set(clusters.tolist()), kept.tolist()) == (6, {0}, [21])
 
 
 def test_a_gallery_is_read_as_it_was_written_and_only_of_its_features(tmp_path: Path) -> None:

@@ -217,7 +217,7 @@ def _pools(study: Study, thumbs: Thumbs) -> Exhibit | None:
                 for image in found.pool_images[found.pool_clusters == c]
             )
             blocks.append(f"<li><small>{size} images</small><div>{images}</div></li>")
-        parts.append(f'<h3>{escape(row)}</h3><ul class="hoods">{"".join(blocks)}</ul>')
+        parts.append(f'<h3>{escape(row)}</h3><ul class="alone">{"".join(blocks)}</ul>')
     if len(shown) > _POOLS:
         caption += f" {len(shown) - _POOLS} more rows are not shown."
     return Exhibit("pool", "Drawn from the pool", caption, "".join(parts), lines)

@@ -72,7 +72,8 @@ def _table(section: Section, rows: Sequence[Row], deltas: Mapping[str, Row], key
         cells = [_html_cell(row.cells[m], _delta(deltas.get(row.name), m)) for m in ORDER]
         body.append(f"<tr>{_row_head(row)}{''.join(cells)}</tr>")
     return (
-        f'<table class="results by-{key}"><caption>{escape(section.description)}</caption>'
+        f'<table class="results by-{key}">'
+        f"<caption><span>{escape(section.description)}</span></caption>"
         f'<thead><tr><th scope="col">run</th>{"".join(heads)}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table>"
     )
@@ -109,7 +110,7 @@ def html_more(more: Mapping[str, Sequence[Row]]) -> str:
         ]
         parts.append(
             f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(protocol)}, more">'
-            f'<table class="results"><caption>{escape(protocol)}</caption>'
+            f'<table class="results"><caption><span>{escape(protocol)}</span></caption>'
             f'<thead><tr><th scope="col">run</th>{head}</tr></thead>'
             f"<tbody>{''.join(lines)}</tbody></table></div>"
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ltplugins.eval.scores import mean_std
@@ -21,6 +22,13 @@ from tests.kit.study import METHODS, study
 
 PROTOCOL = "knn_k20_T0.07"
 RUNS = study(METHODS[:8], 2, [PROTOCOL])
+assert RUNS[0].gallery is not None
+# A map of the gallery's own images.
+RUNS[0].embedding_targets, RUNS[0].embedding_places = (
+    RUNS[0].gallery.targets,
+    RUNS[0].gallery.places,
+)
+RUNS[0].embedding = np.random.default_rng(0).normal(size=(len(RUNS[0].embedding_targets), 2))
 browser = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium fonts-dejavu-core"
 )
@@ -78,6 +86,13 @@ def test_tables_are_sorted_without_a_script(folder: Path, phone: dict[str, Any])
     # The names of rows stay while numbers are scrolled, and are wide enough to be read.
     assert phone["head"]["position"] == "sticky" and phone["head"]["left"] == "0px"
     assert 90 < phone["head"]["width"] < 150
+
+
+@browser
+def test_a_point_of_a_map_shows_its_picture_to_a_finger(phone: dict[str, Any]) -> None:
+    found = phone["point"]
+    assert (found["before"], found["after"]) == ("hidden", "visible")
+    assert found["inside"] and found["width"] > 30
 
 
 def test_the_twins_hold_the_same_numbers(folder: Path) -> None:
