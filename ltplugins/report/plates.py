@@ -54,21 +54,27 @@ def render(plate: Plate, path: Path, thumbs: Thumbs) -> list[str]:
     Args:
         thumbs: takes up the pictures of the panels' points.
     """
+    svgs = draw_svgs(plate, path.stem, thumbs)
+    with atomic_path(path) as tmp:
+        join(plate).savefig(tmp, dpi=110, metadata={"Software": None})
+    return svgs
+
+
+def draw_svgs(plate: Plate, name: str, thumbs: Thumbs | None = None) -> list[str]:
+    """Return each panel as SVG; ``name`` sets its ids apart from other plates'."""
     svgs = []
     for k, panel in enumerate(plate.panels):
         figure = Figure(figsize=(panel.width, panel.height), layout="constrained")
         axis = figure.subplots()
         panel.draw(axis)
-        svg = as_svg(figure, f"{path.stem}-{k}")
-        if panel.points:
+        svg = as_svg(figure, f"{name}-{k}")
+        if panel.points and thumbs is not None:
             size = (72 * panel.width, 72 * panel.height)  # the units of the SVG are points
             places = axis.transData.transform(panel.at) * 72 / figure.dpi
             places[:, 1] = size[1] - places[:, 1]
             svg = svg.removesuffix("</svg>") + points_svg(panel.points, places, size, thumbs)
             svg += "</svg>"
         svgs.append(svg)
-    with atomic_path(path) as tmp:
-        join(plate).savefig(tmp, dpi=110, metadata={"Software": None})
     return svgs
 
 

@@ -34,7 +34,7 @@ dl.answer dt { font-weight: 700; margin-top: 10px; } dl.answer dd { margin: 0; }
 .scroll { overflow: auto; max-width: 100%; max-height: 88vh; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-size: 14px; padding: 4px 0 8px; }
-caption > span { display: block; max-width: calc(100vw - 28px); position: sticky; left: 0; }
+caption > span, th.protocol > * { display: block; max-width: calc(100vw - 28px); position: sticky; left: 0; }
 table.results, table.sorted { width: 100%; margin: 4px 0 8px; }
 table.results th, table.results td { padding: 7px 12px; text-align: right; white-space: nowrap; }
 table.results th[scope=row], table.results th:first-child { text-align: left; padding-left: 0;
@@ -101,7 +101,10 @@ code { font: .92em var(--mono); }
 @media (max-width: 600px) { main { padding: 24px 14px 60px; } h2 { margin-top: 40px; }
   table.results th, table.results td { padding: 7px 8px; }
   table.results th[scope=row], table.results th:first-child { max-width: 128px; font-size: 14px; }
-  .print td, .print th { display: block; width: auto !important; padding: 2px 0; } }
+  .print td, .print th { display: block; width: auto !important; padding: 2px 0; }
+  .print thead { display: none; } .print td[data-head]:first-child { font-weight: 600; }
+  .print td[data-head]:not(:first-child)::before { content: attr(data-head) ": ";
+    color: var(--muted); } }
 @media print { main { max-width: none; padding: 0; } h2, h3 { break-after: avoid; }
   nav, .sort fieldset { display: none; } .scroll { max-height: none; }
   figure > .panels > div, tr { break-inside: avoid; } ul.key { break-after: avoid; }
@@ -206,7 +209,10 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     """Return lines of texts that have the same columns, the first line's."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows[0])
     body = "".join(
-        f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row.values())}</tr>" for row in rows
+        "<tr>"
+        + "".join(f'<td data-head="{escape(k)}">{escape(v)}</td>' for k, v in row.items())
+        + "</tr>"
+        for row in rows
     )
     return (
         f'<div class="scroll" tabindex="0"><table class="print"><thead><tr>{head}</tr></thead>'
