@@ -34,7 +34,8 @@ dl.answer dt { font-weight: 700; margin-top: 10px; } dl.answer dd { margin: 0; }
 .scroll { overflow: auto; max-width: 100%; max-height: 88vh; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-size: 14px; padding: 4px 0 8px; }
-caption > span, th.protocol > * { display: block; max-width: calc(100vw - 28px); position: sticky; left: 0; }
+caption > span, th.protocol > * { display: block; max-width: calc(100vw - 28px);
+  position: sticky; left: 0; }
 table.results, table.sorted { width: 100%; margin: 4px 0 8px; }
 table.results th, table.results td { padding: 7px 12px; text-align: right; white-space: nowrap; }
 table.results th[scope=row], table.results th:first-child { text-align: left; padding-left: 0;
