@@ -41,6 +41,7 @@ class LTDataModule(LightningDataModule):
         self._loader: Loader | None = None
         self._loader_of: Any = None
         self._loader_state: dict[str, int] | None = None
+        self._ood_sizes: np.ndarray | None = None
 
     def train_dataloader(self) -> Loader:
         """Make the loader of this rank.
@@ -94,6 +95,8 @@ class LTDataModule(LightningDataModule):
         )
         if self.num_ood:
             state["ood_subset"] = torch.from_numpy(self.ood_subset)
+        if self._ood_sizes is not None:
+            state["ood_sizes"] = torch.from_numpy(self._ood_sizes)
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -104,7 +107,8 @@ class LTDataModule(LightningDataModule):
         """
         self._loader_state = state_dict.get("loader")
         if "ood_subset" in state_dict:
-            self.set_ood(state_dict["ood_subset"].numpy())
+            sizes = state_dict.get("ood_sizes")
+            self.set_ood(state_dict["ood_subset"].numpy(), None if sizes is None else sizes.numpy())
 
     @property
     def num_samples(self) -> int:
@@ -134,13 +138,17 @@ class LTDataModule(LightningDataModule):
         """Give images under the deterministic transform; see :meth:`TrainingSet.stream`."""
         return self.training.stream(part, start, stop)
 
-    def set_ood(self, positions: np.ndarray | Sequence[int]) -> None:
+    def set_ood(
+        self, positions: np.ndarray | Sequence[int], sizes: np.ndarray | None = None
+    ) -> None:
         """Replace the OOD subset; it is drawn from the next epoch on.
 
         Args:
             positions: Int[K] in the pool, unique.
+            sizes: of the clusters that they were chosen for, one after the other; for pictures.
         """
         self.training.set_ood(positions)
+        self._ood_sizes = sizes
         if self._loader is not None:
             assert isinstance(self._loader.sampler, IdPlusOodSampler)
             self._loader.sampler.set_ood(self.ood_subset)

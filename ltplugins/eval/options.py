@@ -64,9 +64,10 @@ class EvalConfig(Section):
     ``linear_lt`` are probes of the long-tailed training set as it is, one for each tau of the logit
     adjustment, 0 for none; they take grid, val_fraction and max_iter of ``linear``.
     ``classifier`` concerns runs of methods with a classifier of their own; others have no such row.
-    ``groups`` lists the rules for many/medium/few; reports show the first. ``seeds`` are those of
-    the probes (draw and validation split), not the run's. ``remarks`` are sentences for the notes
-    of the results, such as what a preset does otherwise than a paper's code.
+    ``pictures`` are test images of which small copies are kept beside the results, for pages; 0 =
+    none of any image. ``groups`` lists the rules for many/medium/few; reports show the first.
+    ``seeds`` are those of the probes (draw and validation split), not the run's. ``remarks`` are
+    sentences for the notes of the results, such as what a preset does otherwise than a paper.
     """
 
     knn: KnnConfig | None = field(default_factory=KnnConfig)
@@ -74,6 +75,7 @@ class EvalConfig(Section):
     linear_lt: Annotated[list[Annotated[float, AtLeast(0)]], Length(1, math.inf)] | None = None
     classifier: bool = True
     health: HealthConfig | None = field(default_factory=HealthConfig)
+    pictures: Annotated[int, AtLeast(0)] = 400
     groups: list[GroupRule] = field(default_factory=lambda: ["tercile"])
     seeds: list[Seed] = field(default_factory=lambda: [0, 1, 2])
     remarks: list[str] = field(default_factory=list)

@@ -218,3 +218,14 @@ def prior_from_counts(counts: Tensor, floor: float = 0.0) -> Tensor:
     total = shares.sum()
     uniform = torch.full_like(shares, 1.0 / len(shares))
     return torch.where(total > 0, shares / total.clamp(min=1e-12), uniform)
+
+
+def largest_shares(prior: Tensor, tenths: int) -> Tensor:
+    """What part of the images the largest so many tenths of the directions hold: Float[].
+
+    Between two directions it is interpolated, so that priors over other numbers of directions, or
+    classes, can be compared: under a uniform prior each tenth holds a tenth.
+    """
+    below, part = divmod(tenths * len(prior), 10)
+    largest = prior.sort(descending=True).values
+    return largest[:below].sum() + largest[below : below + 1].sum() * part / 10

@@ -211,7 +211,7 @@ class COLTMixin(Wrapper):
             return
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         data.set_ood(
-            choose_subset(
+            *choose_subset(
                 self,
                 data,
                 self.colt_memory,

@@ -187,6 +187,7 @@ class GHMixin(PopulationMemory):
         super().on_train_epoch_end()
         if self._is_prior_epoch(self.current_epoch + 1):
             self.recompute_prior()
+            self.log_prior()
 
     def configure_optimizers(self) -> Any:
         """The base's optimiser and schedule, or with ``two_stage_lr`` the restart at E_w."""

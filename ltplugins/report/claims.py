@@ -5,12 +5,17 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
+from ltplugins.report.cells import MISSING
+from ltplugins.report.compare import Effect
+from ltplugins.report.forest import draw_effects, reach_of
 from ltplugins.report.paired import LEAST_PAIRS, Paired, Verdict
-from ltplugins.report.style import ACCENT, PLAIN, SERIES, THEME, WIDTH
-from ltplugins.report.table import MISSING
+from ltplugins.report.plates import Key, Panel, Plate
+from ltplugins.report.style import ACCENT, PLAIN, SERIES, line_height
 
 COLOURS: dict[Verdict, str] = {"holds": SERIES[2], "does not": ACCENT, "unknown": PLAIN}
 COLUMNS = (
@@ -125,35 +130,39 @@ def reading() -> list[str]:
     ]
 
 
-def draw_claims(rows: Sequence[ClaimRow]) -> Figure | None:
-    """Effects with their intervals, a line each; None where nothing is known yet."""
-    known = [row for row in rows if row.found.effect is not None]
-    if not known:
+def grouped(rows: Sequence[ClaimRow]) -> list[list[ClaimRow]]:
+    """The rows of each claim on each device."""
+    blocks = groupby(rows, lambda row: (row.claim, row.device, row.settings))
+    return [list(members) for _, members in blocks]
+
+
+def claim_panels(rows: Sequence[ClaimRow]) -> Plate | None:
+    """Effects with their intervals, a panel a claim; None where nothing is known yet."""
+    blocks = [[row for row in block if row.found.effect is not None] for block in grouped(rows)]
+    blocks = [block for block in blocks if block]
+    if not blocks:
         return None
-    figure = Figure(figsize=(WIDTH, 0.9 + 0.24 * len(known)), layout="constrained")
-    ax = figure.subplots()
-    for y, row in enumerate(known):
-        found, colour = row.found, COLOURS[row.verdict]
-        if found.low is not None and found.high is not None:
-            ax.plot([100 * found.low, 100 * found.high], [y, y], color=colour, linewidth=1.6)
-        ax.plot([100 * (found.effect or 0.0)], [y], "o", color=colour)
-    ax.axvline(0, color=THEME["muted"], linewidth=1)
-    device = len({(row.device, row.settings) for row in known}) > 1
-    names = [_name(row, device) for row in known]
-    ax.set_yticks(range(len(known)), names)
-    ax.set_ylim(len(known) - 0.5, -0.5)
-    ax.grid(axis="y", visible=False)
-    ax.grid(axis="x", visible=True)
-    ax.set_xlabel("ours minus base, percentage points")
-    for verdict, colour in COLOURS.items():
-        ax.plot([], [], "o-", color=colour, label=verdict)
-    figure.legend(loc="outside upper left", ncols=3)
-    return figure
+    device = len({(block[0].device, block[0].settings) for block in blocks}) > 1
+    effects = [
+        [Effect(f"{row.measure} (n = {row.found.n})", row.found) for row in b] for b in blocks
+    ]
+    reach = reach_of([effect for block in effects for effect in block])
+    panels = []
+    for block, own in zip(blocks, effects, strict=True):
+        colours = [COLOURS[row.verdict] for row in block]
+        step = line_height([effect.row for effect in own])
+
+        def draw(axis: Axes, own: Any = own, colours: Any = colours) -> None:
+            draw_effects(axis, own, reach, colours)
+
+        panels.append(Panel(_title(block[0], device), draw, 3.9, 0.75 + step * max(len(own), 2)))
+    keys = [Key(verdict, colour, "D") for verdict, colour in COLOURS.items()]
+    return Plate(panels, keys)
 
 
-def _name(row: ClaimRow, with_device: bool) -> str:
+def _title(row: ClaimRow, with_device: bool) -> str:
     tail = f", {row.device} {row.settings}".rstrip() if with_device else ""
-    return f"{row.claim}: {row.measure} (n = {row.found.n}{tail})"
+    return f"{row.claim}: {row.ours.arm} minus {row.base.arm}{tail}"
 
 
 def _percent(value: float | None, signed: bool = False) -> str:

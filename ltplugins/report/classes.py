@@ -15,9 +15,10 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 
 from ltplugins.metrics.groups import rank_classes
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.figures import share_limits
-from ltplugins.report.style import ACCENT, PLAIN, SHOTS, THEME, Key, Panel, Plate
-from ltplugins.report.table import RunResult
+from ltplugins.report.plates import Key, Panel, Plate
+from ltplugins.report.style import ACCENT, PLAIN, SHOTS, THEME
 
 MAX_PANELS = 15
 SMOOTHED = 20  # classes beyond which a line is a moving average
@@ -136,7 +137,7 @@ def taken_panels(runs: Mapping[str, RunResult]) -> Plate | None:
     }
     if not shown:
         return None
-    size = min(5.1, 1.6 + 0.33 * len(next(iter(shown.values())).class_counts))
+    size = min(5.1, 1.5 + 0.29 * len(next(iter(shown.values())).class_counts))
 
     def panel(title: str, run: RunResult) -> Panel:
         return Panel(title, lambda axis: _taken(axis, run), size, size)

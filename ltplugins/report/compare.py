@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from ltplugins.core.errors import unknown
 from ltplugins.eval.scores import mean_std
+from ltplugins.report.evaluated import RunResult, value
 from ltplugins.report.paired import LEAST_PAIRS, Paired, paired
-from ltplugins.report.table import RunResult, value
 
 Rows = Mapping[str, Sequence[RunResult]]
 # The order of a page: what a method for long tails is about comes first.
@@ -211,7 +211,7 @@ def _told(found: Paired) -> str:
 
 
 def _points(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
+    return f"{round(100 * share, 1) + 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _percent(share: float) -> str:

@@ -11,9 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ltplugins.report.style import PLAIN, Panel, Plate, line_colours, name_lines
-from ltplugins.report.table import RunResult
+from ltplugins.report.evaluated import RunResult
+from ltplugins.report.plates import Panel, Plate
+from ltplugins.report.style import PLAIN, line_colours, name_lines
 
+_KNN = "val_knn_acc1"
 CURVE_POINTS = 200
 MAX_CURVES = 9
 Rows = Mapping[str, Sequence[RunResult]]
@@ -21,14 +23,17 @@ Line = tuple[np.ndarray, np.ndarray]  # epochs and values
 _UNITS = {"acc1": "top-1 accuracy (%)", "entropy": "nats"}
 
 
-def curve_panels(rows: Rows, marked: Sequence[str] = ()) -> Plate | None:
+def curve_panels(rows: Rows, marked: Sequence[str] = (), is_knn: bool = False) -> Plate | None:
     """Small multiples of the logged curves, losses first; None where there is none to draw.
 
     With several runs in a row each is a thin line and their mean, where epochs agree, a thick one.
+
+    Args:
+        is_knn: of the kNN while training, in place of all others.
     """
     colours = line_colours(list(rows), marked)
     panels = []
-    for metric in curve_names(rows)[:MAX_CURVES]:
+    for metric in (knn_names if is_knn else curve_names)(rows)[:MAX_CURVES]:
         lines = {
             row: [thin_out(*run.curves[metric]) for run in members if metric in run.curves]
             for row, members in rows.items()
@@ -81,21 +86,35 @@ def draw_lines(axis: Axes, lines: Sequence[Line], colour: str, **style: Any) -> 
 
 
 def curve_names(rows: Rows) -> list[str]:
-    """Return the logged metrics that some run has a course of, losses first, then by name."""
-    names = {
+    """Return the logged metrics that some run has a course of, losses first, then by name.
+
+    The kNN while training is not among them: see :func:`knn_names`.
+    """
+    names = [name for name in _courses(rows) if not name.startswith(_KNN)]
+    return sorted(names, key=lambda name: ("loss" not in name, name))
+
+
+def knn_names(rows: Rows) -> list[str]:
+    """Return the accuracies of the kNN while training that some run has a course of, few first."""
+    order = {f"{_KNN}_{name}": k for k, name in enumerate(("few", "medium", "many"))}
+    names = [name for name in _courses(rows) if name.startswith(_KNN)]
+    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
+
+
+def _courses(rows: Rows) -> set[str]:
+    return {
         name
         for members in rows.values()
         for run in members
         for name, curve in run.curves.items()
         if is_course(curve)
     }
-    return sorted(names, key=lambda name: ("loss" not in name, name))
 
 
 def left_out(rows: Rows) -> list[str]:
     """Names of logged metrics of which no run has a course, sorted."""
     logged = {name for members in rows.values() for run in members for name in run.curves}
-    return sorted(logged - set(curve_names(rows)))
+    return sorted(logged - _courses(rows))
 
 
 def is_course(curve: tuple[Sequence[float], Sequence[float]]) -> bool:

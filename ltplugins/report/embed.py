@@ -13,19 +13,6 @@ Method = Literal["pca", "tsne", "umap"]
 MAX_POINTS = 2000
 
 
-def pick_points(targets: Tensor, limit: int = MAX_POINTS, seed: int = 0) -> Tensor:
-    """Return sorted positions of at most ``limit`` images, as evenly over classes as they allow."""
-    rng = np.random.default_rng(seed)
-    labels = targets.cpu().numpy()
-    turn = np.empty(len(labels))
-    for label in np.unique(labels):
-        places = np.flatnonzero(labels == label)
-        turn[rng.permutation(places)] = np.arange(len(places))
-    # First every class's first image, then every class's second, and so on.
-    order = np.lexsort((rng.random(len(labels)), turn))
-    return torch.from_numpy(np.sort(order[:limit]))
-
-
 def embed_2d(feats: Tensor, seed: int = 0, method: Method = "pca") -> Tensor:
     """Map L2-normalised features to the plane.
 
@@ -46,7 +33,7 @@ def embed_2d(feats: Tensor, seed: int = 0, method: Method = "pca") -> Tensor:
     if num < 3 or (method != "pca" and num > MAX_POINTS):
         raise UserError(
             f"embedding with {method} takes 3 to {MAX_POINTS:,} points, got {num:,}; "
-            "choose some with pick_points(targets)."
+            "choose some with pick_points."
         )
     from sklearn.decomposition import PCA  # slow to import, as all of scikit-learn
     from sklearn.manifold import TSNE

@@ -14,6 +14,9 @@ from matplotlib.figure import Figure
 
 from ltplugins.eval.scores import mean_std
 from ltplugins.metrics.groups import GROUPS, rank_classes
+from ltplugins.report.cells import Section
+from ltplugins.report.evaluated import RunResult, value
+from ltplugins.report.plates import Key, Panel, Plate, join
 from ltplugins.report.style import (
     ACCENT,
     PLAIN,
@@ -21,15 +24,10 @@ from ltplugins.report.style import (
     SHAPES,
     SHOTS,
     THEME,
-    Key,
-    Panel,
-    Plate,
     folded,
-    join,
     line_height,
     name_lines,
 )
-from ltplugins.report.table import RunResult, Section, value
 
 NAMED_CLASSES = 20  # up to here every class gets its own mark and count
 _SHOWN = ("overall", *GROUPS)
@@ -164,5 +162,5 @@ def cost_panels(
                 axis.margins(0.14)
                 name_lines(axis, found, c)
 
-            panels.append(Panel(f"{protocol}, by {unit}", draw, 5.0, 3.6))
+            panels.append(Panel(f"{protocol}, by {unit}", draw, 3.9, 3.2))
     return Plate(panels) if panels else None

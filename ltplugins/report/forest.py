@@ -8,18 +8,10 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
-from ltplugins.report.compare import Answer
-from ltplugins.report.style import (
-    ACCENT,
-    PLAIN,
-    SERIES,
-    THEME,
-    Key,
-    Panel,
-    Plate,
-    folded,
-    line_height,
-)
+from ltplugins.report.compare import Answer, Effect
+from ltplugins.report.paired import Paired
+from ltplugins.report.plates import Key, Panel, Plate
+from ltplugins.report.style import ACCENT, PLAIN, SERIES, THEME, folded, line_height
 
 UP, DOWN = SERIES[2], ACCENT  # the interval lies right of 0, or left
 
@@ -29,35 +21,49 @@ def draw_forest(answers: Sequence[Answer]) -> Plate | None:
     known = [found for found in answers if found.effects]
     if not known:
         return None
-    reach = _reach(known)
+    reach = reach_of([effect for found in known for effect in found.effects])
     rows = max(len(found.effects) for found in known)
     step = line_height([effect.row for found in known for effect in found.effects])
     width = 3.9 if len(known) > 1 else 6.0
     panels = [
         Panel(
             f"{found.measure}, minus {found.baseline}",
-            lambda axis, found=found: _forest(axis, found, reach),  # type: ignore[misc]
+            lambda axis, found=found: draw_effects(axis, found.effects, reach),  # type: ignore[misc]
             width,
             0.75 + step * max(rows, 2),
         )
         for found in known
     ]
+    return Plate(panels, _keys(known))
+
+
+def _keys(answers: Sequence[Answer]) -> list[Key]:
+    """What is drawn, and nothing else."""
+    effects = [effect for found in answers for effect in found.effects]
+    if all(len(effect.points) == 1 for effect in effects):
+        return [Key("one pair of runs each: no interval", PLAIN, "D")]
+    colours = [_colour(effect.found) for effect in effects]
     keys = [
         Key("above: the interval lies right of 0", UP, "D"),
-        Key("below", DOWN, "D"),
+        Key("below: it lies left of 0", DOWN, "D"),
         Key("not distinguishable", PLAIN, "D"),
-        Key("single pairs", PLAIN, "o"),
     ]
-    return Plate(panels, keys)
+    return [*(key for key in keys if key.colour in colours), Key("single pairs", PLAIN, "o")]
 
 
-def _reach(answers: Sequence[Answer]) -> tuple[float, float]:
+def _colour(found: Paired) -> str:
+    if found.low is None or found.high is None:
+        return PLAIN
+    return UP if found.low > 0 else DOWN if found.high < 0 else PLAIN
+
+
+def reach_of(effects: Sequence[Effect]) -> tuple[float, float]:
     """Limits in points for all panels; no interval of a few pairs decides them alone."""
-    points = [100 * p for found in answers for effect in found.effects for p in effect.points]
+    points = [100 * (effect.found.effect or 0.0) for effect in effects]
+    points += [100 * p for effect in effects for p in effect.points]
     ends = sorted(
         100 * abs(end)
-        for found in answers
-        for effect in found.effects
+        for effect in effects
         for end in (effect.found.low, effect.found.high)
         if end is not None
     )
@@ -67,14 +73,24 @@ def _reach(answers: Sequence[Answer]) -> tuple[float, float]:
     return 1.06 * low, 1.06 * high
 
 
-def _forest(axis: Axes, found: Answer, reach: tuple[float, float]) -> None:
+def draw_effects(
+    axis: Axes,
+    effects: Sequence[Effect],
+    reach: tuple[float, float],
+    colours: Sequence[str] | None = None,
+) -> None:
+    """A line an effect, from above: its mean, its interval, its single pairs.
+
+    Args:
+        reach: limits of the axis, in points.
+        colours: of the effects; None = by the side of 0 that their intervals lie on.
+    """
     axis.axvline(0, color=THEME["muted"], linewidth=1)
     low, high = reach
-    for y, effect in enumerate(found.effects):
+    for y, effect in enumerate(effects):
         paired = effect.found
-        colour = PLAIN
+        colour = colours[y] if colours else _colour(paired)
         if paired.low is not None and paired.high is not None:
-            colour = UP if paired.low > 0 else DOWN if paired.high < 0 else PLAIN
             ends = [100 * paired.low, 100 * paired.high]
             axis.plot([max(ends[0], low), min(ends[1], high)], [y, y], color=colour, linewidth=2)
             for end, edge, shape in ((ends[0], low, "<"), (ends[1], high, ">")):
@@ -85,11 +101,9 @@ def _forest(axis: Axes, found: Answer, reach: tuple[float, float]) -> None:
             single = [100 * p for p in effect.points]
             axis.plot(single, across, "o", color=PLAIN, markersize=2.6, markeredgewidth=0)
         axis.plot([100 * (paired.effect or 0.0)], [y], "D", color=colour, markersize=5)
-    axis.set_yticks(
-        range(len(found.effects)), [folded(e.row) for e in found.effects], color=THEME["ink"]
-    )
+    axis.set_yticks(range(len(effects)), [folded(e.row) for e in effects], color=THEME["ink"])
     axis.tick_params(axis="y", pad=7)
-    axis.set_ylim(len(found.effects) - 0.4, -0.6)
+    axis.set_ylim(len(effects) - 0.4, -0.6)
     axis.set_xlim(low, high)
     axis.grid(axis="y", visible=False)
     axis.grid(axis="x", visible=True)

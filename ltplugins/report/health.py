@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 
 from ltplugins.metrics.health import MOST_DEAD, SAME_DIRECTION
 from ltplugins.report.curves import draw_rows, thin_out
-from ltplugins.report.style import THEME, Panel, Plate, line_colours
-from ltplugins.report.table import RunResult
+from ltplugins.report.evaluated import RunResult
+from ltplugins.report.plates import Panel, Plate
+from ltplugins.report.style import THEME, line_colours
 
 # Curve -> its title, with what is better where that can be said.
 TITLES = {

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from ltplugins.eval.results import ProtocolResult, Stat
 from ltplugins.eval.scores import mean_std
 from ltplugins.metrics.groups import GROUPS
-from ltplugins.report.table import METRICS, Cell, Row, RunResult, Section, value
+from ltplugins.report.cells import METRICS, Cell, Row, Section
+from ltplugins.report.evaluated import RunResult, value
 
 MORE = {
     "harmonic": "harmonic mean",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ltplugins.report.table import RunResult
+from ltplugins.report.evaluated import RunResult
 from ltplugins.runs.facts import Progress
 
 _MAX_NAMED = 4  # keys in a row's name

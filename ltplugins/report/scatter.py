@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from ltplugins.metrics.groups import GROUPS
-from ltplugins.report.style import CLASSES, SHOTS, THEME, Key, Panel, Plate
-from ltplugins.report.table import RunResult
+from ltplugins.eval.gallery import Gallery
+from ltplugins.metrics.groups import GROUPS, rank_classes
+from ltplugins.report.evaluated import RunResult
+from ltplugins.report.plates import Key, Panel, Plate
+from ltplugins.report.style import CLASSES, SHOTS, THEME
+from ltplugins.report.thumbs import Point
 
 MAX_PANELS = 4
+_RARE, _OTHERS = 120, 80  # points of a map that show their pictures
 
 
 def scatter_panels(runs: Sequence[RunResult], rule: str) -> Plate | None:
@@ -22,10 +26,11 @@ def scatter_panels(runs: Sequence[RunResult], rule: str) -> Plate | None:
     runs = [run for run in runs if run.embedding is not None][:MAX_PANELS]
     if not runs:
         return None
-    panels = [
-        Panel(run.row_name, lambda axis, run=run: _scatter(axis, run, rule), 5.0, 4.6)  # type: ignore[misc]
-        for run in runs
-    ]
+    panels = []
+    for run in runs:
+        points, at = shown_points(run)
+        draw = lambda axis, run=run: _scatter(axis, run, rule)  # noqa: E731
+        panels.append(Panel(run.row_name, draw, 5.0, 4.6, points, at))
     return Plate(panels, _keys(runs, rule))
 
 
@@ -37,6 +42,33 @@ def _keys(runs: Sequence[RunResult], rule: str) -> list[Key]:
         return [Key(f"{g}-shot class", SHOTS[g], _shape(g)) for g in shown]
     keys = [Key("many- and medium-shot classes", THEME["muted"], "o")]
     return keys + [Key("few-shot classes", THEME["muted"], "^")] * ("few" in shown)
+
+
+def shown_points(run: RunResult) -> tuple[list[Point], np.ndarray]:
+    """Points whose pictures are known, and Float[n 2]: all of the rarest classes, of others some.
+
+    A run without a gallery, or whose map does not say which images it is of, has none.
+    """
+    gallery, places = run.gallery, run.embedding_places
+    if gallery is None or places is None:
+        return [], np.zeros((0, 2))
+    row_of = {int(place): row for row, place in enumerate(places)}
+    known = np.array([k for k, place in enumerate(gallery.places) if int(place) in row_of])
+    rank = np.argsort(rank_classes(run.class_counts))[gallery.targets[known]]
+    known = known[np.argsort(-rank, kind="stable")]
+    rest = known[_RARE:]
+    step = max(1, -(-len(rest) // _OTHERS))
+    chosen = [*known[:_RARE], *rest[::step]][::-1]  # the rarest last: on top
+    points = [Point(gallery.images[k], _says(run, gallery, k)) for k in chosen]
+    at = [row_of[int(gallery.places[k])] for k in chosen]
+    return points, np.asarray(run.embedding, dtype=float)[at]
+
+
+def _says(run: RunResult, gallery: Gallery, k: int) -> str:
+    names = run.class_names or [str(label) for label in range(len(run.class_counts))]
+    true = int(gallery.targets[k])
+    taken = int(gallery.preds[k]) if len(gallery.preds) else true
+    return names[true] if taken == true else f"{names[true]}, taken for {names[taken]}"
 
 
 def _shape(group: str) -> str:

@@ -6,9 +6,8 @@ variables, so that text and rules follow the page into dark mode. Text stays tex
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from textwrap import wrap
@@ -17,7 +16,6 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from ltplugins.core.files import atomic_path
 
@@ -113,7 +111,7 @@ def name_lines(
     for name, place in zip(order, spread(wanted, step), strict=True):
         x, y = ends[name]
         line: dict[str, Any] = {"arrowstyle": "-", "color": colours[name], "linewidth": 0.8}
-        line |= {"shrinkA": 1, "shrinkB": 2}
+        line |= {"shrinkA": 1, "shrinkB": 2, "relpos": (0, 0.5)}  # to the name's left end
         style: dict[str, Any] = {"fontsize": size, "va": "center", "annotation_clip": False}
         axis.annotate(
             texts[name],
@@ -128,7 +126,7 @@ def name_lines(
 
 def folded(name: str, width: int = 24) -> str:
     """A row's name in at most two lines."""
-    lines = wrap(name, width, break_long_words=False) or [name]
+    lines = wrap(name, width) or [name]  # a longer word is broken: it would leave no picture
     return "\n".join(lines[:2]) + ("…" if len(lines) > 2 else "")
 
 
@@ -155,80 +153,6 @@ def spread(wanted: Sequence[float], step: float) -> list[float]:
     starts = [total / size for total, size in blocks for _ in range(int(size))]
     top = max(0.0, 1 - step * (len(wanted) - 1))
     return [round(min(max(s, 0.0), top) + step * k, 9) for k, s in enumerate(starts)]
-
-
-@dataclass(frozen=True)
-class Key:
-    """One entry of a legend: a mark of that shape (``-`` is a line) in that colour."""
-
-    label: str
-    colour: str
-    shape: str = "o"
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One small picture: what it says above, and what draws it. Sizes are in inches."""
-
-    title: str
-    draw: Callable[[Axes], None]
-    width: float = 3.4
-    height: float = 2.6
-
-
-@dataclass(frozen=True)
-class Plate:
-    """Small pictures that stand side by side where there is room, with one legend for all."""
-
-    panels: Sequence[Panel]
-    keys: Sequence[Key] = ()
-
-
-def render(plate: Plate, path: Path) -> list[str]:
-    """Write the plate as one PNG to ``path`` and return each panel as SVG for a page."""
-    svgs = []
-    for k, panel in enumerate(plate.panels):
-        figure = Figure(figsize=(panel.width, panel.height), layout="constrained")
-        panel.draw(figure.subplots())
-        svgs.append(as_svg(figure, f"{path.stem}-{k}"))
-    with atomic_path(path) as tmp:
-        join(plate).savefig(tmp, dpi=110, metadata={"Software": None})
-    return svgs
-
-
-def join(plate: Plate) -> Figure:
-    """All panels and the legend in one figure, as many side by side as a page is wide."""
-    first = plate.panels[0]
-    columns = max(1, min(len(plate.panels), round(WIDTH / first.width)))
-    figure, axes = panels(len(plate.panels), columns, max(p.height for p in plate.panels))
-    for axis, panel in zip(axes, plate.panels, strict=True):
-        panel.draw(axis)
-        axis.set_title(panel.title)
-    if plate.keys:
-        handles = [_handle(key) for key in plate.keys]
-        figure.legend(handles=handles, loc="outside upper left", ncols=min(6, len(handles)))
-    return figure
-
-
-def _handle(key: Key) -> Line2D:
-    if key.shape == "-":
-        return Line2D([], [], color=key.colour, label=key.label)
-    look: dict[str, Any] = {"marker": key.shape, "linestyle": "", "markersize": 6}
-    return Line2D([], [], color=key.colour, label=key.label, **look)
-
-
-def panels(count: int, columns: int, height: float, **kwargs: Any) -> tuple[Figure, list[Axes]]:
-    """Return a page-wide figure with ``count`` axes in rows of ``columns``, ``height`` inches each.
-
-    The last row keeps its empty places, so that panels have one size throughout.
-    """
-    columns = max(1, min(columns, count))
-    lines = -(-count // columns)
-    figure = Figure(figsize=(WIDTH, height * lines), layout="constrained")
-    axes = list(figure.subplots(lines, columns, squeeze=False, **kwargs).flat)
-    for spare in axes[count:]:
-        spare.set_axis_off()
-    return figure, axes[:count]
 
 
 def save(figure: Figure, path: Path) -> str:

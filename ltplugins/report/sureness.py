@@ -13,8 +13,9 @@ from matplotlib.patches import Rectangle
 
 from ltplugins.eval.results import ProtocolResult, Reliability
 from ltplugins.metrics.groups import GROUPS
-from ltplugins.report.style import SHOTS, THEME, Panel, Plate
-from ltplugins.report.table import RunResult
+from ltplugins.report.evaluated import RunResult
+from ltplugins.report.plates import Panel, Plate
+from ltplugins.report.style import SHOTS, THEME
 
 MAX_PANELS = 6
 _LEAST = 0.01  # share of a group's images below which a bin is not drawn: its accuracy is chance

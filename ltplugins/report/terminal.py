@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ltplugins.core.console import make_console, printable
-from ltplugins.report.table import LABELS, METRICS, Cell, RunResult, Section, summarise
+from ltplugins.report.cells import LABELS, METRICS, Cell, Section
+from ltplugins.report.evaluated import RunResult
+from ltplugins.report.table import summarise
 
 # What goes into the second of two tables where one would be too wide.
 _SECOND = ("few", "group_std")

@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 
 from ltplugins import __version__
 from ltplugins.metrics.groups import RULES
+from ltplugins.report.cells import Section
 from ltplugins.report.classes import MAX_PANELS as CLASS_PANELS
 from ltplugins.report.classes import SMOOTHED
 from ltplugins.report.compare import Answer, in_words, sides
 from ltplugins.report.curves import MAX_CURVES, curve_names, left_out
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.rows import progress_mark
 from ltplugins.report.scatter import MAX_PANELS
 from ltplugins.report.style import CLASSES
 from ltplugins.report.sureness import MAX_PANELS as SURE_PANELS
 from ltplugins.report.sureness import sure_rows
-from ltplugins.report.table import RunResult, Section, spread_note
+from ltplugins.report.table import spread_note
 
 FOREST_CAPTION = (
     "Each diamond is a row's mean difference to the baseline, its line the 95 % interval of that "
@@ -43,6 +45,11 @@ _RANK = (
 )
 _CURVES = (
     "Losses of different methods are different quantities: compare their course, not their level."
+)
+KNN_CAPTION = (
+    "The vote of nearest training images on the validation images, epoch by epoch, as the training "
+    "logged it: its classes are as rare in the bank as in the training set, so that it is lower on "
+    "the tail than the protocols above."
 )
 CONFUSION_CAPTION = (
     "Each line adds up to 100: of the test images of rare classes, how many are taken for a rare "

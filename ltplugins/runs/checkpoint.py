@@ -3,7 +3,7 @@
 
 import dataclasses
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ LAST = "last.ckpt"
 LAST_CHECKPOINT = f"checkpoints/{LAST}"
 PREVIOUS = "previous.ckpt"  # what last.ckpt was before
 STOPPED = "stopped.ckpt"  # within an epoch, where a signal has ended the run
+_DATA_MODULE = "LTDataModule"  # the key that Lightning gives the data's state: its class
 SECOND_STAGES = ("balance", "finetune")  # blocks of a config
 ARGS = "args.json"  # the config beside a checkpoint, where solo-learn's scripts look for it
 
@@ -45,6 +46,7 @@ class TrainedRun:
         progress: how far its training had come, and what was planned; None for solo-learn's own.
         is_finetuned: its state is a backbone and a classifier, without a method around them.
         is_entry: its state is a backbone alone, of an entry of the zoo.
+        data_state: what its data module has kept, such as the chosen images of an OOD pool.
         small_stem: whether its backbone keeps the resolution up to its first stage; None where the
             checkpoint does not say it.
     """
@@ -59,6 +61,7 @@ class TrainedRun:
     is_finetuned: bool = False
     is_entry: bool = False
     small_stem: bool | None = None
+    data_state: dict[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -169,6 +172,7 @@ def open_run(path: str | Path) -> TrainedRun:
         progress=_progress_of(file, meta),
         small_stem=meta.get("small_stem"),
         is_finetuned="finetune" in meta.get("config", {}),
+        data_state=content.get(_DATA_MODULE) or {},
     )
 
 

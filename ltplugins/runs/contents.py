@@ -16,6 +16,7 @@ LOCK = ".lock"
 # What a run and its evaluation write, beside run.json.
 FILES = (
     "results.json",
+    "gallery.npz",
     "metrics.csv",
     CONFIG,
     "divergence.json",

@@ -5,7 +5,8 @@ config.yaml   the resolved config          run.json     versions, split, host, c
 metrics.csv   every logged metric          checkpoints/ last.ckpt, previous.ckpt, stopped.ckpt
                                                         (and epoch=N.ckpt), args.json for
                                                         solo-learn
-results.json  the evaluation               .lock        held while a process writes here
+results.json  the evaluation               gallery.npz  small copies of a few images, for pages
+.lock         held while a process writes here
 """
 
 import dataclasses

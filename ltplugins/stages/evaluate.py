@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +23,7 @@ from ltplugins.eval.changes import DataChanged
 from ltplugins.eval.earlier import is_of, joined, put_aside, read_earlier, with_rules_of
 from ltplugins.eval.extractor import FeatureExtractor, find_device
 from ltplugins.eval.health import measure_health
+from ltplugins.eval.keep import keep_gallery
 from ltplugins.eval.options import EvalConfig
 from ltplugins.eval.parts import Parts
 from ltplugins.eval.plan import require_protocols
@@ -30,8 +31,8 @@ from ltplugins.eval.protocol import evaluate_features
 from ltplugins.eval.results import Results, Scores, SplitName
 from ltplugins.host import prepare
 from ltplugins.metrics.health import Health
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.rows import progress_mark
-from ltplugins.report.table import RunResult
 from ltplugins.report.terminal import show_results
 from ltplugins.runs.checkpoint import ARGS, TrainedRun, open_run
 from ltplugins.runs.facts import now
@@ -82,7 +83,8 @@ def evaluate(cfg: DictConfig) -> Results:
     counts = None if parts.class_counts is None else [int(n) for n in parts.class_counts]
     same = earlier and is_of(earlier, extract.keys["test"], extract.contents["test"], counts)
     options = with_rules_of(options, earlier if same else None)
-    scores = _score(parts, extract, options, test)
+    banks, absent = _banks(extract, options)
+    scores = _score(parts, extract, options, test, banks, absent)
     found = measure_health(options.health, test, extract.two_views) if options.health else None
     ill = _tell_health(found) if found else []
     scores = dataclasses.replace(scores, notes=[*scores.notes, *ill, *parts.notes])
@@ -93,6 +95,8 @@ def evaluate(cfg: DictConfig) -> Results:
         put_aside(path, earlier)
     results.write(path)
     _keep_config(run)
+    if options.pictures:
+        keep_gallery(run.path, extract, results, test, banks, options.pictures)
     return results
 
 
@@ -127,9 +131,15 @@ def _placed(run: TrainedRun, out: str | None) -> TrainedRun:
     return run
 
 
-def _score(parts: Parts, extract: FeatureExtractor, options: EvalConfig, test: Features) -> Scores:
+def _score(
+    parts: Parts,
+    extract: FeatureExtractor,
+    options: EvalConfig,
+    test: Features,
+    banks: Mapping[str, Features],
+    absent: Mapping[str, str],
+) -> Scores:
     """Every protocol that can run; of the others a warning says why they cannot."""
-    banks, absent = _banks(extract, options)
     scores = evaluate_features(
         banks.get("train"),
         banks.get("probe"),

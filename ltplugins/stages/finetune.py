@@ -39,7 +39,7 @@ from ltplugins.eval.features import cached_features, feature_key
 from ltplugins.eval.results import Results, SplitName
 from ltplugins.host import prepare
 from ltplugins.host.builtin.optim import require_optimizer
-from ltplugins.report.table import RunResult
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.terminal import show_results
 from ltplugins.runs.checkpoint import TrainedRun, open_finished
 from ltplugins.runs.facts import Origin, SplitFacts, now

@@ -5,50 +5,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.downstream.segmentation.gather import gather_masks, is_segmentation
 from ltplugins.eval.features import cached_features
+from ltplugins.eval.gallery import pick_points
 from ltplugins.eval.results import Results
-from ltplugins.methods.needs import learns_from_labels
 from ltplugins.metrics.knn import knn_predict
 from ltplugins.report.classes import MOST_CLASSES
-from ltplugins.report.embed import embed_2d, pick_points
-from ltplugins.report.health import TITLES
+from ltplugins.report.embed import MAX_POINTS, embed_2d
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.pages.masks import write_mask_report
 from ltplugins.report.pages.pictures import Study
 from ltplugins.report.pages.write import make_study, write_report
-from ltplugins.report.rows import Trait, name_rows, progress_mark
+from ltplugins.report.rows import Trait, name_rows
 from ltplugins.report.scatter import MAX_PANELS
-from ltplugins.report.table import RunResult
 from ltplugins.report.terminal import show_results
 from ltplugins.runs.checkpoint import RUN_FILE, folder_of
-from ltplugins.runs.facts import RunFacts
-from ltplugins.runs.folder import RunFolder
-from ltplugins.runs.metrics import read_epochs
-from ltplugins.stages.traits import pair_key, run_traits
-
-Curve = tuple[Sequence[float], Sequence[float]]  # epochs and values
-_HEALTH = [f"health_{name}" for name in TITLES]
-# What a reader wants to see of the training; the rest stays in metrics.csv.
-_CURVES = (
-    "nce_loss",
-    "centroid_loss",
-    "mixup_loss",
-    "balance_loss",
-    "finetune_loss",
-    "neg_cos_sim",
-    "barlow_loss",
-    "vicreg_loss",
-    "gh_loss",
-    "gh_weight",
-    "gh_prior_entropy",
-    "gml_sup_loss",
-    "gml_temperature",
-    "acc1",
-)
+from ltplugins.stages.gather import gather_run
+from ltplugins.stages.traits import run_traits
 
 
 def report(
@@ -145,49 +121,6 @@ def _run_folders(path: Path) -> list[Path]:
     return below
 
 
-def gather_run(path: str | Path) -> RunResult:
-    """Collect what a report needs of one run folder."""
-    run = RunFolder.evaluated(path)
-    if run.facts is not None and run.facts.method == "segment":
-        raise UserError(
-            f"{path} is a segmentation, and others of these runs are not: a report compares runs "
-            f"of one kind. Give the segmentations to a report of their own."
-        )
-    results = Results.read(run.results)
-    curves = read_epochs(run.metrics) if run.metrics.exists() else {}
-    return RunResult(
-        name=str(path),
-        results=results,
-        group_key=results.method,
-        pair_key=pair_key(results),
-        curves=_curves(curves),
-        health={k.removeprefix("health_"): v for k, v in curves.items() if k in _HEALTH},
-        class_names=results.class_names,
-        config=OmegaConf.to_yaml(run.config()),
-        info=_info(results, run.facts),
-        short_name=results.run,
-        progress=results.progress,
-        sees_labels=_sees_labels(results, run.facts),
-        cost=_cost(results, run.facts),
-    )
-
-
-def _sees_labels(results: Results, facts: RunFacts | None) -> bool:
-    """Whether labels had a part in the weights: by the method, or in a second stage."""
-    if facts is None:
-        return learns_from_labels(results.method)
-    return facts.stage_1 is not None or learns_from_labels(facts.method)
-
-
-def _cost(results: Results, facts: RunFacts | None) -> dict[str, float]:
-    cost = {}
-    if results.progress is not None:
-        cost["steps"] = float(results.progress.steps)
-    if facts is not None and facts.seconds:
-        cost["hours"] = facts.seconds / 3600
-    return cost
-
-
 def _look_closer(study: Study) -> None:
     """Map the features of a few rows' first runs, and see which class is taken for which.
 
@@ -199,9 +132,10 @@ def _look_closer(study: Study) -> None:
         run = study.rows[name][0]
         results, folder = _results(run), Path(run.name)
         feats, targets = _cached(folder, results, "test")
-        chosen = pick_points(targets)
+        chosen = pick_points(targets, MAX_POINTS)
         run.embedding = embed_2d(feats[chosen], seed=0, method="tsne")
         run.embedding_targets, run.embedding_method = targets[chosen], "t-SNE"
+        run.embedding_places = chosen
         run.taken = _taken(folder, results, feats, targets)
 
 
@@ -256,33 +190,3 @@ def _cached(folder: Path, results: Results, part: str) -> tuple[torch.Tensor, to
         )
 
     return cached_features(str(results.features.get(part)), folder / "features", refuse)
-
-
-def _curves(curves: Mapping[str, Curve]) -> dict[str, Curve]:
-    chosen: dict[str, Curve] = {}
-    for name in _CURVES:
-        for key in (f"train_{name}_epoch", f"train_{name}"):
-            if key in curves:
-                chosen[f"train_{name}"] = curves[key]
-                break
-    # kNN while training, overall and by group.
-    knn = [name for name in curves if name.startswith("val_knn_acc1")]
-    return chosen | {name: curves[name] for name in knn}
-
-
-def _info(results: Results, facts: RunFacts | None) -> dict[str, str]:
-    info = {
-        "data": f"{results.dataset}, {results.split.description}",
-        "split": results.split.hash[:16],
-        "seed": str(results.seed),
-        "epochs": progress_mark(results.progress) or str(results.epoch),
-        "host": results.host or "solo-learn",
-    }
-    if facts is None:
-        return info
-    return info | {
-        "commit": str(facts.git),
-        "versions": ", ".join(f"{k} {v}" for k, v in list(facts.packages.items())[:4]),
-        "training": f"{(facts.seconds or 0) / 60:.1f} min, "
-        f"{facts.images_per_second or 0:.0f} images/s",
-    }

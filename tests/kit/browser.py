@@ -28,6 +28,16 @@ frame.onload = () => {
     page.querySelector(`input.by-${name}`).click();
     found.sorted[name] = tables()[0];
   }
+  const point = page.querySelector(".pt"), up = point && point.querySelector(".up");
+  if (point) {
+    const seen = () => view.getComputedStyle(up).visibility;
+    const before = seen(), plate = point.closest("svg").getBoundingClientRect();
+    point.focus();
+    const box = up.getBoundingClientRect();
+    found.point = {before: before, after: seen(), inside: box.left >= plate.left - 1
+      && box.right <= plate.right + 1 && box.top >= plate.top - 1 && box.bottom <= plate.bottom + 1,
+      width: box.width};
+  }
   const head = page.querySelector("table.by-group_std th[scope=row]");
   const style = view.getComputedStyle(head);
   found.head = {position: style.position, left: style.left, width: head.offsetWidth};

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ltplugins.eval.gallery import Gallery, pick_queries
 from ltplugins.eval.results import GroupMembers, ProtocolResult, Scores, Sizes, Stat
 from ltplugins.metrics.groups import GROUPS, rank_classes
-from ltplugins.report.table import RunResult
+from ltplugins.report.evaluated import RunResult
 
 METHODS = (
     *("simclr", "gh_simclr", "colt_simclr", "mv_simclr", "ts_simclr", "bcl_simclr", "sdclr_simclr"),
@@ -43,9 +44,10 @@ def make_run(method: str, pair: int, protocols: Sequence[str] = PROTOCOLS) -> Ru
     rank = np.empty(len(COUNTS))
     rank[rank_classes(counts)] = np.linspace(0, 1, len(COUNTS))
     gain = 0.008 * ((place * 5 + 3) % 7 - 3) * (0.5 + rank) + 0.08 * (method in LABELLED)
-    scores = {}
+    scores, right_of = {}, {}
     for name in protocols:
         right = np.clip(hard - 0.1 * rank + gain + rng.normal(0, 0.012, len(COUNTS)), 0, 1)
+        right_of[name] = right
         scores[name] = protocol(np.round(right * TEST_IMAGES) / TEST_IMAGES, counts)
     steps = np.arange(1, 61) * 15
     loss = 4 + 1.5 * np.exp(-steps / 300) + 0.05 * place
@@ -67,9 +69,36 @@ def make_run(method: str, pair: int, protocols: Sequence[str] = PROTOCOLS) -> Ru
         info={"data": f"fashion_pack, class_order {pair}", "seed": str(pair)},
         short_name=f"{method},pair={pair}",
         sees_labels=method in LABELLED,
+        gallery=make_gallery(counts, right_of[protocols[0]], rng, "colt" in method),
         cost={"hours": 0.3 + 0.05 * ((place * 3) % 5), "steps": 840.0 - 20 * (place % 3)},
     )
     return run
+
+
+def make_gallery(
+    counts: Sequence[int], right: np.ndarray, rng: np.random.Generator, has_pool: bool
+) -> Gallery:
+    """Four images of each class, of one grey, with votes of about this accuracy."""
+    targets = np.arange(len(counts)).repeat(4)
+
+    def voted(true: np.ndarray) -> np.ndarray:
+        return np.where(rng.random(true.shape) < right[true], true, (true + 3) % len(counts))
+
+    def drawn(labels: np.ndarray) -> np.ndarray:
+        images = np.zeros((*labels.shape, 6, 6, 3), dtype=np.uint8)
+        return images + (20 * labels[..., None, None, None]).astype(np.uint8)
+
+    queries = pick_queries(targets, counts)
+    near = voted(targets[queries, None].repeat(5, axis=1))
+    about = {"test": "made up", "protocol": PROTOCOLS[0], "bank": "probe"}
+    places = np.arange(len(targets)) * 7
+    found = Gallery(about, places, targets, drawn(targets), voted(targets), queries)
+    found.near_images, found.near_targets = drawn(near), near
+    if has_pool:
+        found.pool_sizes = np.array([7, 0, 12])
+        found.pool_clusters = np.array([0, 0, 2])
+        found.pool_images = drawn(np.array([1, 2, 3]))
+    return found
 
 
 def protocol(right: np.ndarray, counts: Sequence[int]) -> ProtocolResult:

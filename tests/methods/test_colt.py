@@ -110,7 +110,7 @@ def test_schedule_of_the_selections(warmup, interval, chosen_for, tmp_path, monk
     calls = []
     monkeypatch.setattr(
         "ltplugins.methods.colt.choose_subset",
-        lambda model, *args: calls.append(model.current_epoch + 1) or np.arange(BUDGET),
+        lambda model, *args: calls.append(model.current_epoch + 1) or (np.arange(BUDGET), None),
     )
     model, data = colt(tmp_path, warmup=warmup, interval=interval, max_epochs=6)
     watch = Watch()
@@ -166,7 +166,9 @@ def test_the_selection_is_the_sheets(tmp_path):
     model.train()
     state, modes = torch.get_rng_state(), [m.training for m in model.modules()]
     norm = {k: v.clone() for k, v in model.named_buffers() if "running" in k}
-    chosen = choose_subset(model, data, model.colt_memory, model.colt_memory_filled, 9, model.colt)
+    chosen, sizes = choose_subset(
+        model, data, model.colt_memory, model.colt_memory_filled, 9, model.colt
+    )
     assert torch.equal(state, torch.get_rng_state())
     assert modes == [m.training for m in model.modules()]
     assert all(torch.equal(v, norm[k]) for k, v in model.named_buffers() if k in norm)
@@ -201,7 +203,7 @@ def test_the_selection_is_the_sheets(tmp_path):
         expected += free[:budget]
         free = free[budget:]
     # This small network puts many images into one point: compare cosines, not positions.
-    assert len(set(chosen.tolist())) == 9
+    assert len(set(chosen.tolist())) == 9 and sizes.tolist() == budgets
     owner = np.repeat(np.arange(4), budgets)
     got, best = (
         [

@@ -88,7 +88,7 @@ def selections() -> dict[str, Any]:
     for size in (POOL, 1):  # a pool smaller than the number of ranks, too
         data = Data()
         data.num_ood = size
-        chosen[str(size)] = choose_subset(model, data, scores, filled, 5, model.colt).tolist()
+        chosen[str(size)] = choose_subset(model, data, scores, filled, 5, model.colt)[0].tolist()
     return chosen
 
 

@@ -15,7 +15,7 @@ from ltplugins.report.compare import (
     in_words,
     sides,
 )
-from ltplugins.report.table import RunResult, group_runs
+from ltplugins.report.evaluated import RunResult, group_runs
 from tests.report.test_table import results
 
 KNN = "knn_k20_T0.07"

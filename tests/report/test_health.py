@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from ltplugins.eval.results import Scores, Sizes
-from ltplugins.report import style
+from ltplugins.report import plates, style
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.health import TITLES, health_panels
-from ltplugins.report.table import RunResult
 
 STEPS = list(range(0, 100, 10))
 
@@ -22,7 +22,7 @@ def drawn(rows: dict[str, list[RunResult]]) -> dict[str, list[np.ndarray]]:
     with style.theme("test"):
         plate = health_panels(rows)
         assert plate is not None
-        figure = style.join(plate)
+        figure = plates.join(plate)
     return {
         axis.get_title(loc="left"): [
             np.asarray(line.get_ydata())
@@ -57,7 +57,7 @@ def test_shares_stay_between_0_and_100() -> None:
     with style.theme("test"):
         plate = health_panels({"a": [a_run("a", dead=[0.0] * 5 + [1.0] * 5)]})
         assert plate is not None
-        [axis] = style.join(plate).axes
+        [axis] = plates.join(plate).axes
     assert axis.get_ylim() == (0, 100)
 
 

@@ -11,8 +11,9 @@ import torch
 from ltplugins.eval.banks import Features
 from ltplugins.eval.options import EvalConfig
 from ltplugins.eval.protocol import evaluate_features
+from ltplugins.report.evaluated import RunResult, group_runs
 from ltplugins.report.more import more_numbers, numbers_csv
-from ltplugins.report.table import RunResult, group_runs, summarise
+from ltplugins.report.table import summarise
 
 
 def a_run(name: str, wrong: int) -> RunResult:

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from ltplugins.core.console import make_console, print_error
 from ltplugins.core.markdown import plain
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.pages.tables import markdown_table
-from ltplugins.report.table import RunResult, summarise
+from ltplugins.report.table import summarise
 from ltplugins.report.terminal import show_results
 from ltplugins.stages.launch import set_up_logging
 from ltplugins.training.progress import make_bar

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from ltplugins.config.identity import experiment
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.rows import Trait, name_rows, progress_mark
-from ltplugins.report.table import RunResult
 from ltplugins.runs.facts import Progress
 from tests.report.test_table import results
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ltplugins.eval.results import Calibration, Reliability
-from ltplugins.report import style
+from ltplugins.report import plates, style
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.sureness import confusion_panels, reliability_panels, sure_rows
-from ltplugins.report.table import RunResult
 from ltplugins.report.words import sureness_caption
 from tests.report.test_table import results
 
@@ -43,7 +43,7 @@ def test_rows_without_it_are_left_out():
 
 def test_the_dots_are_the_bins_of_many_images():
     with style.theme("test"):
-        figure = style.join(reliability_panels({"a": [sure()]}, "tercile"))
+        figure = plates.join(reliability_panels({"a": [sure()]}, "tercile"))
     (axis,) = figure.axes
     dots = axis.collections
     assert len(dots) == 2  # nothing of few
@@ -59,7 +59,7 @@ def test_the_dots_are_the_bins_of_many_images():
 
 def test_the_numbers_are_shares_of_a_line(tmp_path):
     with style.theme("test"):
-        figure = style.join(confusion_panels({"a": [sure()]}, "tercile"))
+        figure = plates.join(confusion_panels({"a": [sure()]}, "tercile"))
         svg = style.save(figure, tmp_path / "confusion.png")
     (axis,) = figure.axes
     shown = [text.get_text() for text in axis.texts]

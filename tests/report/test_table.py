@@ -12,18 +12,9 @@ from rich.table import Table
 
 from ltplugins.core.errors import UserError
 from ltplugins.eval.results import GroupMembers, ProtocolResult, Scores, Sizes, Stat
-from ltplugins.report.table import (
-    METRICS,
-    Cell,
-    Row,
-    RunResult,
-    _spread_error,
-    group_runs,
-    mark_best,
-    proportion_error,
-    spread_note,
-    summarise,
-)
+from ltplugins.report.cells import METRICS, Cell, Row, mark_best, proportion_error, spread_error
+from ltplugins.report.evaluated import RunResult, group_runs
+from ltplugins.report.table import spread_note, summarise
 from ltplugins.report.terminal import results_tables, show_results
 
 
@@ -111,10 +102,10 @@ def test_the_error_of_the_group_std_is_that_of_many_drawn_test_sets() -> None:
     shares, images = np.array([0.8, 0.5, 0.3]), 100
     drawn = np.random.default_rng(0).binomial(images, shares, (20_000, 3)) / images
     groups = [Cell(p, error=proportion_error(p, images)) for p in shares]
-    assert _spread_error(groups) == pytest.approx(drawn.std(axis=1).std(), rel=0.05)
+    assert spread_error(groups) == pytest.approx(drawn.std(axis=1).std(), rel=0.05)
     alike = [Cell(0.5, error=0.05)] * 3
-    assert _spread_error(alike) == pytest.approx(0.05)
-    assert _spread_error([Cell(0.5, error=0.05), Cell(None)]) == 0
+    assert spread_error(alike) == pytest.approx(0.05)
+    assert spread_error([Cell(0.5, error=0.05), Cell(None)]) == 0
 
 
 def test_a_row_says_on_which_bank_it_was_scored() -> None:

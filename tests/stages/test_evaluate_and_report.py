@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -14,7 +15,9 @@ from omegaconf import OmegaConf
 from ltplugins.cli import main
 from ltplugins.core.errors import UserError
 from ltplugins.core.records import to_plain
+from ltplugins.eval.gallery import read_gallery
 from ltplugins.eval.results import Results
+from ltplugins.runs.metrics import read_epochs
 from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import _show, evaluate
 from ltplugins.stages.pretrain import pretrain
@@ -70,6 +73,40 @@ def test_evaluation_is_repeatable_and_uses_the_cache(runs):
     assert to_plain(again) == {**old, "evaluated": again.evaluated}
     assert Results.read(runs[0] / "results.json") == again
     assert {p: p.stat().st_mtime_ns for p in (runs[0] / "features").iterdir()} == stamps
+
+
+def test_pictures_are_kept_for_pages(runs, tmp_path):
+    results = Results.read(runs[0] / "results.json")
+    path = runs[0] / "gallery.npz"
+    found = read_gallery(path, results.features["test"])
+    images, labels = (np.load(runs[0].parent / "test.npz")[k] for k in ("images", "labels"))
+    assert np.array_equal(found.images, images[found.places])
+    assert np.array_equal(found.targets, labels[found.places]) and len(labels) == 24
+    # All test images are in it: its votes are the protocol's.
+    right = (found.preds == found.targets).mean()
+    assert right == pytest.approx(results.protocols["knn_k3_T0.07"].overall.mean)
+    assert found.targets[found.queries].tolist() == [2] * 8  # the rarest third of three
+    bank = np.load(runs[0].parent / "train.npz")
+    for near, label in zip(found.near_images[0], found.near_targets[0], strict=True):
+        [same] = np.flatnonzero((bank["images"] == near).all(axis=(1, 2, 3)))
+        assert bank["labels"][same] == label
+    stamp = path.stat().st_mtime_ns
+    evaluate(evaluate_config(runs[0], eval__knn=None))  # they stay, as the protocol does
+    assert path.stat().st_mtime_ns == stamp
+    copy = tmp_path / "alone.ckpt"
+    copy.write_bytes((runs[0] / "checkpoints/last.ckpt").read_bytes())
+    evaluate(evaluate_config(copy, eval__pictures=0, eval__linear=None, eval__health=None))
+    assert not (tmp_path / "gallery.npz").exists()
+
+
+def test_the_prior_is_logged_as_it_is_in_the_checkpoint(runs):
+    tops = read_epochs(runs[2] / "metrics.csv")
+    state = torch.load(runs[2] / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    shares = sorted(state["gh_prior"].tolist(), reverse=True)
+    for n in range(1, 10):
+        whole, part = divmod(n * len(shares), 10)
+        held = sum(shares[:whole]) + shares[whole] * part / 10
+        assert tops[f"train_gh_prior_top{10 * n}_epoch"][1][-1] == pytest.approx(held, abs=1e-5)
 
 
 def test_the_health_of_the_features_is_written(runs, tmp_path):
@@ -165,6 +202,9 @@ def test_report_of_several_runs(runs, tmp_path):
     page = report(runs, tmp_path / "report", title="Tiny")
     html = page.read_text()
     assert "gh_simclr" in html
+    for name in ("classes", "neighbours", "alone", "prior"):
+        assert f'<h2 id="{name}">' in html, name
+    assert html.count('<g class="pt"') == 2 * 24
     assert "n=2" in html.replace(" ", "")
     assert "http://" not in html.replace("http://www.w3.org", "")
     assert (tmp_path / "report/report.md").exists()

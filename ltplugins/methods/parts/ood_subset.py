@@ -13,7 +13,7 @@ Legend: N training images, M OOD images, D dim, C clusters, W ranks, K budget.
 
 import logging
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,10 +28,17 @@ from ltplugins.losses.terms.ood_selection import allocate_budget, select_ood
 log = logging.getLogger(__name__)
 
 
+class Subset(NamedTuple):
+    """Int[K], unique positions in the pool, cluster after cluster; Int[C], how many are of each."""
+
+    positions: np.ndarray
+    sizes: np.ndarray
+
+
 @torch.no_grad()
 def choose_subset(
     model: Any, data: Any, scores: Tensor, filled: Tensor, budget: int, options: Any
-) -> np.ndarray:
+) -> Subset:
     """Choose which OOD images the next epochs draw: features, clusters, budgets, images.
 
     Args:
@@ -42,7 +49,7 @@ def choose_subset(
         options: ``COLTConfig``.
 
     Returns:
-        Int[min(K, decodable images)], unique positions in the pool; the same on every rank.
+        min(K, decodable images) positions; the same on every rank.
 
     Raises:
         UserError: features that are not finite, a corrupt image under ``data.on_corrupt: fail``.
@@ -58,13 +65,13 @@ def choose_subset(
         cosines, ok = _over_ranks(model, data, "ood", data.num_ood, centers)
     pool = torch.nonzero(ok.cpu()).squeeze(1)
 
-    def choose() -> np.ndarray:
+    def choose() -> Subset:
         budgets = allocate_budget(
             means, min(budget, len(pool)), temperature=options.cluster_temperature
         )
         chosen = select_ood(cosines.cpu()[pool], budgets, assignment=options.assignment)
         log.info("OOD images by cluster: %s", budgets.tolist())
-        return pool[chosen].numpy()
+        return Subset(pool[chosen].numpy(), budgets.numpy())
 
     return on_first_rank(choose)
 

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ltplugins.core.distributed import gather_no_grad, is_distributed, rank, world_size
-from ltplugins.losses.gh import direction_counts, prior_from_counts
+from ltplugins.losses.gh import direction_counts, largest_shares, prior_from_counts
 from ltplugins.losses.terms.memory import update_memory
 from ltplugins.methods.wrapper import Wrapper
 
@@ -79,6 +79,15 @@ class PopulationMemory(Wrapper):
         self.gh_prior.copy_(prior_from_counts(counts, self.gh.prior_floor))
         self.gh_prior_is_set.fill_(True)
         self._prior_was_set = True
+
+    def log_prior(self) -> None:
+        """Log train_gh_prior_top10_epoch to _top90_epoch: what part of the images the largest 10 to
+        90 % of the directions hold. To be called at the end of an epoch with a new prior."""
+        shares = {
+            f"train_gh_prior_top{10 * n}_epoch": largest_shares(self.gh_prior, n)
+            for n in range(1, 10)
+        }
+        self.log_dict(shares, batch_size=1, sync_dist=False)  # equal on every rank
 
     def knows_prior(self) -> bool:
         """Whether the prior was ever computed; a GPU is waited for until it was."""

@@ -3,21 +3,20 @@
 
 from collections.abc import Sequence
 from html import escape
-from itertools import groupby
 from pathlib import Path
 
 from ltplugins.core.files import write_text
 from ltplugins.core.markdown import plain, table
-from ltplugins.report import style
-from ltplugins.report.claims import ClaimRow, claims_csv, draw_claims, reading, tally
+from ltplugins.report import plates, style
+from ltplugins.report.cells import MISSING
+from ltplugins.report.claims import ClaimRow, claim_panels, claims_csv, grouped, reading, tally
 from ltplugins.report.pages import html as page
-from ltplugins.report.table import MISSING
 
 TITLE = "What the papers claim"
 _SHOWN = ("measure", "verdict", "effect", "interval", "p", "n", "ours", "base", "steps", "time")
 _CAPTION = (
-    "Each line is a claim by one measure. Right of 0, the paper's arm is ahead. Where a line "
-    "crosses 0, the pairs do not tell."
+    "A panel a claim, a line a measure: the mean difference and its 95 % interval. Right of 0, the "
+    "paper's arm is ahead. Where a line crosses 0, the pairs do not tell; at a triangle it goes on."
 )
 
 
@@ -35,12 +34,6 @@ def write_claims(rows: Sequence[ClaimRow], folder: str | Path) -> Path:
     return path
 
 
-def _grouped(rows: Sequence[ClaimRow]) -> list[list[ClaimRow]]:
-    """The rows of each claim on each device."""
-    blocks = groupby(rows, lambda row: (row.claim, row.device, row.settings))
-    return [list(members) for _, members in blocks]
-
-
 def _overview(rows: Sequence[ClaimRow]) -> list[dict[str, str]]:
     """A line for each claim on each device."""
     return [
@@ -51,7 +44,7 @@ def _overview(rows: Sequence[ClaimRow]) -> list[dict[str, str]]:
             "n": f"{block[0].found.n} of {block[0].pairs}",
             "verdicts": "; ".join(_in_short(row) for row in block),
         }
-        for block in _grouped(rows)
+        for block in grouped(rows)
     ]
 
 
@@ -63,7 +56,7 @@ def _in_short(row: ClaimRow) -> str:
 def _blocks(rows: Sequence[ClaimRow]) -> list[tuple[str, str, list[dict[str, str]]]]:
     """Where there is a pair: the claim's sentence, what it is of, and its lines."""
     found = []
-    for block in _grouped(rows):
+    for block in grouped(rows):
         row = block[0]
         if all(one.found.n == 0 for one in block):
             continue
@@ -108,20 +101,25 @@ def _html(rows: Sequence[ClaimRow]) -> str:
     parts = [f"<h1>{TITLE}</h1>", f'<p class="lead">{escape(tally(rows))}</p>']
     parts += [f'<p class="note">{escape(text)}</p>' for text in reading()]
     with style.theme("ltplugins"):
-        figure = draw_claims(rows)
-        if figure is not None:
-            parts.append(page.figure(style.as_svg(figure, "claims"), _CAPTION))
+        plate = claim_panels(rows)
+        if plate is not None:
+            svgs = plates.draw_svgs(plate, "claims")
+            titles = [panel.title for panel in plate.panels]
+            shown = page.figure(svgs, _CAPTION, tally(rows), titles, plate.keys, 3.9)
+            parts.append(shown)
     parts += ["<h2>All claims</h2>", page.table(_overview(rows))]
     head = "".join(f'<th scope="col">{name}</th>' for name in _SHOWN)
     lines = []
     for title, about, lines_of in _blocks(rows):
         lines.append(
             f'<tr><th scope="colgroup" class="protocol" colspan="{len(_SHOWN)}">'
-            f"<b>{escape(title)}</b>{escape(about)}</th></tr>"
+            f"<b>{escape(title)}</b><span>{escape(about)}</span></th></tr>"
         )
         lines += [
-            "<tr>" + "".join(f"<td>{escape(text)}</td>" for text in line.values()) + "</tr>"
-            for line in lines_of
+            f'<tr><th scope="row">{escape(first)}</th>'
+            + "".join(f"<td>{escape(text)}</td>" for text in rest)
+            + "</tr>"
+            for first, *rest in (line.values() for line in lines_of)
         ]
     parts.append("<h2>Measure by measure</h2>")
     parts.append(

@@ -4,8 +4,9 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from ltplugins.report.style import THEME, Key
-from ltplugins.report.table import METRICS
+from ltplugins.report.cells import METRICS
+from ltplugins.report.plates import Key
+from ltplugins.report.style import THEME
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1f2933; --muted: #5f6b7a; --rule: #d5dbe3;
@@ -13,8 +14,8 @@ CSS = """
   --font: ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue",
     "DejaVu Sans", Arial, sans-serif;
   --mono: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ec; --muted: #9aa5b1; --rule: #343c46;
-  --paper: #14181d; --shade: #1c2229; --accent: #56b4e9; } }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e4e8ec; --muted: #9aa5b1;
+  --rule: #343c46; --paper: #14181d; --shade: #1c2229; --accent: #56b4e9; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 var(--font); }
 main { max-width: 1080px; margin: 0 auto; padding: 48px 20px 80px; }
@@ -33,6 +34,8 @@ dl.answer dt { font-weight: 700; margin-top: 10px; } dl.answer dd { margin: 0; }
 .scroll { overflow: auto; max-width: 100%; max-height: 88vh; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-size: 14px; padding: 4px 0 8px; }
+caption > span, th.protocol > * { display: block; max-width: calc(100vw - 28px);
+  position: sticky; left: 0; }
 table.results, table.sorted { width: 100%; margin: 4px 0 8px; }
 table.results th, table.results td { padding: 7px 12px; text-align: right; white-space: nowrap; }
 table.results th[scope=row], table.results th:first-child { text-align: left; padding-left: 0;
@@ -65,6 +68,25 @@ figure svg * { stroke-linejoin: round; }
 ul.key { display: flex; flex-wrap: wrap; gap: 2px 18px; list-style: none; margin: 4px 0 10px;
   padding: 0; font-size: 14px; }
 ul.key svg { width: 18px; height: 12px; margin-right: 5px; vertical-align: -1px; }
+svg.defs { position: absolute; }
+svg.thumb { width: 44px; height: 44px; margin: 2px; image-rendering: pixelated;
+  vertical-align: middle; }
+svg.thumb.off { outline: 2px dashed #d55e00; outline-offset: -1px; }
+ul.cards, ul.hoods, ul.alone { list-style: none; margin: 12px 0; padding: 0; display: grid;
+  gap: 18px 20px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 158px), 1fr)); }
+ul.hoods { grid-template-columns: repeat(auto-fill, minmax(min(100%, 262px), 1fr)); }
+ul.alone { grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr)); }
+ul.cards li, ul.hoods li, ul.alone li { border-top: 1px solid var(--rule); padding-top: 8px;
+  min-width: 0; overflow-wrap: anywhere; break-inside: avoid; }
+ul.cards small, ul.hoods small, ul.alone small { display: block; color: var(--muted);
+  font-size: 13px; } ul.cards small b { color: var(--ink); }
+.query { display: flex; gap: 8px; align-items: center; margin-bottom: 4px; }
+.pt { cursor: pointer; } .pt:focus { outline: none; } .pt circle { fill: transparent; }
+.pt .up { visibility: hidden; pointer-events: none; image-rendering: pixelated; }
+.pt:hover .up, .pt:focus .up { visibility: visible; }
+.pt:hover circle, .pt:focus circle { stroke: var(--ink); stroke-width: 1.4; }
+.pt rect { fill: var(--paper); stroke: var(--rule); } .pt text { font-size: 8.5px;
+  text-anchor: middle; fill: var(--ink); }
 .strip { display: flex; flex-wrap: wrap; gap: 10px 16px; margin: 8px 0; }
 .strip img { display: block; image-rendering: pixelated; }
 figcaption { margin-top: 10px; max-width: 84ch; }
@@ -80,10 +102,15 @@ code { font: .92em var(--mono); }
 @media (max-width: 600px) { main { padding: 24px 14px 60px; } h2 { margin-top: 40px; }
   table.results th, table.results td { padding: 7px 8px; }
   table.results th[scope=row], table.results th:first-child { max-width: 128px; font-size: 14px; }
-  .print td, .print th { display: block; width: auto !important; padding: 2px 0; } }
+  .print td, .print th { display: block; width: auto !important; padding: 2px 0; }
+  .print thead { display: none; } .print td[data-head]:first-child { font-weight: 600; }
+  .print td[data-head]:not(:first-child)::before { content: attr(data-head) ": ";
+    color: var(--muted); } }
 @media print { main { max-width: none; padding: 0; } h2, h3 { break-after: avoid; }
   nav, .sort fieldset { display: none; } .scroll { max-height: none; }
-  figure > .panels > div, tr { break-inside: avoid; }
+  figure > .panels > div, tr { break-inside: avoid; } ul.key { break-after: avoid; }
+  .panels.several { grid-template-columns: repeat(2, minmax(0, 1fr)) !important; }
+  .pts { display: none; }
   figure svg, ul.key svg { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
 # A table of each order is in the page; the chosen one is shown, without a script.
@@ -94,6 +121,7 @@ CSS += "".join(
 CSS += "@supports not selector(:has(a)) { .sort table.by-listed { display: table; } }\n"
 _MARKS = {
     "-": '<path d="M0 6H18" stroke="C" stroke-width="2.4"/>',
+    ":": '<path d="M0 6H18" stroke="C" stroke-width="2.4" stroke-dasharray="2 3"/>',
     "o": '<circle cx="9" cy="6" r="4" fill="C"/>',
     ".": '<circle cx="9" cy="6" r="2.4" fill="C"/>',
     "s": '<rect x="5" y="2" width="8" height="8" fill="C"/>',
@@ -150,10 +178,11 @@ def figure(
     least, most = f"min(100%, {100 * width:.0f}px)", "1fr"
     if len(svgs) == 1:
         most = f"minmax(0, {min(1040, 130 * width):.0f}px)"
+    several = " several" if len(svgs) > 1 else ""
     columns = f"repeat(auto-fill, minmax({least}, 1fr))" if len(svgs) > 1 else most
     return (
-        f'<figure>{_key(keys)}<div class="panels" style="grid-template-columns: {columns}">'
-        f"{''.join(shown)}</div>{below}</figure>"
+        f'<figure>{_key(keys)}<div class="panels{several}" '
+        f'style="grid-template-columns: {columns}">{"".join(shown)}</div>{below}</figure>'
     )
 
 
@@ -181,7 +210,10 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
     """Return lines of texts that have the same columns, the first line's."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in rows[0])
     body = "".join(
-        f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row.values())}</tr>" for row in rows
+        "<tr>"
+        + "".join(f'<td data-head="{escape(k)}">{escape(v)}</td>' for k, v in row.items())
+        + "</tr>"
+        for row in rows
     )
     return (
         f'<div class="scroll" tabindex="0"><table class="print"><thead><tr>{head}</tr></thead>'

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from ltplugins.core.markdown import plain
+from ltplugins.report.cells import LABELS, LOWER_IS_BETTER, Cell, Row, Section
 from ltplugins.report.more import MORE, READING
-from ltplugins.report.table import LABELS, LOWER_IS_BETTER, Cell, Row, Section
 
 # On a telephone the first columns are seen without a finger's work.
 ORDER = ("few", "medium", "many", "overall", "balanced", "group_std")
@@ -71,7 +71,8 @@ def _table(section: Section, rows: Sequence[Row], deltas: Mapping[str, Row], key
         cells = [_html_cell(row.cells[m], _delta(deltas.get(row.name), m)) for m in ORDER]
         body.append(f"<tr>{_row_head(row)}{''.join(cells)}</tr>")
     return (
-        f'<table class="results by-{key}"><caption>{escape(section.description)}</caption>'
+        f'<table class="results by-{key}">'
+        f"<caption><span>{escape(section.description)}</span></caption>"
         f'<thead><tr><th scope="col">run</th>{"".join(heads)}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table>"
     )
@@ -108,7 +109,7 @@ def html_more(more: Mapping[str, Sequence[Row]]) -> str:
         ]
         parts.append(
             f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(protocol)}, more">'
-            f'<table class="results"><caption>{escape(protocol)}</caption>'
+            f'<table class="results"><caption><span>{escape(protocol)}</span></caption>'
             f'<thead><tr><th scope="col">run</th>{head}</tr></thead>'
             f"<tbody>{''.join(lines)}</tbody></table></div>"
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from ltplugins.core import files
 from ltplugins.core.markdown import plain
 from ltplugins.report import words
+from ltplugins.report.cells import Row
 from ltplugins.report.compare import (
     ALONE,
     MEASURES,
@@ -22,8 +23,10 @@ from ltplugins.report.compare import (
     in_words,
     sides,
 )
+from ltplugins.report.evaluated import RunResult, common_rule, group_runs
 from ltplugins.report.more import more_numbers, numbers_csv
 from ltplugins.report.pages import html as page
+from ltplugins.report.pages.exhibits import Exhibit, exhibits
 from ltplugins.report.pages.pictures import Picture, Study, draw_pictures
 from ltplugins.report.pages.tables import (
     html_more,
@@ -31,8 +34,11 @@ from ltplugins.report.pages.tables import (
     markdown_more,
     markdown_table,
 )
-from ltplugins.report.table import Row, RunResult, common_rule, group_runs, summarise
+from ltplugins.report.table import summarise
+from ltplugins.report.thumbs import Thumbs
 
+# Images come before the pictures of what they are drawn from.
+_AFTER_IMAGES = ("counts", "scatter", "reliability", "curves", "knn", "prior", "health")
 More = Mapping[str, Sequence[Row]]
 
 
@@ -61,14 +67,16 @@ def write_report(
     """
     out_dir = Path(out_dir)
     study = make_study(results, baseline)
-    pictures = draw_pictures(study, out_dir / "figures")
+    thumbs = Thumbs()
+    pictures = draw_pictures(study, out_dir / "figures", thumbs)
+    shown = exhibits(study, thumbs)
     _remove_old(out_dir / "figures", {picture.name for picture in pictures})
     files.write_text(out_dir / "numbers.csv", numbers_csv(study.rows, study.sections))
     more = {s.protocol: more_numbers(study.rows, s) for s in study.sections}
     more = {name: table for name, table in more.items() if table}
-    files.write_text(out_dir / "report.md", _markdown(title, study, pictures, more))
+    files.write_text(out_dir / "report.md", _markdown(title, study, pictures, more, shown))
     path = out_dir / "report.html"
-    files.write_text(path, _html(title, study, pictures, more))
+    files.write_text(path, _html(title, study, pictures, more, shown, thumbs))
     return path
 
 
@@ -99,7 +107,14 @@ def _remove_old(folder: Path, kept: set[str]) -> None:
             path.unlink()
 
 
-def _html(title: str, study: Study, pictures: list[Picture], more: More) -> str:
+def _html(
+    title: str,
+    study: Study,
+    pictures: list[Picture],
+    more: More,
+    shown: Sequence[Exhibit],
+    thumbs: Thumbs,
+) -> str:
     forests = [p for p in pictures if p.name.startswith("forest")]
     others = [p for p in pictures if not p.name.startswith("forest")]
     parts: list[tuple[str, str, str]] = []  # id, heading, HTML
@@ -113,6 +128,11 @@ def _html(title: str, study: Study, pictures: list[Picture], more: More) -> str:
     parts.append(("numbers", "All numbers", tables))
     for picture in others:
         parts.append((picture.name.partition(".")[0], picture.heading, _html_figure(picture)))
+    at = next((k for k, part in enumerate(parts) if part[0] in _AFTER_IMAGES), len(parts))
+    parts[at:at] = [
+        (one.name, one.heading, f'{one.html}<p class="note">{escape(one.caption)}</p>')
+        for one in shown
+    ]
     small = page.definitions(words.small_print(study.runs, study.sections))
     parts.append(("print", "What the numbers are", small))
     configs = [
@@ -126,7 +146,7 @@ def _html(title: str, study: Study, pictures: list[Picture], more: More) -> str:
     body = [f"<h1>{escape(title)}</h1>", lead, page.contents([part[:2] for part in parts])]
     for name, heading, text in parts:
         body.append(f'<section><h2 id="{name}">{escape(heading)}</h2>\n{text}</section>')
-    return page.page(title, "\n".join(body))
+    return page.page(title, thumbs.definitions() + "\n".join(body))
 
 
 def _html_figure(picture: Picture) -> str:
@@ -164,7 +184,9 @@ def _caution(study: Study) -> str:
     return caution([a for told in study.answers.values() for answers in told for a in answers])
 
 
-def _markdown(title: str, study: Study, pictures: list[Picture], more: More) -> str:
+def _markdown(
+    title: str, study: Study, pictures: list[Picture], more: More, shown: Sequence[Exhibit]
+) -> str:
     lines = [f"# {plain(title)}", "", plain(words.lead(study.runs, study.sections))]
     if study.answers:
         lines += ["", "## Who leads"]
@@ -189,6 +211,8 @@ def _markdown(title: str, study: Study, pictures: list[Picture], more: More) -> 
         alt = plain(f"{picture.heading}: {picture.finding}")
         lines += ["", f"## {plain(picture.heading)}", "", f"![{alt}](figures/{picture.name})"]
         lines += ["", plain(picture.caption)]
+    for one in shown:
+        lines += ["", f"## {one.heading}", "", *one.markdown, "", plain(one.caption)]
     lines += ["", "## What the numbers are", "", "| | |", "|---|---|"]
     small = words.small_print(study.runs, study.sections)
     lines += [f"| {plain(k)} | {plain(v)} |" for k, v in small]

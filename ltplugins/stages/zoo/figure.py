@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ltplugins.core.files import atomic_path
 from ltplugins.eval.results import Stat
+from ltplugins.report.cells import Cell, Row, Section
 from ltplugins.report.figures import draw_groups
 from ltplugins.report.style import theme
-from ltplugins.report.table import Cell, Row, Section
 from ltplugins.zoo.card import FIGURE, require_zoo
 from ltplugins.zoo.facts import EntryProtocol, ZooFacts
 from ltplugins.zoo.page import entries_of, figure_of, read_facts

@@ -8,19 +8,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ltplugins.eval.scores import mean_std
 from ltplugins.report import style
+from ltplugins.report.evaluated import RunResult, value
 from ltplugins.report.pages.html import CSS
 from ltplugins.report.pages.tables import ORDER
 from ltplugins.report.pages.write import write_report
-from ltplugins.report.table import RunResult, value
 from tests.kit.browser import CHROMIUM, look
 from tests.kit.study import METHODS, study
 
 PROTOCOL = "knn_k20_T0.07"
 RUNS = study(METHODS[:8], 2, [PROTOCOL])
+assert RUNS[0].gallery is not None
+# A map of the gallery's own images.
+RUNS[0].embedding_targets, RUNS[0].embedding_places = (
+    RUNS[0].gallery.targets,
+    RUNS[0].gallery.places,
+)
+RUNS[0].embedding = np.random.default_rng(0).normal(size=(len(RUNS[0].embedding_targets), 2))
 browser = pytest.mark.skipif(
     CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium fonts-dejavu-core"
 )
@@ -80,6 +88,13 @@ def test_tables_are_sorted_without_a_script(folder: Path, phone: dict[str, Any])
     assert 90 < phone["head"]["width"] < 150
 
 
+@browser
+def test_a_point_of_a_map_shows_its_picture_to_a_finger(phone: dict[str, Any]) -> None:
+    found = phone["point"]
+    assert (found["before"], found["after"]) == ("hidden", "visible")
+    assert found["inside"] and found["width"] > 30
+
+
 def test_the_twins_hold_the_same_numbers(folder: Path) -> None:
     text = (folder / "report.md").read_text()
     lines = list(csv.DictReader(io.StringIO((folder / "numbers.csv").read_text())))
@@ -104,6 +119,63 @@ def test_tables_have_heads_and_captions_and_pictures_say_what_they_show(folder: 
     assert all(label.strip() for label in labels)
     inside = set(re.findall(r'<a href="#([^"]+)"', html))
     assert inside and inside <= set(re.findall(r'<h2 id="([^"]+)"', html))
+
+
+def test_each_picture_is_in_the_page_once_and_all_that_is_shown_is_there(folder: Path) -> None:
+    html = (folder / "report.html").read_text()
+    shown, there = re.findall(r'<use href="#(\w+)"', html), re.findall(r'<image id="(t\w+)"', html)
+    assert len(there) == len(set(there)) > 5
+    assert set(shown) == set(there)
+    assert len(re.findall('<svg class="thumb', html)) == len(shown)
+    assert len(re.findall('<svg class="thumb[^>]* role="img" aria-label="[^"]+"', html)) == len(
+        shown
+    )
+
+
+def test_the_images_say_what_the_galleries_hold(folder: Path) -> None:
+    """Counted again, image by image."""
+    html, text = ((folder / f"report.{kind}").read_text() for kind in ("html", "md"))
+    runs = {run.row_name: run for run in RUNS if run.pair_key == RUNS[0].pair_key}
+    galleries = {row: run.gallery for row, run in runs.items() if run.gallery is not None}
+    assert len(galleries) == 8
+    base = galleries["simclr"]
+    alone = dict.fromkeys(galleries, 0)
+    for k, true in enumerate(base.targets):
+        right = [row for row, found in galleries.items() if found.preds[k] == true]
+        for row in right[: len(right) == 1]:
+            alone[row] += 1
+    for row, count in alone.items():
+        found = re.search(rf"^\| {row} alone \| (\d+) \|", text, re.MULTILINE)
+        assert (int(found[1]) if found else 0) == count
+    best = next(row for row in galleries if f"| simclr, not {row} |" in text)
+    for one, other in (("simclr", best), (best, "simclr")):
+        a, b = (galleries[row].preds == base.targets for row in (one, other))
+        assert f"| {one}, not {other} | {(a & ~b).sum()} |" in text
+    wrong = sum(
+        int(c != base.targets[query])
+        for row in ("simclr", best)
+        for query, near in zip(base.queries, galleries[row].near_targets, strict=True)
+        for c in near
+    )
+    assert html.count('<svg class="thumb off"') == wrong > 0
+    assert "| colt_simclr | 12, 7, 0 |" in text
+
+
+def test_a_strip_of_classes_has_the_numbers_of_one_pair(folder: Path) -> None:
+    text = (folder / "report.md").read_text()
+    best = re.search(r"\| class \| group \| training images \| simclr \(%\) \| (\S+) \(%\)", text)
+    assert best is not None
+    ours, theirs = (
+        next(run for run in RUNS if run.row_name == row).results.protocols[PROTOCOL].per_class
+        for row in ("simclr", best[1])
+    )
+    for c, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        assert one is not None and other is not None
+        difference = f"{100 * (other - one):+.1f}".replace("-", "\N{MINUS SIGN}")
+        cells = (
+            f"{RUNS[0].class_counts[c]:,} | {100 * one:.1f} | {100 * other:.1f} | {difference} |"
+        )
+        assert cells in text, cells
 
 
 def luminance(colour: str) -> float:

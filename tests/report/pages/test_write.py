@@ -13,17 +13,18 @@ import torch
 
 from ltplugins.core.errors import UserError
 from ltplugins.eval.banks import Features
+from ltplugins.eval.gallery import pick_points
 from ltplugins.eval.options import EvalConfig, KnnConfig, LinearConfig
 from ltplugins.eval.protocol import evaluate_features
 from ltplugins.eval.results import Scores
-from ltplugins.report import style
+from ltplugins.report import plates, style
 from ltplugins.report.classes import by_count_panels, ranked_accuracy
 from ltplugins.report.curves import thin_out
-from ltplugins.report.embed import embed_2d, pick_points
+from ltplugins.report.embed import embed_2d
+from ltplugins.report.evaluated import RunResult
 from ltplugins.report.pages.write import write_report
 from ltplugins.report.scatter import spread_labels
 from ltplugins.report.style import themed_svg
-from ltplugins.report.table import RunResult
 
 PICTURES = {
     "forest-0.png",
@@ -209,7 +210,7 @@ def test_every_panel_shows_its_whole_line() -> None:
     with style.theme("test"):
         plate = by_count_panels(rows, "p", "base")
         assert plate is not None
-        axes = style.join(plate).axes
+        axes = plates.join(plate).axes
     assert len(axes) == 2
     for axis in axes:
         assert axis.get_ylim() == (0, 100)
@@ -242,7 +243,8 @@ def test_pick_points_is_even_and_seeded() -> None:
     assert torch.bincount(targets[chosen]).tolist() == [30, 30, 5]
     assert torch.equal(chosen, pick_points(targets, 65, seed=0))
     assert not torch.equal(chosen, pick_points(targets, 65, seed=1))
-    assert pick_points(targets).tolist() == list(range(205))
+    assert pick_points(targets, 2000).tolist() == list(range(205))
+    assert set(pick_points(targets, 40).tolist()) < set(chosen.tolist())
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
