@@ -31,9 +31,9 @@ frame.onload = () => {
   const point = page.querySelector(".pt"), up = point && point.querySelector(".up");
   if (point) {
     const seen = () => view.getComputedStyle(up).visibility;
-    const before = seen(), plate = point.closest("svg").getBoundingClientRect();
+    const before = seen();
     point.focus();
-    const box = up.getBoundingClientRect();
+    const box = up.getBoundingClientRect(), plate = point.closest("svg").getBoundingClientRect();
     found.point = {before: before, after: seen(), inside: box.left >= plate.left - 1
       && box.right <= plate.right + 1 && box.top >= plate.top - 1 && box.bottom <= plate.bottom + 1,
       width: box.width};

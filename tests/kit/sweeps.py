@@ -32,6 +32,6 @@ def train_in_process(patch: pytest.MonkeyPatch) -> list[str]:
 def draw_nothing(patch: pytest.MonkeyPatch) -> None:
     """Leave a report's page empty of pictures: they take longer than the runs."""
     patch.setattr(
-        "ltplugins.report.style.render", lambda plate, _: ["<svg></svg>"] * len(plate.panels)
+        "ltplugins.report.plates.render", lambda plate, *_: ["<svg></svg>"] * len(plate.panels)
     )
     patch.setattr("ltplugins.stages.report._look_closer", lambda _: None)
