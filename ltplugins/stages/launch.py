@@ -82,7 +82,7 @@ def _show_keys() -> None:
 def by_hydra(stage: Callable[[DictConfig], Any], config_name: str, arguments: list[str]) -> None:
     """Leave the command line to Hydra: its options (``--help``, ``--cfg``) and its own keys."""
     # Lightning starts the further processes of a DDP run with sys.argv: it must be the real one.
-    real, sys.argv = sys.argv, [sys.argv[0], *arguments, *_quiet(arguments)]
+    real, sys.argv = sys.argv, [sys.argv[0], *_quiet(arguments), *arguments]
 
     def task(cfg: DictConfig) -> None:
         sys.argv = real
@@ -142,8 +142,8 @@ def _refuse_folders(command: Command) -> None:
 
 
 def _with_words(arguments: Sequence[str], command: Command, words: Sequence[str]) -> list[str]:
-    """The same options, its folder as it is from here, and then these words: Hydra's own parser
-    takes no words after an option that follows words."""
+    """These words, and then the same options, its folder as it is from here: Hydra's own parser
+    takes no words after an option that follows words, and ``--info`` takes one for its value."""
     result = []
     for before, argument in zip(("", *arguments), arguments, strict=False):
         if argument in command.words:
@@ -153,7 +153,7 @@ def _with_words(arguments: Sequence[str], command: Command, words: Sequence[str]
         elif argument.startswith("--config-path="):
             argument = f"--config-path={absolute(argument.partition('=')[2])}"
         result.append(argument)
-    return [*result, *words]
+    return [*words, *result]
 
 
 def guarded(

@@ -34,6 +34,7 @@ def test_any_input_works_or_is_refused(name: str) -> None:
 
 
 SOUND = [
+    (words.OVERRIDES, ["pretrain", "--info"]),  # it took the word behind it for its value
     (words.OVERRIDES, ["pretrain", "method=gh_simclr", "max_epochs=2"]),
     (words.CONFIGS, ("claims", words.yaml.safe_dump(words._book()).encode())),
     *((lists.LISTS, (way, lists.LISTS_OF[way])) for way in ("labelled", "plain", "given")),
