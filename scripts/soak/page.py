@@ -41,8 +41,8 @@ none left.
 """,
     SIGNALS: """## Stopped by a signal
 
-At a random moment, also before and after the training itself, where a signal does what it does to
-any program. SIGUSR1 under SLURM's variables.
+Once within the training of each stage; and at random moments, also before and after the training,
+where a signal does what it does to any program. SIGUSR1 under SLURM's variables.
 """,
     WORKERS: """## Processes that load images
 
