@@ -10,7 +10,7 @@ from typing import Any
 
 from scripts.soak.children import run
 from scripts.soak.ledger import EQUAL, LOST, REFUSED, Case, Ledger
-from scripts.soak.tasks import Bench, Task, pretraining, same_results
+from scripts.soak.tasks import Bench, Task, at_batch, pretraining, same_results
 
 DAMAGE = "damage"
 _CHECKPOINTS = ("last.ckpt", "previous.ckpt", "stopped.ckpt", "args.json")
@@ -82,21 +82,12 @@ def _interrupted(bench: Bench, task: Task, how: str) -> Path:
     number = signal.SIGKILL if how == "killed" else signal.SIGTERM
     if not path.exists():
         bench.whole(task)
-        ended = bench.start(task, how, before=lambda: in_last_epoch(number)).wait()
+        ended = bench.start(
+            task, how, before=lambda: at_batch(2, 1, lambda: os.kill(os.getpid(), number))
+        ).wait()
         assert ended.code in (-9, 143), ended.said
         bench.whole(task)
     return path
-
-
-def in_last_epoch(number: int) -> None:
-    """Let a run of three epochs send itself a signal in the second batch of the last."""
-    from ltplugins.training.seeds import EpochSeed
-
-    def send(self: Any, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
-        if (trainer.current_epoch, batch_idx) == (2, 1):
-            os.kill(os.getpid(), number)
-
-    EpochSeed.on_train_batch_start = send  # type: ignore[method-assign]
 
 
 def _evaluated(bench: Bench) -> Path:

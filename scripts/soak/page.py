@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """``docs/faults.md``: what was injected, how often, what was lost, what was seen."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -18,8 +19,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/faults.md"
 _HEAD = """# Faults
 
 What was put into tiny runs, how often, and what became of them. `make soak` writes this page; a
-short form of it runs with the tests. Every number is a count of cases; a
-case may have several faults.
+short form of it runs with the tests. Every number is a count of cases; a case may have several
+faults. How many there are is how long it ran: it goes on where it was broken off.
 
 - *equal*: given again until it was finished, the same command ended as where nothing had happened:
   weights, buffers, optimiser and schedule bit by bit; of an evaluation, all its numbers. Of an
@@ -36,13 +37,13 @@ _PARTS = {
 """,
     MOMENTS: """## Killed at each step of the disk
 
-A process that dies before its first, second, ... flush (fsync), renaming or link, until there is
-none left.
+A process that dies before a flush (fsync), a renaming or a link: before {every} of them, up to the
+last.
 """,
     SIGNALS: """## Stopped by a signal
 
-At a random moment, also before and after the training itself, where a signal does what it does to
-any program. SIGUSR1 under SLURM's variables.
+Once within the training of each stage; and at random moments, also before and after the training,
+where a signal does what it does to any program. SIGUSR1 under SLURM's variables.
 """,
     WORKERS: """## Processes that load images
 
@@ -84,11 +85,18 @@ def write_page(ledger: Ledger, path: Path = PAGE) -> None:
 def _part(text: str, rows: dict[str, list[Case]]) -> str:
     """A section: what was done, with which version, and its table."""
     cases = [case for same in rows.values() for case in same]
-    faults = sum(case.faults for case in cases)
+    words = {"faults": sum(case.faults for case in cases), "every": _every(cases)}
     keys = ", ".join(sorted({case.key.split()[-1] for case in cases}))
     commits = ", ".join(dict.fromkeys(case.commit for case in cases))
     lines = "\n".join(_line(row, same) for row, same in rows.items())
-    return f"{text.format(keys=keys, faults=faults)}\nOf commit {commits}.\n\n{_TABLE}{lines}\n"
+    return f"{text.format(keys=keys, **words)}\nOf commit {commits}.\n\n{_TABLE}{lines}\n"
+
+
+def _every(cases: list[Case]) -> str:
+    """Which of the steps of a row were taken, where its keys count them."""
+    numbers = sorted({int(case.key) for case in cases if case.key.isdigit()})
+    gap = min((b - a for a, b in itertools.pairwise(numbers)), default=1)
+    return "each" if gap == 1 else f"one in {gap}"
 
 
 def _line(row: str, cases: list[Case]) -> str:

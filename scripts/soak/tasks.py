@@ -189,6 +189,17 @@ def _stage(
     return work
 
 
+def at_batch(epoch: int, batch: int, act: Callable[[], Any]) -> None:
+    """Let something happen in this process before a batch of its training, counted from 0."""
+    from ltplugins.training.seeds import EpochSeed
+
+    def start(self: Any, trainer: Any, module: Any, content: Any, number: int) -> None:
+        if (trainer.current_epoch, number) == (epoch, batch):
+            act()
+
+    EpochSeed.on_train_batch_start = start  # type: ignore[method-assign]
+
+
 def is_same(one: Path, other: Path) -> bool:
     """Whether two trainings have ended alike: weights, optimiser and schedule, bit by bit."""
     a, b = (read_checkpoint(path / "checkpoints/last.ckpt") for path in (one, other))

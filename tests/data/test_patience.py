@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ltplugins.core.door import as_user_error
-from ltplugins.data.patience import PatientLoader, _Watch
+from ltplugins.data.patience import PatientLoader, _given, _Watch
 
 BAD = 3  # the batch that is not given
 
@@ -82,6 +82,30 @@ def test_a_batch_that_lies_ready_in_a_stopped_process() -> None:
         list(batches)
     assert not worker.is_alive()
     subprocess.run(["true"])
+
+
+class Broken:
+    """An iterator of a loader, whose batch is still to be fetched from a process that is gone."""
+
+    pid, is_alive, shut = 7, staticmethod(lambda: False), 0
+
+    def __next__(self) -> None:
+        raise ConnectionRefusedError("of its socket")
+
+    def _shutdown_workers(self) -> None:
+        self.shut += 1
+
+
+def test_a_batch_of_a_process_that_is_gone() -> None:
+    broken = Broken()
+    with pytest.raises(RuntimeError, match=r"worker \(pid 7\) exited unexpectedly") as error:
+        next(_given(broken, [broken], 0))  # type: ignore[arg-type]
+    assert "has died" in str(as_user_error(error.value))
+    assert broken.shut == 1
+    broken.is_alive = lambda: True  # type: ignore[assignment]
+    with pytest.raises(ConnectionRefusedError):  # an error of something else
+        next(_given(broken, [broken], 0))  # type: ignore[arg-type]
+    assert broken.shut == 1
 
 
 def test_all_is_given_and_the_watch_ends() -> None:
