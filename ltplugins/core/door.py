@@ -11,8 +11,12 @@ import importlib.metadata
 import os
 import platform
 import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
 
 from ltplugins import __version__
+from ltplugins.core.console import make_console, print_error
 from ltplugins.core.errors import UserError
 
 # By name, so that nothing is imported for it: module prefix, class.
@@ -123,3 +127,30 @@ def _of_workers(error: BaseException) -> UserError | None:
             f"from the last checkpoint; where memory was short, set data.num_workers lower."
         )
     return None
+
+
+def guarded(
+    work: Callable[[], Any], stopped: str = "stopped by Ctrl-C; the same command starts anew."
+) -> Any:
+    """Run ``work``; what a user can cause ends the process with one line and exit code 2.
+
+    Ctrl-C ends it with 130 and the line ``stopped``; SIGTERM, in a training, with 143; a defect,
+    with its traceback and what a report of it needs, with 1.
+    """
+    try:
+        return work()
+    except KeyboardInterrupt:
+        make_console(stderr=True).print(f"\n{stopped}")
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        # Whoever read what is written has gone, as `| head` does: nothing more is to be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except Exception as error:
+        known = as_user_error(error)
+        if known is None:
+            traceback.print_exception(error)
+            print_error(report(error))
+            raise SystemExit(1) from None
+        print_error(str(known))
+        raise SystemExit(2) from None

@@ -4,7 +4,6 @@
 import logging
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,8 +15,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.logging import RichHandler
 
-from ltplugins.core.console import make_console, print_error, printable
-from ltplugins.core.door import as_user_error, report
+from ltplugins.core.console import make_console, printable
+from ltplugins.core.door import guarded
 from ltplugins.core.errors import UserError
 from ltplugins.stages.blocks import Hints
 from ltplugins.stages.command import PACKAGED, Command, absolute, read_command
@@ -154,33 +153,6 @@ def _with_words(arguments: Sequence[str], command: Command, words: Sequence[str]
             argument = f"--config-path={absolute(argument.partition('=')[2])}"
         result.append(argument)
     return [*words, *result]
-
-
-def guarded(
-    work: Callable[[], Any], stopped: str = "stopped by Ctrl-C; the same command starts anew."
-) -> Any:
-    """Run ``work``; what a user can cause ends the process with one line and exit code 2.
-
-    Ctrl-C ends it with 130 and the line ``stopped``; SIGTERM, in a training, with 143; a defect,
-    with its traceback and what a report of it needs, with 1. See ``ltplugins.core.door``.
-    """
-    try:
-        return work()
-    except KeyboardInterrupt:
-        make_console(stderr=True).print(f"\n{stopped}")
-        raise SystemExit(130) from None
-    except BrokenPipeError:
-        # Whoever read what is written has gone, as `| head` does: nothing more is to be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
-    except Exception as error:
-        known = as_user_error(error)
-        if known is None:
-            traceback.print_exception(error)
-            print_error(report(error))
-            raise SystemExit(1) from None
-        print_error(str(known))
-        raise SystemExit(2) from None
 
 
 class _Plain(logging.Formatter):

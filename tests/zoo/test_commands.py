@@ -132,6 +132,14 @@ def test_the_words_are_light():
     assert done.stdout.strip() == "False"
 
 
+def test_the_list_is_light(zoo):
+    """Whoever looks for an entry does not wait for torch."""
+    code = "from ltplugins.cli import main; main(); import sys; print('torch' in sys.modules)"
+    words = [sys.executable, "-c", code, "zoo", "list"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert "tiny" in done.stdout and done.stdout.split()[-1] == "False"
+
+
 # --- an entry that means harm, under hashes that fit ---
 
 

@@ -58,15 +58,19 @@ def run_zoo(options: argparse.Namespace) -> None:
     Raises:
         UserError: see the parts.
     """
-    if options.part in ("list", "info", "get", "verify"):
-        from ltplugins.stages.zoo import show
+    if options.part in ("list", "get"):
+        from ltplugins.stages.zoo import copies
 
         if options.part == "list":
-            show.show_list(options.refresh)
-        elif options.part == "info":
+            copies.show_list(options.refresh)
+        else:
+            copies.show_get(options.names, options.to)
+        return
+    if options.part in ("info", "verify"):
+        from ltplugins.stages.zoo import show
+
+        if options.part == "info":
             show.show_info(options.name)
-        elif options.part == "get":
-            show.show_get(options.names, options.to)
         else:
             show.show_verify(options.names, options.key)
         return
