@@ -20,6 +20,7 @@ MODULES = {
     "solo": "solo-learn",
     "umap": "umap-learn",
     "huggingface_hub": "huggingface-hub",
+    "markdown_it": "markdown-it-py",
 }
 # Imported without being declared: with the reason.
 UNDECLARED = {"triton": "torch's builds for GPUs under Linux require it; others do without"}

@@ -2,9 +2,10 @@
 """Every kind of error leaves by one door, at every stage: a line, or a traceback and a report."""
 
 import errno
+import logging
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,9 +111,13 @@ STAGES = {
 
 
 @pytest.fixture(autouse=True)
-def no_logging(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(launch, "set_up_logging", lambda: None)
     monkeypatch.setattr("ltplugins.stages.multirun.set_up_logging", lambda: None)
+    yield
+    for logger in logging.root.manager.loggerDict.values():  # Hydra has disabled those it found
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 def test_every_command_is_among_them() -> None:
