@@ -24,7 +24,8 @@ log = logging.getLogger("ltplugins.run")
 
 def main() -> None:
     """Register our methods, mend what is broken in the host, run the script as ``__main__``."""
-    from ltplugins.stages.launch import guarded, set_up_logging
+    from ltplugins.core.door import guarded
+    from ltplugins.stages.launch import set_up_logging
 
     set_up_logging()
     if len(sys.argv) < 2 or not Path(sys.argv[1]).is_file():

@@ -14,7 +14,8 @@ from ltplugins.core.schema import parse
 from ltplugins.data.schema import parse_data_config
 from ltplugins.downstream.finetune import total_epochs
 from ltplugins.downstream.options import FinetuneConfig
-from ltplugins.runs.checkpoint import TrainedRun, name_of
+from ltplugins.runs.checkpoint import TrainedRun
+from ltplugins.runs.places import name_of
 
 # Of the first run: its limits, what it was watched by, and how often it was validated.
 _NOT_KEPT: dict[str, Any] = {

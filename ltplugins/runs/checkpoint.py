@@ -2,7 +2,6 @@
 """From a run folder or a checkpoint file back to its config and its weights."""
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,21 +14,14 @@ from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError, first_sentence
 from ltplugins.core.records import from_plain, read_json
-from ltplugins.runs.content import require_content
 from ltplugins.runs.entry import CONFIG, read_entry
 from ltplugins.runs.facts import VERSION, Origin, Progress, RunFacts
+from ltplugins.runs.parts import require_content
+from ltplugins.runs.places import ARGS, LAST_CHECKPOINT, RUN_FILE, earlier_checkpoints, folder_of
 from ltplugins.runs.seal import broken_seal
 
-RUN_FILE = "run.json"  # a folder that has it holds a run
-
-
-LAST = "last.ckpt"
-LAST_CHECKPOINT = f"checkpoints/{LAST}"
-PREVIOUS = "previous.ckpt"  # what last.ckpt was before
-STOPPED = "stopped.ckpt"  # within an epoch, where a signal has ended the run
 _DATA_MODULE = "LTDataModule"  # the key that Lightning gives the data's state: its class
 SECOND_STAGES = ("balance", "finetune")  # blocks of a config
-ARGS = "args.json"  # the config beside a checkpoint, where solo-learn's scripts look for it
 
 
 @dataclass
@@ -81,21 +73,6 @@ class TrainedRun:
             n + stage_1.epochs for n in (self.progress.epochs, self.progress.planned_epochs)
         )
         return dataclasses.replace(self.progress, epochs=done, planned_epochs=planned)
-
-
-def folder_of(checkpoint: Path) -> Path:
-    """The run's folder that a checkpoint lies in, or of one that lies elsewhere, its place."""
-    parent = checkpoint.parent
-    return parent.parent if parent.name == "checkpoints" else parent
-
-
-def name_of(path: str | Path) -> str:
-    """What the folders of a run's later stages begin with: its own, or of a checkpoint that lies in
-    no run's folder, the file's without its ending."""
-    path = Path(path)
-    if path.is_file():
-        path = folder_of(path) if folder_of(path) != path.parent else path.with_suffix("")
-    return str(path).rstrip("/")
 
 
 def require_run(path: Path) -> None:
@@ -238,26 +215,6 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
             f"{first_sentence(error)}).{_others(file)}"
         ) from error
     return require_content(content, file)
-
-
-def own_checkpoints(folder: Path) -> list[Path]:
-    """A run's checkpoints to go on from, the newest first."""
-    newest = [path for name in (STOPPED, LAST) if (path := folder / name).exists()]
-    return [*newest, *earlier_checkpoints(folder)]
-
-
-def earlier_checkpoints(folder: Path) -> list[Path]:
-    """The whole-epoch checkpoints beside ``last.ckpt``, the newest first."""
-    numbered = {
-        int(match[1]): path
-        for path in folder.glob("epoch=*.ckpt")
-        if (match := re.fullmatch(r"epoch=(\d+)\.ckpt", path.name))
-    }
-    previous = folder / PREVIOUS
-    return [
-        *([previous] if previous.exists() else []),
-        *(numbered[number] for number in sorted(numbered, reverse=True)),
-    ]
 
 
 def _others(file: Path) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import is_temporary
-from ltplugins.runs.checkpoint import ARGS, RUN_FILE
 from ltplugins.runs.mend import CONFIG
+from ltplugins.runs.places import ARGS, RUN_FILE
 
 log = logging.getLogger(__name__)
 

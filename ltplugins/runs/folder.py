@@ -22,17 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 from ltplugins.config.identity import comparable, differences
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import sweep, write_text
-from ltplugins.runs.checkpoint import (
-    ARGS,
-    LAST_CHECKPOINT,
-    RUN_FILE,
-    read_args,
-    require_run,
-)
+from ltplugins.runs.checkpoint import read_args, require_run
 from ltplugins.runs.contents import LOCK, clear, refuse_foreign
 from ltplugins.runs.facts import TRIAL, Origin, RunFacts
 from ltplugins.runs.lock import take_lock
 from ltplugins.runs.mend import CONFIG, facts_of_checkpoint, load_config, mend
+from ltplugins.runs.places import ARGS, LAST_CHECKPOINT, RUN_FILE
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,9 @@ from yaml import YAMLError
 from ltplugins.config.literal import refuse_interpolations
 from ltplugins.core.errors import UserError, first_sentence
 from ltplugins.core.files import write_text
-from ltplugins.runs.checkpoint import RUN_FILE, origin_of, own_checkpoints, read_checkpoint
+from ltplugins.runs.checkpoint import origin_of, read_checkpoint
 from ltplugins.runs.facts import RunFacts
+from ltplugins.runs.places import RUN_FILE, own_checkpoints
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
 from ltplugins.data.sources.land.options import LandConfig
-from ltplugins.runs.checkpoint import RUN_FILE
+from ltplugins.runs.places import RUN_FILE
 from ltplugins.stages.blocks import run_keys
 from ltplugins.stages.compose import compose_packaged
 from ltplugins.stages.evaluate import evaluate

@@ -34,9 +34,10 @@ from ltplugins.metrics.health import Health
 from ltplugins.report.evaluated import RunResult
 from ltplugins.report.rows import progress_mark
 from ltplugins.report.terminal import show_results
-from ltplugins.runs.checkpoint import ARGS, TrainedRun, open_run
+from ltplugins.runs.checkpoint import TrainedRun, open_run
 from ltplugins.runs.facts import now
 from ltplugins.runs.mend import CONFIG
+from ltplugins.runs.places import ARGS
 from ltplugins.stages.blocks import typed_keys
 from ltplugins.stages.command import quote_run
 from ltplugins.stages.launch import launch

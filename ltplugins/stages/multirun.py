@@ -25,13 +25,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.config.identity import differences, identity
 from ltplugins.core.console import make_console
+from ltplugins.core.door import guarded
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_text
 from ltplugins.eval.results import Results
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.command import quote
 from ltplugins.stages.compose import compose_packaged
-from ltplugins.stages.launch import QUIET, guarded, run_hydra, set_up_logging
+from ltplugins.stages.launch import QUIET, run_hydra, set_up_logging
 from ltplugins.stages.sweep import Member, Sweep, plan
 from ltplugins.training.faults.ranks import PARENT
 

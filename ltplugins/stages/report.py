@@ -22,7 +22,7 @@ from ltplugins.report.pages.write import make_study, write_report
 from ltplugins.report.rows import Trait, name_rows
 from ltplugins.report.scatter import MAX_PANELS
 from ltplugins.report.terminal import show_results
-from ltplugins.runs.checkpoint import RUN_FILE, folder_of
+from ltplugins.runs.places import RUN_FILE, folder_of
 from ltplugins.stages.gather import gather_run
 from ltplugins.stages.traits import run_traits
 

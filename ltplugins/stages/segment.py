@@ -33,8 +33,9 @@ from ltplugins.downstream.segmentation.sets import MaskSet, on_the_split_of, ope
 from ltplugins.downstream.segmentation.views import FILE_CROP, Normalise, PlainView, TrainView
 from ltplugins.eval.features import weights_hash
 from ltplugins.host import prepare
-from ltplugins.runs.checkpoint import RUN_FILE, TrainedRun, name_of, open_finished
+from ltplugins.runs.checkpoint import TrainedRun, open_finished
 from ltplugins.runs.facts import FirstStage, Origin, SplitFacts
+from ltplugins.runs.places import RUN_FILE, name_of
 from ltplugins.stages.blocks import typed_keys
 from ltplugins.stages.command import quote_run
 from ltplugins.stages.launch import launch

@@ -16,8 +16,8 @@ from ltplugins.config.sections import CheckpointSection
 from ltplugins.core.files import temporary, write_json
 from ltplugins.core.records import to_plain
 from ltplugins.host.stem import is_small
-from ltplugins.runs.checkpoint import ARGS, LAST, PREVIOUS, STOPPED
 from ltplugins.runs.facts import Progress
+from ltplugins.runs.places import ARGS, LAST, PREVIOUS, STOPPED
 from ltplugins.training.faults.finite import require_finite
 from ltplugins.training.stopping import WallClock, is_trial
 from ltplugins.training.within import place

@@ -22,10 +22,10 @@ from omegaconf import DictConfig, OmegaConf
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.core.records import to_plain
-from ltplugins.runs.checkpoint import own_checkpoints
 from ltplugins.runs.facts import Origin, now
 from ltplugins.runs.folder import Found, RunFolder
 from ltplugins.runs.metrics import MetricsLogger
+from ltplugins.runs.places import own_checkpoints
 from ltplugins.training.checkpoint import RunCheckpoint
 from ltplugins.training.disk import require_room
 from ltplugins.training.faults.divergence import DivergenceWatch

@@ -8,9 +8,10 @@ from typing import Any
 
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
-from ltplugins.runs.checkpoint import LAST, STOPPED, own_checkpoints, read_checkpoint
+from ltplugins.runs.checkpoint import read_checkpoint
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import MetricsLogger
+from ltplugins.runs.places import LAST, STOPPED, own_checkpoints
 from ltplugins.runs.seal import broken_seal
 
 log = logging.getLogger(__name__)

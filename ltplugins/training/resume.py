@@ -20,7 +20,8 @@ from torch import Tensor
 from ltplugins.catalogue.store import is_zoo
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
-from ltplugins.runs.checkpoint import LAST_CHECKPOINT, RUN_FILE, read_checkpoint
+from ltplugins.runs.checkpoint import read_checkpoint
+from ltplugins.runs.places import LAST_CHECKPOINT, RUN_FILE
 
 _KEY = "resume_from_checkpoint"
 

@@ -21,9 +21,10 @@ from ltplugins.host.builtin.backbones import RESNETS, build_backbone
 from ltplugins.host.patches import fit_to_crops
 from ltplugins.host.pretrained import library_weights
 from ltplugins.host.stem import is_small
-from ltplugins.runs.checkpoint import RUN_FILE, TrainedRun, is_entry_folder, open_run
+from ltplugins.runs.checkpoint import TrainedRun, is_entry_folder, open_run
 from ltplugins.runs.entry import CONFIG
 from ltplugins.runs.model import known_record, load_trained
+from ltplugins.runs.places import RUN_FILE
 from ltplugins.zoo.backbone import Architecture, Backbone, Provenance
 from ltplugins.zoo.entry import open_entry
 from ltplugins.zoo.preprocess import timm_transform

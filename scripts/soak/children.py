@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ltplugins.stages.launch import guarded, set_up_logging
+from ltplugins.core.door import guarded
+from ltplugins.stages.launch import set_up_logging
 
 LIMIT = 300.0  # seconds of one command
 _POLL = 0.005

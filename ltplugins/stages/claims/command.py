@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ltplugins.core.console import make_console
+from ltplugins.core.door import guarded
 from ltplugins.report.claims import tally
 from ltplugins.stages.claims.book import Book, Claim, read_book
 from ltplugins.stages.claims.cells import (
@@ -24,7 +25,6 @@ from ltplugins.stages.claims.ledger import (
     read_ledger,
     write_ledger,
 )
-from ltplugins.stages.launch import guarded
 
 FILE, ROOT, OUT = "scripts/sweep/claims.yaml", "runs/claims", "zoo/results"
 Teller = Callable[[str], None]

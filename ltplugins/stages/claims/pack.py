@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from ltplugins.core.files import atomic_path
-from ltplugins.runs.checkpoint import LAST_CHECKPOINT
+from ltplugins.runs.places import LAST_CHECKPOINT
 from ltplugins.stages.claims.cells import SETTING, Cell
 
 _FILES = ("run.json", "config.yaml", "metrics.csv", "results.json")

@@ -9,6 +9,7 @@ import torch
 from omegaconf import OmegaConf
 
 from ltplugins.config.literal import refuse_interpolations
+from ltplugins.core.door import guarded
 from ltplugins.core.errors import UserError
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.balance import balance
@@ -17,7 +18,7 @@ from ltplugins.stages.claims.cells import Cell
 from ltplugins.stages.command import PACKAGED, quote
 from ltplugins.stages.compose import Composer, compose_packaged
 from ltplugins.stages.evaluate import evaluate
-from ltplugins.stages.launch import guarded, set_up_logging
+from ltplugins.stages.launch import set_up_logging
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.training.balancer import BalanceConfig
 from ltplugins.training.faults.ranks import PARENT

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ltplugins.core.console import make_console
+from ltplugins.core.door import guarded
 from ltplugins.core.errors import UserError, unknown
 from ltplugins.stages.claims.cells import Cell, Setting, note_setting
 from ltplugins.stages.claims.command import ROOT
-from ltplugins.stages.launch import guarded
 from ltplugins.stages.zoo.family.plan import Plan, plan_family, read_family
 
 FILE, ZOO = "scripts/sweep/zoo.yaml", "zoo"
