@@ -83,6 +83,8 @@ def test_it_learns_and_says_how_well(first, masks, tmp_path):
     assert found.miou > 0.6 and found.epochs == 12
     matrix = torch.tensor(found.confusion)
     assert int(matrix.sum()) == 4 * 64**2
+    assert found.image_counts == [8, 8, 8]
+    assert sum(found.pixel_counts) == 8 * 64**2 - 4 * 64
     scores = pixel_scores(matrix, found.image_counts, found.pixel_counts)
     assert {key: getattr(found, key) for key in scores} == scores
     examples = read_examples(path / "examples.npz")

@@ -39,7 +39,8 @@ def conclude_segmentation(
         out: the run's folder.
     """
     options, loss = model.options, model.options.loss
-    images, pixels = ([int(n) for n in found] for found in masks.counts[:2])
+    images = [int(n) for n in masks.counts.images]
+    pixels = [int(n) for n in masks.counts.pixels]
     rare = frequency_groups(pixels)["rare"]
     keep = choose_examples(masks.test, rare, options.pictures)
     matrix, examples = predict(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -162,7 +162,8 @@ def _other_size(image: Path, mask: Path, size: Sequence[int], other: Sequence[in
     )
 
 
-class Counts(NamedTuple):
+@dataclass(frozen=True)
+class Counts:
     """How often classes are seen in a part's masks.
 
     Attributes:
