@@ -62,8 +62,8 @@ bench: $(VENV)/.dev
 	$(BIN)/python scripts/bench/all.py
 
 soak: $(VENV)/.dev
-	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python scripts/soak/all.py $(ARGS)
-	$(if $(ARGS),,OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python scripts/fuzz/all.py)
+	OMP_NUM_THREADS=1 $(BIN)/python -m scripts.soak.all $(ARGS)
+	$(if $(ARGS),,OMP_NUM_THREADS=1 $(BIN)/python -m scripts.fuzz.all)
 
 # Each cell is one thread; it stops at any time and goes on.
 claims: $(VENV)/.base

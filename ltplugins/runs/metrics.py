@@ -54,7 +54,8 @@ class MetricsLogger(Logger):
         """Keep the values until :meth:`save`."""
         epoch = metrics.pop("epoch", None)
         epoch_text = str(self.current_epoch() if epoch is None else int(epoch))
-        rows = [(epoch_text, int(step or 0), k, f"{v:.9g}") for k, v in metrics.items()]
+        # By name: the order that they come in is that of their first coming in this process.
+        rows = [(epoch_text, int(step or 0), k, f"{v:.9g}") for k, v in sorted(metrics.items())]
         self._rows.extend(rows)
         if any(name.endswith("_epoch") for name in metrics):
             self.save()  # an epoch's means: the file is worth renewing

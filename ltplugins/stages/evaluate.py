@@ -37,7 +37,7 @@ from ltplugins.report.terminal import show_results
 from ltplugins.runs.checkpoint import TrainedRun, open_run
 from ltplugins.runs.facts import now
 from ltplugins.runs.mend import CONFIG
-from ltplugins.runs.places import ARGS
+from ltplugins.runs.places import ARGS, RUN_FILE
 from ltplugins.stages.blocks import typed_keys
 from ltplugins.stages.command import quote_run
 from ltplugins.stages.launch import launch
@@ -95,15 +95,22 @@ def evaluate(cfg: DictConfig) -> Results:
     elif earlier is not None:
         put_aside(path, earlier)
     results.write(path)
-    _keep_config(run)
+    _keep_config(run, anew=earlier is not None and not same)
     if options.pictures:
         keep_gallery(run.path, extract, results, test, banks, options.pictures)
     return results
 
 
-def _keep_config(run: TrainedRun) -> None:
-    """Beside results that lie apart from their run: what a report reads of it."""
-    if not any((run.path / name).exists() for name in (CONFIG, ARGS)):
+def _keep_config(run: TrainedRun, anew: bool) -> None:
+    """Beside results that lie apart from their run: what a report reads of it.
+
+    Args:
+        run: what was evaluated, with the folder of its results.
+        anew: those that were there are of another one.
+    """
+    if (run.path / RUN_FILE).exists():
+        return
+    if anew or not any((run.path / name).exists() for name in (CONFIG, ARGS)):
         write_text(run.path / CONFIG, OmegaConf.to_yaml(run.cfg.host))
 
 

@@ -22,7 +22,9 @@ from ltplugins.core.markdown import code, plain, table
 from ltplugins.core.records import from_plain
 from ltplugins.report.claims import ClaimRow
 from ltplugins.report.pages import claims, masks, write
+from ltplugins.report.pages.exhibits import exhibits
 from ltplugins.report.pages.masks import MaskRun
+from ltplugins.report.thumbs import Thumbs
 from ltplugins.zoo.card import card
 from ltplugins.zoo.facts import EntryFacts
 from ltplugins.zoo.page import figure_of, zoo_page
@@ -58,7 +60,10 @@ def of_report() -> str:
         run.group_key, run.class_names = f"{NAME} {run.group_key}", [NAME] * 10
         run.info = {NAME: NAME}
         run.results.notes.append(NAME)
-    return write._markdown(NAME, write.make_study(runs), [], {NAME: []})
+    study_of = write.make_study(runs)
+    shown = exhibits(study_of, Thumbs())
+    assert len(shown) > 1
+    return write._markdown(NAME, study_of, [], {NAME: []}, shown)
 
 
 def of_masks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:

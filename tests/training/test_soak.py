@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from ltplugins.runs.seal import save_sealed
 from scripts.soak.children import Ended
@@ -21,7 +22,7 @@ def test_a_case_of_each(tmp_path: Path) -> None:
     page = tmp_path / "faults.md"
     words = ["--only", "kills", "damage", "images", "--cases", "1", "--methods", "simclr"]
     places = ["--engines", "batched", "--folder", str(tmp_path), "--page", str(page)]
-    command = [sys.executable, str(ROOT / "scripts/soak/all.py"), *words, *places]
+    command = [sys.executable, "-m", "scripts.soak.all", *words, *places]
     done = forked.run(command, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     cases = [json.loads(line) for line in (tmp_path / "cases.jsonl").open()]
@@ -37,7 +38,11 @@ def test_a_case_of_each(tmp_path: Path) -> None:
 
 
 def ended(path: Path, step: int) -> Path:
-    content = {"state_dict": {"w": 1}, "optimizer_states": [], "lr_schedulers": [{"a": 1}]}
+    content = {
+        "state_dict": {"w": torch.ones(1)},
+        "optimizer_states": [],
+        "lr_schedulers": [{"a": 1}],
+    }
     save_sealed({**content, "global_step": step}, path / "checkpoints/last.ckpt")
     return path
 
