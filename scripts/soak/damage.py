@@ -93,7 +93,7 @@ def _interrupted(bench: Bench, task: Task, how: str) -> Path:
 def _evaluated(bench: Bench) -> Path:
     """A finished run with results, features and a report of them beside it."""
     path = bench.folder / "evaluated/whole"
-    if not (path / "results.json").exists() or not (path.parent / "report.md").exists():
+    if not (path / "results.json").exists() or not (path.parent / "report/report.md").exists():
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(bench.whole(pretraining(bench, "simclr")), path)
         for work in (lambda: evaluate_here(path), lambda: report_of(path)):
@@ -119,7 +119,7 @@ def report_of(path: Path) -> Any:
     """``ltplugins report``, beside the run."""
     from ltplugins.stages.report import report
 
-    return report([path], path.parent / "report.html")
+    return report([path], path.parent / "report")
 
 
 def _evaluate(bench: Bench, source: Path, hit: Path, row: str, key: str) -> Case:
@@ -134,7 +134,7 @@ def _evaluate(bench: Bench, source: Path, hit: Path, row: str, key: str) -> Case
 
 def _report(bench: Bench, source: Path, hit: Path, row: str, key: str) -> Case:
     """Its words are those of a sound run, or a line says what is lost."""
-    page = source.parent / "report.md"
+    page = source.parent / "report/report.md"
     before = _words(page)
     ended = run(lambda: report_of(hit), hit.with_suffix(".log"))
     after = _words(page) if page.exists() else ""
