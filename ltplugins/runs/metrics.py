@@ -94,7 +94,7 @@ class MetricsLogger(Logger):
         known = {(row[1], row[2]) for row in self._rows}
         self._rows += [
             (str(epoch), step - 1, name, f"{value:.9g}")
-            for name, value in last_epoch.items()
+            for name, value in sorted(last_epoch.items())
             if (step - 1, name) not in known
         ]
 
@@ -157,16 +157,25 @@ def read_metrics(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
     return curves
 
 
-def read_epochs(path: str | Path) -> dict[str, tuple[list[int], list[float]]]:
-    """Read metrics.csv: metric -> (epochs, means over each), of finite values.
+def read_epochs(
+    path: str | Path, steps: int = 0
+) -> tuple[dict[str, tuple[list[int], list[float]]], bool]:
+    """Read metrics.csv: metric -> (epochs, means over each), of finite values; is it all of them.
 
     Epochs are counted from 1: what stands at 3 was logged in the third. Damaged rows are left out.
+
+    Args:
+        path: the file.
+        steps: that were trained; it is whole where its last row is of the last of them.
     """
     found: dict[str, dict[int, list[float]]] = {}
-    for epoch, _, name, text in read_rows(path)[0]:
+    rows, damaged = read_rows(path)
+    is_whole = not damaged and max((step for _, step, *_ in rows), default=-1) >= steps - 1
+    for epoch, _, name, text in rows:
         if math.isfinite(float(text)):
             found.setdefault(name, {}).setdefault(int(epoch) + 1, []).append(float(text))
-    return {
+    means = {
         name: (list(epochs), [sum(values) / len(values) for values in epochs.values()])
         for name, epochs in found.items()
     }
+    return means, is_whole

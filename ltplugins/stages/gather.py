@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a report needs of one evaluated run, from its folder."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from ltplugins.report.rows import progress_mark
 from ltplugins.runs.facts import RunFacts
 from ltplugins.runs.folder import RunFolder
 from ltplugins.runs.metrics import read_epochs
+from ltplugins.runs.places import LAST_CHECKPOINT
 from ltplugins.stages.traits import pair_key
+
+log = logging.getLogger(__name__)
 
 Curve = tuple[Sequence[float], Sequence[float]]  # epochs and values
 _HEALTH = [f"health_{name}" for name in TITLES]
@@ -50,7 +54,9 @@ def gather_run(path: str | Path) -> RunResult:
             f"of one kind. Give the segmentations to a report of their own."
         )
     results = Results.read(run.results)
-    curves = read_epochs(run.metrics) if run.metrics.exists() else {}
+    if run.facts is None and (run.path / LAST_CHECKPOINT).exists():
+        log.warning("%s/run.json is gone: the page lacks versions, commit and hours.", run.path)
+    curves = _read_curves(run, results)
     return RunResult(
         name=str(path),
         results=results,
@@ -68,6 +74,19 @@ def gather_run(path: str | Path) -> RunResult:
         cost=_cost(results, run.facts),
         gallery=read_gallery(Path(path) / FILE, results.features.get("test", "")),
     )
+
+
+def _read_curves(run: RunFolder, results: Results) -> dict[str, Curve]:
+    """What was logged while a run trained; what of it is lost is said."""
+    if not run.metrics.exists():
+        if run.facts is not None:
+            log.warning("%s is gone: the page has no curves of this run.", run.metrics)
+        return {}
+    steps = results.progress.steps if results.progress and run.facts else 0
+    curves, is_whole = read_epochs(run.metrics, steps)
+    if not is_whole:
+        log.warning("%s is damaged: the page has not all curves of this run.", run.metrics)
+    return dict(curves)
 
 
 def _sees_labels(results: Results, facts: RunFacts | None) -> bool:

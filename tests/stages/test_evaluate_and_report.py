@@ -100,7 +100,7 @@ def test_pictures_are_kept_for_pages(runs, tmp_path):
 
 
 def test_the_prior_is_logged_as_it_is_in_the_checkpoint(runs):
-    tops = read_epochs(runs[2] / "metrics.csv")
+    tops, _ = read_epochs(runs[2] / "metrics.csv")
     state = torch.load(runs[2] / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     shares = sorted(state["gh_prior"].tolist(), reverse=True)
     for n in range(1, 10):
@@ -207,6 +207,24 @@ def test_report_of_several_runs(runs, tmp_path):
     assert "n=2" in html.replace(" ", "")
     assert "http://" not in html.replace("http://www.w3.org", "")
     assert (tmp_path / "report/report.md").exists()
+
+
+def test_what_of_a_run_is_lost_is_said(runs, tmp_path, caplog):
+    copy = shutil.copytree(runs[0], tmp_path / "run")
+    report([copy], tmp_path / "report")
+    assert not caplog.records
+    text = (copy / "metrics.csv").read_text()
+    for lost in (text[: len(text) // 2], "", "\x00" + text):
+        (copy / "metrics.csv").write_text(lost)
+        report([copy], tmp_path / "report")
+        assert f"{copy}/metrics.csv is damaged: the page has not all curves" in caplog.text
+        caplog.clear()
+    (copy / "metrics.csv").unlink()
+    report([copy], tmp_path / "report")
+    assert f"{copy}/metrics.csv is gone: the page has no curves" in caplog.text
+    (copy / "run.json").unlink()
+    report([copy], tmp_path / "report")
+    assert f"{copy}/run.json is gone: the page lacks" in caplog.text
 
 
 def test_runs_of_other_settings_or_data_are_rows_of_their_own(runs, tmp_path):
