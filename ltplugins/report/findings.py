@@ -14,7 +14,7 @@ from ltplugins.metrics.groups import GROUPS, rank_classes
 from ltplugins.report.curves import is_course
 from ltplugins.report.evaluated import RunResult
 from ltplugins.report.looks import name_of
-from ltplugins.report.sureness import sure_rows
+from ltplugins.report.sureness import confused_rows, sure_rows
 
 Rows = Mapping[str, Sequence[RunResult]]
 _MOST = 4  # rows that are told of
@@ -68,10 +68,10 @@ def of_taken(runs: Mapping[str, RunResult]) -> str:
     return _joined(told, len(told))
 
 
-def of_groups(rows: Rows, rule: str) -> str:
+def of_groups(rows: Rows, rule: str, protocol: str) -> str:
     """Of the confusion of groups: where the tail goes."""
     told = []
-    for row, entry in sure_rows(dict(rows)).items():  # type: ignore[arg-type]
+    for row, entry in confused_rows(dict(rows), rule, protocol).items():  # type: ignore[arg-type]
         counts = (entry.confusion or {}).get(rule)
         few = counts[2] if counts is not None else []
         total = int(np.sum(few))

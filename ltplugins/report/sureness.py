@@ -93,11 +93,22 @@ def _curve(axis: Axes, found: Reliability, group: str) -> None:
     )
 
 
-def confusion_panels(rows: Rows, rule: str) -> Plate | None:
+def confused_rows(rows: Rows, rule: str, protocol: str) -> dict[str, ProtocolResult]:
+    """Results that know which group is taken for which: of classifiers, where there are any, or of
+    one protocol of the features."""
+    known = _shown(rows, rule)
+    if known:
+        return known
+    found = {row: members[0].results.protocols.get(protocol) for row, members in rows.items()}
+    told = {k: v for k, v in found.items() if v and v.confusion and rule in v.confusion}
+    return dict(list(told.items())[:MAX_PANELS])
+
+
+def confusion_panels(rows: Rows, rule: str, protocol: str) -> Plate | None:
     """Which share of a group's test images is taken for which group, a panel for each row."""
     panels = [
         Panel(name, lambda axis, entry=entry: _confusion(axis, entry, rule), 3.4, 2.9)  # type: ignore[misc]
-        for name, entry in _shown(rows, rule).items()
+        for name, entry in confused_rows(rows, rule, protocol).items()
     ]
     return Plate(panels) if panels else None
 

@@ -54,7 +54,8 @@ KNN_CAPTION = (
 CONFUSION_CAPTION = (
     "Each line adds up to 100: of the test images of rare classes, how many are taken for a rare "
     "class (the right one or another), and how many are drawn to the common ones, at the left. On "
-    "the diagonal stand hits and mistakes within a group alike."
+    "the diagonal stand hits and mistakes within a group alike. Of each row its first run; of "
+    "features, by the protocol that the page begins with."
 )
 _SURENESS = (
     "On the diagonal a classifier is right as often as it says; below it, it is too sure. After "

@@ -10,7 +10,13 @@ import pytest
 from ltplugins.eval.results import Calibration, Reliability
 from ltplugins.report import plates, style
 from ltplugins.report.evaluated import RunResult
-from ltplugins.report.sureness import confusion_panels, reliability_panels, sure_rows
+from ltplugins.report.findings import of_groups
+from ltplugins.report.sureness import (
+    confused_rows,
+    confusion_panels,
+    reliability_panels,
+    sure_rows,
+)
 from ltplugins.report.words import sureness_caption
 from tests.report.test_table import results
 
@@ -36,9 +42,23 @@ def test_rows_without_it_are_left_out():
     plain = RunResult("b", results(few=0.2))
     assert list(sure_rows({"a": [sure()], "b": [plain]})) == ["a"]
     assert reliability_panels({"b": [plain]}, "tercile") is None
-    assert confusion_panels({"b": [plain]}, "tercile") is None
+    assert confusion_panels({"b": [plain]}, "tercile", "knn") is None
     two = sure(protocols=("classifier", "linear_lt"))
     assert list(sure_rows({"a": [two]})) == ["a, classifier", "a, linear_lt"]
+
+
+def test_where_the_tail_goes_is_told_of_features_too():
+    """Whose protocols know no calibration: of the one that the page begins with."""
+    table = [[8, 2, 0], [5, 5, 0], [3, 1, 4]]
+    scores = results(few=0.5)
+    ((name, entry),) = scores.protocols.items()
+    known = replace(scores, protocols={name: replace(entry, confusion={"tercile": table})})
+    rows = {"a": [RunResult("a", known)], "b": [RunResult("b", scores)]}
+    assert list(confused_rows(rows, "tercile", name)) == ["a"]
+    assert not confused_rows(rows, "threshold", name) and not confused_rows(rows, "tercile", "x")
+    assert "a: of the images of few, 38 % are taken for many" in of_groups(rows, "tercile", name)
+    # A classifier's comes before it.
+    assert list(confused_rows({**rows, "c": [sure("c")]}, "tercile", name)) == ["c"]
 
 
 def test_the_dots_are_the_bins_of_many_images():
@@ -59,7 +79,7 @@ def test_the_dots_are_the_bins_of_many_images():
 
 def test_the_numbers_are_shares_of_a_line(tmp_path):
     with style.theme("test"):
-        figure = plates.join(confusion_panels({"a": [sure()]}, "tercile"))
+        figure = plates.join(confusion_panels({"a": [sure()]}, "tercile", "knn"))
         svg = style.save(figure, tmp_path / "confusion.png")
     (axis,) = figure.axes
     shown = [text.get_text() for text in axis.texts]
@@ -72,4 +92,4 @@ def test_the_caption_says_how_many_are_left_out():
     rows = {str(i): [sure(str(i))] for i in range(8)}
     assert "2 more are not shown." in sureness_caption(rows)
     assert "more are" not in sureness_caption({"a": [sure()]})
-    assert len(confusion_panels(rows, "tercile").panels) == 6
+    assert len(confusion_panels(rows, "tercile", "knn").panels) == 6

@@ -103,7 +103,7 @@ def draw_pictures(study: Study, folder: Path, thumbs: Thumbs) -> list[Picture]:
             plate = by_count_panels(rows, first.protocol, study.baseline)
             told = findings.of_classes(rows, first.protocol)
             add("rank.png", "Accuracy against training images", caption, plate, told)
-            _confusions(study, add)
+            _confusions(study, first.protocol, add)
             caption = words.counts_caption(runs)
             add("counts.png", "The training split", caption, count_panels(runs[0], rule))
             plate = scatter_panels(runs, rule)
@@ -125,9 +125,9 @@ def draw_pictures(study: Study, folder: Path, thumbs: Thumbs) -> list[Picture]:
     return pictures
 
 
-def _confusions(study: Study, add: Callable[..., None]) -> None:
-    plate = confusion_panels(study.rows, study.rule)
-    told = findings.of_groups(study.rows, study.rule)
+def _confusions(study: Study, protocol: str, add: Callable[..., None]) -> None:
+    plate = confusion_panels(study.rows, study.rule, protocol)
+    told = findings.of_groups(study.rows, study.rule, protocol)
     add("confusion.png", "Head and tail mistaken", words.CONFUSION_CAPTION, plate, told)
     shown = {name: members[0] for name, members in study.rows.items()}  # of those that know it
     told = findings.of_taken(shown)

@@ -31,6 +31,7 @@ PICTURES = {
     "forest-1.png",
     "groups.png",
     "rank.png",
+    "confusion.png",
     "counts.png",
     "curves.png",
     "scatter.png",
@@ -136,7 +137,7 @@ def test_html_names_everything_and_escapes(folder: Path) -> None:
         assert text in html, text
     assert "<w=1>" not in html
     # Panels: of a forest 3, for many is n/a; of the groups and the scatter 2; of the others 1.
-    assert html.count("<svg role") == 2 * 3 + 2 + 2 + 3
+    assert html.count("<svg role") == 2 * 3 + 2 + 2 + 2 + 3
 
 
 def test_empty_group_is_shown_as_na(folder: Path) -> None:
