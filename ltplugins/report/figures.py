@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ltplugins.eval.scores import mean_std
 from ltplugins.metrics.groups import GROUPS, rank_classes
@@ -152,6 +153,11 @@ def cost_panels(
                 found[row] = (x, 100 * y)
         if len(found) > 1 and len({x for x, _ in found.values()}) > 1:
             label = "hours of training" if unit == "hours" else "optimiser steps"
+            if unit == "hours" and max(x for x, _ in found.values()) < 0.5:
+                label, found = (
+                    "minutes of training",
+                    {k: (60 * x, y) for k, (x, y) in found.items()},
+                )
             colours = dict.fromkeys(found, PLAIN) | {baseline: SERIES[0], leader: ACCENT}
 
             def draw(axis: Axes, found: Any = found, label: str = label, c: Any = colours) -> None:
@@ -160,7 +166,8 @@ def cost_panels(
                 axis.set_xlabel(label)
                 axis.set_ylabel(f"{measure}, accuracy (%)")
                 axis.margins(0.14)
+                axis.xaxis.set_major_locator(MaxNLocator(4))
                 name_lines(axis, found, c)
 
-            panels.append(Panel(f"{protocol}, by {unit}", draw, 3.9, 3.2))
+            panels.append(Panel(f"{protocol}, by {label.split(' of ')[0]}", draw, 3.9, 3.2))
     return Plate(panels) if panels else None

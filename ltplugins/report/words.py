@@ -29,7 +29,7 @@ GROUPS_CAPTION = (
     "apart is mostly how hard its classes are: compare rows in the pictures of differences."
 )
 COST_CAPTION = (
-    "Further up is better, further left is cheaper. Hours are of training alone, on whatever "
+    "Further up is better, further left is cheaper. Time is of training alone, on whatever "
     "machine it ran, beside whatever else ran there: a rough number."
 )
 TAKEN_CAPTION = (
