@@ -30,7 +30,7 @@ def cache_folder() -> Path:
 
 # .NAME.part-MACHINE-PROCESS-RANDOM.SUFFIX
 _TEMPORARY = re.compile(r"\..+\.part-([0-9a-f]{6})-(\d+)-[0-9a-f]{8}(\.[^.]*)?")
-_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_OS_ERROR = re.compile(r"(?:\(os error |Os { code: )(\d+)")  # the second before safetensors 0.6
 # Of another machine's process nobody here knows whether it lives.
 _FOREIGN_SECONDS = 24 * 3600.0
 _swept: set[Path] = set()
