@@ -18,7 +18,11 @@ from tests.kit.paths import ROOT
 
 
 def join_ranks(rank: int, world: int, folder: Path) -> None:
-    """Join a gloo group on the stand-in host; a rank that waits in vain fails."""
+    """Join a gloo group on the stand-in host; a rank that waits in vain fails.
+
+    It is left by the process's end: torch 2.6's destroy_process_group() waits, once in a while,
+    for ever for a rank that has left before.
+    """
     import torch
 
     torch.set_num_threads(1)
