@@ -13,7 +13,7 @@ import torch
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json
-from ltplugins.stages.claims import command
+from ltplugins.stages.claims import command, train
 from ltplugins.stages.claims.book import Measure, read_book
 from ltplugins.stages.claims.cells import Cell, Setting, plan_cells
 from ltplugins.stages.claims.pack import pack, weights_alone
@@ -322,4 +322,4 @@ def test_archives_have_a_size_and_say_what_found_no_room(tmp_path, begun):
 
 def test_numbers_of_the_command_line_are_checked():
     with pytest.raises(argparse.ArgumentTypeError, match="a whole number of 1 or more"):
-        command._whole("0")
+        train.whole("0")

@@ -2,18 +2,16 @@
 """``make claims``, ``python scripts/claims.py``: train what is missing, then judge every claim."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ltplugins.core.console import make_console
 from ltplugins.core.door import guarded
 from ltplugins.report.claims import tally
 from ltplugins.stages.claims.book import Book, Claim, read_book
 from ltplugins.stages.claims.cells import (
     Cell,
     Setting,
-    note_setting,
     num_pairs,
     plan_cells,
     settings_of,
@@ -25,9 +23,9 @@ from ltplugins.stages.claims.ledger import (
     read_ledger,
     write_ledger,
 )
+from ltplugins.stages.claims.train import ROOT, Teller, setting_of, teller, train, whole
 
-FILE, ROOT, OUT = "scripts/sweep/claims.yaml", "runs/claims", "zoo/results"
-Teller = Callable[[str], None]
+FILE, OUT = "scripts/sweep/claims.yaml", "zoo/results"
 _EPILOG = """The same command again trains what is missing, and nothing else. Further words are
 those of a pretraining: precision=bf16-mixed. Cells on other devices or with other words lie in
 folders of their own, and are compared among themselves alone.
@@ -48,13 +46,7 @@ def claims(options: argparse.Namespace) -> None:
         SystemExit: with 1 where a cell has failed, 143 where a signal has ended the call.
     """
     book = read_book(options.file)
-    setting = Setting(
-        root=Path(options.root),
-        accelerator=options.accelerator,
-        words=tuple(options.words),
-        pairs=options.pairs,
-        epochs=options.epochs,
-    )
+    setting = setting_of(options)
     chosen = book.chosen(options.only)
     cells = plan_cells(book, chosen, setting)
     for cell in cells:
@@ -65,9 +57,9 @@ def claims(options: argparse.Namespace) -> None:
     if options.list:
         _list(book, chosen, missing, setting)
         return
-    tell = _teller(stderr=True)
+    tell = teller(stderr=True)
     tell(f"{len(missing)} of {len(cells)} cells are missing in {setting.folder}")
-    code = _run(missing, setting, options, tell) if missing and options.limit != 0 else 0
+    code = train(missing, setting, options, tell) if missing and options.limit != 0 else 0
     if options.collect:  # first: whoever has set a limit may end the call soon after it
         _collect(cells, options, tell)
     _judge(book, ledger, options, tell)
@@ -105,23 +97,6 @@ def _judge(book: Book, ledger: Ledger, options: argparse.Namespace, tell: Teller
     tell(f"{tally(rows)} {path}")
 
 
-def _run(missing: list[Cell], setting: Setting, options: argparse.Namespace, tell: Teller) -> int:
-    """Train; the exit code."""
-    from ltplugins.stages.claims.pool import Pool
-    from ltplugins.stages.claims.work import run_cell, warm_up
-
-    warm_up(missing[0])
-    note_setting(setting)
-    outcome = Pool(run_cell, options.jobs, tell, options.start).run(missing, options.limit)
-    tell(
-        f"{len(outcome.done)} done, {len(outcome.failed)} failed, {len(outcome.stopped)} stopped, "
-        f"{len(outcome.left)} not begun; the same command goes on."
-    )
-    if outcome.is_interrupted:
-        return 143
-    return 1 if outcome.failed else 0
-
-
 def _collect(cells: list[Cell], options: argparse.Namespace, tell: Teller) -> None:
     from ltplugins.stages.claims.pack import pack
 
@@ -134,7 +109,7 @@ def _collect(cells: list[Cell], options: argparse.Namespace, tell: Teller) -> No
 
 def _list(book: Book, chosen: Sequence[Claim], missing: Sequence[Cell], setting: Setting) -> None:
     """A line for each claim, then the cells that are missing."""
-    tell = _teller()
+    tell = teller(stderr=False)
     names = {cell.name for cell in missing}
     for claim in chosen:
         own = plan_cells(book, [claim], setting)
@@ -143,15 +118,6 @@ def _list(book: Book, chosen: Sequence[Claim], missing: Sequence[Cell], setting:
         tell(f"{claim.name}: {done} of {len(own)} cells, {pairs} pairs. {claim.statement}.")
     for cell in missing:
         tell(f"missing: {cell.name}")
-
-
-def _teller(stderr: bool = False) -> Teller:
-    console = make_console(stderr=stderr)
-
-    def tell(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-    return tell
 
 
 def parser() -> argparse.ArgumentParser:
@@ -167,9 +133,9 @@ def parser() -> argparse.ArgumentParser:
     add("--root", default=ROOT, help="folder of the cells (%(default)s)")
     add("--out", help=f"folder of the verdicts ({OUT}; of trials and other cells, ROOT)")
     add("--only", nargs="+", metavar="CLAIM", help="these claims")
-    add("--pairs", type=_whole, metavar="N", help="at most, of each data set")
-    add("--epochs", type=_whole, metavar="N", help="of the longer side, for a trial")
-    add("--jobs", type=_whole, default=1, metavar="N", help="cells at once, a thread each")
+    add("--pairs", type=whole, metavar="N", help="at most, of each data set")
+    add("--epochs", type=whole, metavar="N", help="of the longer side, for a trial")
+    add("--jobs", type=whole, default=1, metavar="N", help="cells at once, a thread each")
     add("--accelerator", choices=("cpu", "cuda"), default="cpu", help="cuda: all on card 0")
     add(
         "--limit",
@@ -181,9 +147,3 @@ def parser() -> argparse.ArgumentParser:
     add("--collect", metavar="FILE.tar", help="pack what there is, 8 files below 15 MB at most")
     add("--list", action="store_true", help="say what is missing, and train nothing")
     return found
-
-
-def _whole(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
-    return int(text)

@@ -2,18 +2,16 @@
 """``make zoo``: train the cells that are missing, then add the entries of finished ones."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from ltplugins.core.console import make_console
 from ltplugins.core.door import guarded
 from ltplugins.core.errors import UserError, unknown
-from ltplugins.stages.claims.cells import Cell, Setting, note_setting
-from ltplugins.stages.claims.command import ROOT
+from ltplugins.stages.claims.cells import Cell
+from ltplugins.stages.claims.train import ROOT, Teller, setting_of, teller, train, whole
 from ltplugins.stages.zoo.family.plan import Plan, plan_family, read_family
 
 FILE, ZOO = "scripts/sweep/zoo.yaml", "zoo"
-Teller = Callable[[str], None]
 _EPILOG = """The same command again goes on, and leaves what is there. Cells are those of
 scripts/claims.py: give both the same --root, --accelerator and words.
 """
@@ -33,25 +31,19 @@ def make_family(options: argparse.Namespace) -> None:
         SystemExit: with 1 where a cell or an entry has failed, 143 where a signal ended the call.
     """
     family, book = read_family(Path(options.file))
-    setting = Setting(
-        root=Path(options.root),
-        accelerator=options.accelerator,
-        words=tuple(options.words),
-        pairs=options.pairs,
-        epochs=options.epochs,
-    )
+    setting = setting_of(options)
     plans = _chosen(plan_family(family, book, setting, _zoo(options)), options.only)
     for plan in plans:
         for cell in plan.cells:
             cell.require_same()
     states = {plan.name: plan.state(options.replace) for plan in plans}
     missing = _missing([plan for plan in plans if states[plan.name] == "train"])
-    tell = _teller(stderr=not options.list)
+    tell = teller(stderr=not options.list)
     for plan in plans:
         tell(f"{plan.name}: {_told(plan, states[plan.name])}")
     if options.list:
         return
-    code = _train(missing, setting, options, tell) if missing and options.limit != 0 else 0
+    code = train(missing, setting, options, tell) if missing and options.limit != 0 else 0
     failed = _add([plan for plan in plans if states[plan.name] != "nothing"], tell)
     if code or failed:
         raise SystemExit(code or 1)
@@ -86,23 +78,6 @@ def _told(plan: Plan, state: str) -> str:
     return told if state == "add" else f"{told}, the next is {plan.missing()[0].name}"
 
 
-def _train(missing: list[Cell], setting: Setting, options: argparse.Namespace, tell: Teller) -> int:
-    """Train; the exit code."""
-    from ltplugins.stages.claims.pool import Pool
-    from ltplugins.stages.claims.work import run_cell, warm_up
-
-    warm_up(missing[0])
-    note_setting(setting)
-    outcome = Pool(run_cell, options.jobs, tell, options.start).run(missing, options.limit)
-    tell(
-        f"{len(outcome.done)} done, {len(outcome.failed)} failed, {len(outcome.stopped)} stopped, "
-        f"{len(outcome.left)} not begun; the same command goes on."
-    )
-    if outcome.is_interrupted:
-        return 143
-    return 1 if outcome.failed else 0
-
-
 def _add(plans: Sequence[Plan], tell: Teller) -> int:
     """Write the entries whose cells are finished; how many could not be written."""
     from ltplugins.stages.zoo.add import Naming, add
@@ -122,15 +97,6 @@ def _add(plans: Sequence[Plan], tell: Teller) -> int:
     return failed
 
 
-def _teller(stderr: bool) -> Teller:
-    console = make_console(stderr=stderr)
-
-    def tell(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-    return tell
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line of ``scripts/zoo.py``."""
     found = argparse.ArgumentParser(
@@ -144,19 +110,12 @@ def parser() -> argparse.ArgumentParser:
     add("--root", default=ROOT, help="folder of the cells (%(default)s)")
     add("--zoo", help=f"folder of the entries ({ZOO}; of a trial, ROOT/zoo)")
     add("--only", nargs="+", metavar="ENTRY", help="these entries")
-    add("--pairs", type=_whole, metavar="N", help="of each entry, instead of the file's")
-    add("--epochs", type=_whole, metavar="N", help="instead of the file's, for a trial")
-    add("--jobs", type=_whole, default=1, metavar="N", help="cells at once, a thread each")
+    add("--pairs", type=whole, metavar="N", help="of each entry, instead of the file's")
+    add("--epochs", type=whole, metavar="N", help="instead of the file's, for a trial")
+    add("--jobs", type=whole, default=1, metavar="N", help="cells at once, a thread each")
     add("--accelerator", choices=("cpu", "cuda"), default="cpu", help="cuda: all on card 0")
     add("--limit", type=float, metavar="SECONDS", help="of training; 0: add what is finished")
     add("--replace", action="store_true", help="write entries anew that are there")
     add("--list", action="store_true", help="say what there is, and do nothing")
     add("--start", choices=("fork", "spawn"), default="fork", help="of the cells' processes")
     return found
-
-
-def _whole(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
-    return value

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT
+"""Cells that are missing are trained; what the commands that do it have in common."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ltplugins.core.console import make_console
+from ltplugins.stages.claims.cells import Cell, Setting, note_setting
+
+ROOT = "runs/claims"
+Teller = Callable[[str], None]
+
+
+def setting_of(options: argparse.Namespace) -> Setting:
+    """What a command line asks of every cell."""
+    return Setting(
+        root=Path(options.root),
+        accelerator=options.accelerator,
+        words=tuple(options.words),
+        pairs=options.pairs,
+        epochs=options.epochs,
+    )
+
+
+def train(
+    missing: Sequence[Cell], setting: Setting, options: argparse.Namespace, tell: Teller
+) -> int:
+    """Train; the exit code: 143 where a signal ended it, 1 where a cell has failed."""
+    from ltplugins.stages.claims.pool import Pool
+    from ltplugins.stages.claims.work import run_cell, warm_up
+
+    warm_up(missing[0])
+    note_setting(setting)
+    outcome = Pool(run_cell, options.jobs, tell, options.start).run(list(missing), options.limit)
+    tell(
+        f"{len(outcome.done)} done, {len(outcome.failed)} failed, {len(outcome.stopped)} stopped, "
+        f"{len(outcome.left)} not begun; the same command goes on."
+    )
+    if outcome.is_interrupted:
+        return 143
+    return 1 if outcome.failed else 0
+
+
+def teller(stderr: bool) -> Teller:
+    """What writes a command's lines, names in them as they stand."""
+    console = make_console(stderr=stderr)
+
+    def tell(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    return tell
+
+
+def whole(text: str) -> int:
+    """A number of a command line.
+
+    Raises:
+        ArgumentTypeError: it is no whole number of 1 or more.
+    """
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
+    return int(text)
