@@ -8,8 +8,7 @@ a typing error. An unknown choice of a group is answered with the nearest that t
 """
 
 import contextlib
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ltplugins.core.errors import UserError, nearest, unknown
-from ltplugins.data.schema import EMBEDDED
 from ltplugins.host.facts import configured_bases
 from ltplugins.methods.registry import METHODS, WRAPPERS
 from ltplugins.stages.blocks import Hints, is_typed
 from ltplugins.stages.command import PACKAGED, parse_words
-
-log = logging.getLogger(__name__)
+from ltplugins.stages.implied import given_by, implied_data, implied_views, left_out_kwargs
 
 
 def compose_packaged(
@@ -80,9 +77,10 @@ class Composer:
     def _mend(self, overrides: list[Override]) -> list[str]:
         for override in overrides:
             _require_one_value(override)
-        if self._has_own_images(overrides):
-            overrides = [*overrides, *parse_words(["data=custom"])]
-        overrides = [*overrides, *parse_words(self._taken_along(overrides))]
+        data = implied_data(given_by(overrides), self._base)
+        overrides = [*overrides, *parse_words(data)]
+        views = implied_views(given_by(overrides), self._choices, self._base)
+        overrides = [*overrides, *parse_words(views)]
         groups = [o for o in overrides if self._chooses(o)]
         chosen = self._mend_groups(groups)
         mended = []
@@ -97,46 +95,7 @@ class Composer:
             else:
                 word = self._mend_value(override, self._base(*chosen.values()))
             mended.append(word)
-        return [*mended, *self._drop_kwargs(overrides, chosen)]
-
-    def _drop_kwargs(self, overrides: list[Override], chosen: Mapping[str, str]) -> list[str]:
-        """The file's arguments of its optimizer, where the words name another: they are not its."""
-        given = {o.key_or_group: o.value() for o in overrides if not o.is_delete()}
-        if "optimizer.name" not in given:
-            return []
-        base = self._base(*chosen.values())
-        kwargs = OmegaConf.select(base, "optimizer.kwargs")
-        if not kwargs or given["optimizer.name"] == OmegaConf.select(base, "optimizer.name"):
-            return []
-        named = {o.key_or_group for o in overrides}
-        keys = [k for k in map(str, kwargs) if f"optimizer.kwargs.{k}" not in named]
-        if keys and "optimizer.kwargs" not in named:
-            log.info("optimizer.kwargs of %s left out: %s", base.optimizer.name, ", ".join(keys))
-            return [f"~optimizer.kwargs.{key}" for key in keys]
-        return []
-
-    def _has_own_images(self, overrides: list[Override]) -> bool:
-        """Whether the words name a path or its form, no set, and the file's set reads no path."""
-        given = {o.key_or_group: o.value() for o in overrides if not o.is_delete()}
-        paths = [given.get(key) for key in ("data.train_path", "data.format")]
-        if paths == [None, None] or {"data", "data.dataset"} & set(given):
-            return False
-        base = self._base()
-        chosen = base.hydra.runtime.choices.get("data")
-        return chosen is not None and OmegaConf.select(base, "data.dataset") in EMBEDDED
-
-    def _taken_along(self, overrides: list[Override]) -> list[str]:
-        """A set's own views and schedule, where the words choose the set and neither of them."""
-        given = {o.key_or_group: o.value() for o in overrides if not o.is_delete()}
-        name = given.get("data")
-        return [
-            f"{group}={name}"
-            for group in ("augmentations", "schedule")
-            if isinstance(name, str)
-            and group not in given
-            and name in self._choices(group)
-            and group in self._base().hydra.runtime.choices
-        ]
+        return [*mended, *left_out_kwargs(overrides, lambda: self._base(*chosen.values()))]
 
     def _chooses(self, override: Override) -> bool:
         """Whether a word names a choice of a group, by Hydra's own rule."""
