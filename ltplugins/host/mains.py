@@ -126,6 +126,7 @@ class _Main:
         def parse_cfg(cfg: DictConfig) -> DictConfig:
             if self.started_by is not None:
                 _start_ranks_by(self.started_by)
+            self.guard(lambda: _require_counted(cfg))
             keys = asked_of_ours(cfg)
             if not keys:
                 return solos(cfg)
@@ -154,6 +155,7 @@ class _Main:
         """The ``parse_cfg`` of a main that has no training set of ours."""
 
         def parse_cfg(cfg: DictConfig) -> DictConfig:
+            self.guard(lambda: _require_counted(cfg))
             keys = asked_of_ours(cfg)
             if keys:
                 self.guard(lambda: _refuse(keys))
@@ -219,6 +221,16 @@ def _refuse(keys: list[str]) -> None:
         f"{', '.join(keys)}: solo-learn's main has no such data and would leave it out. Remove it, "
         f"or use ltplugins evaluate RUN, which knows a run's own split."
     )
+
+
+def _require_counted(cfg: DictConfig) -> None:
+    """Refuse a number of devices: the scripts take the length of what stands there."""
+    devices = cfg.get("devices")
+    if isinstance(devices, int):
+        raise UserError(
+            f"devices: expected the list of GPUs, got {devices}: solo-learn's mains count its "
+            f"entries. Set devices={list(range(max(devices, 1)))}, or devices=\"'1'\" on a CPU."
+        )
 
 
 def _start_ranks_by(module: str) -> None:

@@ -77,7 +77,7 @@ class Composer:
     def _mend(self, overrides: list[Override]) -> list[str]:
         for override in overrides:
             _require_one_value(override)
-        data = implied_data(given_by(overrides), self._base)
+        data = implied_data(given_by(overrides), self._choices, self._base)
         overrides = [*overrides, *parse_words(data)]
         views = implied_views(given_by(overrides), self._choices, self._base)
         overrides = [*overrides, *parse_words(views)]

@@ -12,6 +12,14 @@ from ltplugins.data.schema import EMBEDDED
 
 log = logging.getLogger(__name__)
 
+# The group's file of each set that has one.
+FILES = {
+    "fashion_pack": "fashion_pack",
+    "fashion_mnist": "fashion_mnist",
+    "land_pack": "land",
+    "cifar10": "cifar10_lt",
+    "cifar100": "cifar100_lt",
+}
 Base = Callable[[], DictConfig]  # the file's config without any word, with Hydra's block
 
 
@@ -20,19 +28,31 @@ def given_by(overrides: Sequence[Override]) -> dict[str, Any]:
     return {o.key_or_group: o.value() for o in overrides if not o.is_delete()}
 
 
-def implied_data(given: Mapping[str, Any], base: Base) -> list[str]:
-    """``data=custom``, where the words name a path or its form, no set, and the file's reads none.
+def implied_data(
+    given: Mapping[str, Any], choices: Callable[[str], list[str]], base: Base
+) -> list[str]:
+    """The file of the set that the words name or imply, where they choose none themselves.
+
+    ``data.dataset=cifar10`` alone takes CIFAR-10's file: a tail, a class order and an engine that
+    were chosen for the file's own set are no other set's. A path or a form without a set means
+    images of one's own, where the file's set reads no path. Both of one's own and of a set without
+    a file all images are taken, with the tail that they have.
 
     Args:
         given: the words' values by key.
+        choices: what a group has to choose from.
         base: the file's config.
     """
-    paths = [given.get(key) for key in ("data.train_path", "data.format")]
-    if paths == [None, None] or {"data", "data.dataset"} & set(given):
+    name = given.get("data.dataset")
+    has_path = given.get("data.train_path") is not None or given.get("data.format") is not None
+    if "data" in given or (name is None and not has_path):
         return []
     chosen = base().hydra.runtime.choices.get("data")
-    is_embedded = OmegaConf.select(base(), "data.dataset") in EMBEDDED
-    return ["data=custom"] if chosen is not None and is_embedded else []
+    current = OmegaConf.select(base(), "data.dataset")
+    if chosen is None or name == current or (name is None and current not in EMBEDDED):
+        return []
+    file = FILES.get(str(name), "custom")
+    return [f"data={file}"] if file in choices("data") else []
 
 
 def implied_views(

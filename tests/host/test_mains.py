@@ -111,8 +111,21 @@ def test_other_mains_refuse_what_they_would_leave_out() -> None:
         linear.parse_cfg(OmegaConf.create({"data": {**SOLOS, "imbalance": {"kind": "exp"}}}))
 
 
+@pytest.mark.parametrize("name", ["pretrain", "linear"])
+def test_a_number_of_devices_is_refused(name: str) -> None:
+    """Their length scales the rate: ``len(1)`` was a TypeError, called a defect of ours."""
+    from importlib import import_module
+
+    with (
+        our_data(lambda work: work()),
+        pytest.raises(UserError, match=r"devices: .*devices=\[0, 1\]"),
+    ):
+        import_module(f"solo.args.{name}").parse_cfg(OmegaConf.create({"devices": 2, "data": {}}))
+
+
 for test in (
     test_its_main_trains_on_our_subset_where_it_is_asked_for,
     test_other_mains_refuse_what_they_would_leave_out,
+    test_a_number_of_devices_is_refused,
 ):
     test.pytestmark = [*getattr(test, "pytestmark", []), *needs_solo]  # type: ignore[attr-defined]

@@ -2,15 +2,21 @@
 """The command line of one's own images: paths as they are called, sets, pools, optimizers."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
+from ltplugins.data.schema import EMBEDDED, POOLS, Dataset
 from ltplugins.stages.blocks import run_keys
 from ltplugins.stages.command import parse_words
 from ltplugins.stages.compose import compose_packaged
+from ltplugins.stages.implied import FILES
+
+COLOUR = ("augmentations=small",)
+SETS = sorted(set(get_args(Dataset)) - set(POOLS))
 
 
 def run_of(*words: str) -> RunConfig:
@@ -43,6 +49,30 @@ def test_a_path_alone_means_ones_own_images_with_their_own_tail() -> None:
     assert (named.data.dataset, named.name) == ("fashion_mnist", "fashion_mnist")
     assert run_of("data=cifar100_lt", "data.train_path=d").data.dataset == "cifar100"
     assert run_of().name == "fashion" and run_of("name=mine").name == "mine"
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_named_alone_does_not_inherit_the_tail_of_the_files_set(name: str) -> None:
+    """The garments' factor of 100 thinned one's own images, and their order of classes CIFAR's."""
+    paths = [] if name in EMBEDDED else ["data.train_path=d", "data.val_path=d"]
+    alone = run_of(f"data.dataset={name}", *paths, *COLOUR)
+    chosen = run_of(f"data={FILES.get(name, 'custom')}", f"data.dataset={name}", *paths, *COLOUR)
+    assert alone.data == chosen.data and alone.data.dataset == name
+    tail = alone.data.imbalance
+    if name in FILES:
+        assert compose_packaged("pretrain", [f"data={FILES[name]}"]).data.dataset == name
+    else:
+        assert tail is None
+    if name.startswith("cifar"):
+        assert tail is not None and (tail.factor, tail.class_order) == (100, "natural")
+
+
+def test_a_set_may_be_named_beside_its_file_and_a_tail_beside_a_set() -> None:
+    tail = "data.imbalance={kind: exp, factor: 10, split_seed: 3}"
+    told = run_of("data.dataset=custom", "data.train_path=d", tail, *COLOUR).data.imbalance
+    assert told is not None and (told.factor, told.split_seed) == (10, 3)
+    listed = run_of("data=imagenet_lt", "data.dataset=imagenet100", *COLOUR).data
+    assert (listed.dataset, listed.format) == ("imagenet100", "file_list")
 
 
 def test_a_named_set_does_not_drop_a_path() -> None:
