@@ -85,8 +85,8 @@ def _tell_workers(data: DataConfig, processors: int) -> None:
 def _tell_stem(small: bool, record: DataRecord, crop: int) -> None:
     """Say which stem a ResNet has, and where its views are much larger than the images are."""
     log.info(
-        "%s stem, for images of %d pixels%s",
-        "small (3x3)" if small else "large (7x7)",
+        "%s, for images of %d pixels%s",
+        "small stem, at full resolution" if small else "large stem, at a quarter of the resolution",
         record.image_size,
         " (the median of a sample)" if record.name == "custom" else "",
     )
