@@ -32,14 +32,15 @@ class Side:
         arm: its name.
         epochs: of each cell.
         mean: of the measure, a fraction; None without a pair.
-        steps: of the optimiser, the mean over cells.
-        seconds: of the training, likewise; None where a cell was interrupted.
+        steps: of the optimiser by stage, means over cells: those of the cell that it starts or
+            learns from, where there is one, and its own.
+        seconds: of the training, of all stages; None where a cell was interrupted.
     """
 
     arm: str
     epochs: int
     mean: float | None = None
-    steps: float | None = None
+    steps: tuple[float | None, ...] = ()
     seconds: float | None = None
 
 
@@ -87,7 +88,7 @@ class ClaimRow:
             "ours": f"{ours.arm} {_percent(ours.mean)}",
             "base": f"{base.arm} {_percent(base.mean)}",
             "epochs": f"{ours.epochs} / {base.epochs}",
-            "steps": f"{_whole(ours.steps)} / {_whole(base.steps)}",
+            "steps": f"{_stages(ours.steps)} / {_stages(base.steps)}",
             "time": _ratio(ours.seconds, base.seconds),
             "device": self.device or MISSING,
             "settings": self.settings,
@@ -125,8 +126,9 @@ def reading() -> list[str]:
         "places of the earlier ones again, with another seed, so that its interval is somewhat "
         "too narrow. Intervals are not corrected for the number of rows: of twenty without any "
         "effect, one is expected not to contain 0.",
-        "Epochs and steps are ours / base. Time is ours over base, of training alone, where no "
-        "cell was interrupted; cells ran beside others, so it is a rough number.",
+        "Epochs and steps are ours / base; where an arm starts or learns from another's training, "
+        "the steps of that stand first. Time is ours over base, of all training and nothing else, "
+        "where no cell was interrupted; cells ran beside others, so it is a rough number.",
     ]
 
 
@@ -172,8 +174,8 @@ def _percent(value: float | None, signed: bool = False) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def _whole(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.0f}"
+def _stages(values: Sequence[float | None]) -> str:
+    return " + ".join(MISSING if v is None else f"{v:.0f}" for v in values) or MISSING
 
 
 def _ratio(ours: float | None, base: float | None) -> str:

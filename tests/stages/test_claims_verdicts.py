@@ -67,11 +67,24 @@ def test_a_claim_is_judged_pair_by_pair(book):
         "second 77.0",
         "simclr 75.0",
     )
-    assert (cells["steps"], cells["time"], cells["device"]) == ("60 / 40", "1.50", "CPU")
+    assert (cells["steps"], cells["device"]) == ("50 + 60 / 40", "CPU")
+    assert cells["time"] == "n/a"  # the first stage was interrupted
     # The base is judged by another protocol; differences that are all alike leave no doubt.
     assert classifier.measure == "classifier/knn balanced"
     assert classifier.found.effect == pytest.approx(-0.1)
     assert classifier.verdict == "does not"
+
+
+def test_what_an_arm_starts_from_is_part_of_its_cost(book):
+    """A second stage of 60 steps after 50 took 25 seconds, not 15."""
+    whole = {
+        key: dataclasses.replace(line, seconds=line.seconds or "10")
+        for key, line in lines(book).items()
+    }
+    assert rows_of(book, whole)[0].cells()["time"] == "2.50"
+    for key in [key for key in whole if key[2].startswith("tiny,first")]:
+        del whole[key]
+    assert rows_of(book, whole)[0].found.n == 0  # nobody knows what it starts from
 
 
 def test_without_cells_all_is_unknown(book):

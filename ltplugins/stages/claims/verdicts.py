@@ -12,7 +12,8 @@ from ltplugins.stages.claims.book import Book, Claim, Measure
 from ltplugins.stages.claims.cells import Cell, Setting, make_cell
 from ltplugins.stages.claims.ledger import Ledger, Line, is_known, number
 
-Pair = tuple[Line, Line]  # ours, base
+Trained = tuple[Line, ...]  # a cell, after the one that it starts from where there is such
+Pair = tuple[Trained, Trained]  # ours, base
 
 
 def judge(book: Book, ledger: Ledger, epochs: int | None = None) -> list[ClaimRow]:
@@ -43,17 +44,22 @@ def _pairs(book: Book, claim: Claim, ledger: Ledger, setting: Setting) -> list[P
     pairs = []
     for i in range(len(book.data[claim.data].pairs)):
         cells = [make_cell(book, claim.data, s, i, setting) for s in claim.sides(setting.epochs)]
-        lines = [_known(ledger, cell, setting) for cell in cells]
-        ours, base = lines
-        if ours and base and (ours.split, ours.test) == (base.split, base.test):
+        ours, base = (_trained(ledger, cell, setting) for cell in cells)
+        if ours and base and _images(ours) == _images(base):
             pairs.append((ours, base))
     return pairs
 
 
-def _known(ledger: Ledger, cell: Cell, setting: Setting) -> Line | None:
-    if not is_known(ledger, cell, setting):
-        return None
-    return ledger[(setting.accelerator, setting.text, cell.name)]
+def _trained(ledger: Ledger, cell: Cell, setting: Setting) -> Trained:
+    """The cell's line, after that of the one that it starts from; empty where one is missing."""
+    cells = [cell] if cell.of is None else [cell.of, cell]
+    if not all(is_known(ledger, one, setting) for one in cells):
+        return ()
+    return tuple(ledger[(setting.accelerator, setting.text, one.name)] for one in cells)
+
+
+def _images(trained: Trained) -> tuple[str, str]:
+    return trained[-1].split, trained[-1].test
 
 
 def _row(
@@ -64,7 +70,9 @@ def _row(
     settings: str,
     epochs: int | None,
 ) -> ClaimRow:
-    values = [(number(ours, measure, False), number(base, measure, True)) for ours, base in pairs]
+    values = [
+        (number(ours[-1], measure, False), number(base[-1], measure, True)) for ours, base in pairs
+    ]
     whole = [(a, b) for a, b in values if a is not None and b is not None]
     found = paired([a - b for a, b in whole])
     sides = claim.sides(epochs)
@@ -73,8 +81,8 @@ def _row(
             arm=sides[i][0],
             epochs=sides[i][1],
             mean=statistics.fmean(v[i] for v in whole) if whole else None,
-            steps=_mean([pair[i].steps for pair in pairs]),
-            seconds=_mean([pair[i].seconds for pair in pairs]),
+            steps=_means([[line.steps for line in pair[i]] for pair in pairs]),
+            seconds=_sum(_means([[line.seconds for line in pair[i]] for pair in pairs])),
         )
         for i in range(2)
     )
@@ -90,11 +98,20 @@ def _row(
         found=found,
         pairs=len(book.data[claim.data].pairs),
         verdict=found.verdict(claim.direction),
-        device=", ".join(sorted({line.device for pair in pairs for line in pair})),
+        device=", ".join(sorted({line.device for pair in pairs for side in pair for line in side})),
         settings=settings,
     )
 
 
-def _mean(texts: Sequence[str]) -> float | None:
-    """The mean of numbers as text; None where one is empty."""
-    return statistics.fmean(map(float, texts)) if texts and all(texts) else None
+def _means(texts: Sequence[Sequence[str]]) -> tuple[float | None, ...]:
+    """The mean over pairs of each stage's number; None where one is empty."""
+    return tuple(
+        statistics.fmean(map(float, stage)) if all(stage) else None
+        for stage in zip(*texts, strict=True)
+    )
+
+
+def _sum(stages: Sequence[float | None]) -> float | None:
+    """Of all stages; None where there is none, or one is not known."""
+    known = [value for value in stages if value is not None]
+    return sum(known) if known and len(known) == len(stages) else None
