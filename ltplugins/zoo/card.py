@@ -124,6 +124,7 @@ def _details(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str
     size = facts.size or 0
     rows = {
         "method": (f"{code(facts.origin.method)}: {plain(zoo.summary)}" if facts.origin else ""),
+        "labels": "learned from those of its training images" if zoo.labels else "none used",
         "paper": plain(zoo.paper or "none"),
         "network": network(config, facts, code),
         "opened by": "timm" if "architecture" in config else "`ltplugins.load_backbone` alone",
@@ -134,6 +135,8 @@ def _details(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str
         "licence of the images": plain(zoo.data_license or "not stated"),
         "added": plain(zoo.added),
     }
+    if zoo.labels is None:
+        del rows["labels"]
     rows |= {"kept in": "float16, rounded before they were measured"} if zoo.half else {}
     rows |= {"also at": plain(", ".join(zoo.urls))} if zoo.urls else {}
     return table(["", ""], [[key, value] for key, value in rows.items()])

@@ -101,6 +101,7 @@ class ZooFacts:
         added: the day.
         urls: where it lies, beside this zoo.
         half: whether its weights are kept in float16; they were rounded before they were measured.
+        labels: whether it learned from labels of its training images; None where nobody said.
     """
 
     name: str
@@ -115,6 +116,7 @@ class ZooFacts:
     data_license: str | None = None
     urls: list[str] = field(default_factory=list)
     half: bool = False
+    labels: bool | None = None
 
     def faults(self) -> Iterator[str]:
         """None of the runs, or several, have the weights."""

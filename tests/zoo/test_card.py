@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from ltplugins.catalogue.index import Index
+from ltplugins.stages.zoo.figure import row_labels
 from ltplugins.zoo.card import card
 from ltplugins.zoo.page import read_facts, zoo_page
 from tests.kit.hosts import on_the_stand_in
@@ -43,6 +44,41 @@ def test_a_classifier_that_is_not_in_the_entry(entry, made_zoo):
         {"tiny": (config, with_zoo(facts, protocols=protocols))}, Index(), made_zoo / "none"
     )
     assert "## `custom`, `classifier`" in page and "does not hold that classifier" in page
+
+
+@pytest.mark.parametrize(
+    ("labels", "row", "cell"),
+    [
+        (True, "| labels | learned from those of its training images |", "yes"),
+        (False, "| labels | none used |", "no"),
+        (None, None, "n/a"),  # an entry of before
+    ],
+)
+def test_whether_labels_were_learned_from(entry, made_zoo, labels, row, cell):
+    config, facts = entry
+    told = with_zoo(facts, labels=labels)
+    lines = card(config, told).splitlines()
+    assert [line for line in lines if line.startswith("| labels |")] == ([row] if row else [])
+    page = zoo_page({"tiny": (config, told)}, Index(), made_zoo / "none").splitlines()
+    head = next(line for line in page if line.startswith("| entry |"))
+    values = next(line for line in page if line.startswith("| [tiny]"))
+    columns = [column.strip() for column in head.split("|")]
+    assert values.split("|")[columns.index("labels")].strip() == cell
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "expected"),
+    [
+        (["gh-a-net", "simclr-a-net", "gh-a-vit"], {}, ["gh-net", "simclr-net", "gh-vit"]),
+        (["iccl-a-net", "simclr-a-net"], {"iccl-a-net": True}, ["iccl (labels)", "simclr"]),
+        (["a-b", "b-a"], {}, ["a-b", "b-a"]),  # nothing would be left
+        (["gh-a-net"], {}, ["gh-a-net"]),
+    ],
+)
+def test_rows_of_the_figure_are_called_by_what_differs(entry, names, labels, expected):
+    _, facts = entry
+    made = [with_zoo(facts, name=name, labels=labels.get(name)).zoo for name in names]
+    assert row_labels(made) == expected
 
 
 def test_a_spatial_split_says_how_it_was_cut(entry):

@@ -14,6 +14,7 @@ from ltplugins.catalogue.index import Index, require_name
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json
 from ltplugins.core.records import from_plain, to_plain
+from ltplugins.methods.needs import learns_from_labels
 from ltplugins.runs.entry import CONFIG, FACTS, read_config
 from ltplugins.runs.facts import now
 from ltplugins.stages.traits import run_traits
@@ -196,6 +197,7 @@ def _facts(runs: Sequence[Evaluated], main: Evaluated, naming: Naming) -> ZooFac
         added=now()[:10],
         urls=list(naming.urls),
         half=naming.half,
+        labels=learns_from_labels(main.facts.method),
     )
 
 

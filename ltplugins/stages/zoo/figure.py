@@ -52,9 +52,26 @@ def _draw(entries: Sequence[ZooFacts], path: Path) -> Path:
 
 
 def _section(protocol: str, entries: Sequence[ZooFacts]) -> Section:
-    """A protocol's panel: a row an entry, n/a without it."""
-    rows = [Row(zoo.name, len(zoo.runs), _cells(zoo.protocols.get(protocol))) for zoo in entries]
+    """A protocol's panel: a row an entry, n/a without it; of classifiers, those that have one."""
+    known = [zoo.protocols.get(protocol) for zoo in entries]
+    of_some = any(entry is not None and entry.kind == "classifier" for entry in known)
+    rows = [
+        Row(label, len(zoo.runs), _cells(entry))
+        for label, zoo, entry in zip(row_labels(entries), entries, known, strict=True)
+        if entry is not None or not of_some
+    ]
     return Section(protocol, "", "", rows, [])
+
+
+def row_labels(entries: Sequence[ZooFacts]) -> list[str]:
+    """Names of entries without the parts that all of them share; with what learned from labels."""
+    parts = [zoo.name.split("-") for zoo in entries]
+    shared = set.intersection(*map(set, parts)) if len(parts) > 1 else set()
+    short = ["-".join(p for p in own if p not in shared) for own in parts]
+    return [
+        (label or zoo.name) + (" (labels)" if zoo.labels else "")
+        for label, zoo in zip(short, entries, strict=True)
+    ]
 
 
 def _cells(entry: EntryProtocol | None) -> dict[str, Cell]:
