@@ -146,7 +146,7 @@ def claim_panels(rows: Sequence[ClaimRow]) -> Plate | None:
         return None
     device = len({(block[0].device, block[0].settings) for block in blocks}) > 1
     effects = [
-        [Effect(f"{row.measure} (n = {row.found.n})", row.found) for row in b] for b in blocks
+        [Effect(f"{row.measure} {_count(row.found.n)}", row.found) for row in b] for b in blocks
     ]
     reach = reach_of([effect for block in effects for effect in block])
     panels = []
@@ -160,6 +160,10 @@ def claim_panels(rows: Sequence[ClaimRow]) -> Plate | None:
         panels.append(Panel(_title(block[0], device), draw, 3.9, 0.75 + step * max(len(own), 2)))
     keys = [Key(verdict, colour, "D") for verdict, colour in COLOURS.items()]
     return Plate(panels, keys)
+
+
+def _count(n: int) -> str:
+    return f"(n = {n})".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _title(row: ClaimRow, with_device: bool) -> str:

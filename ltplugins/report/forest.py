@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 from ltplugins.report.compare import Answer, Effect
-from ltplugins.report.paired import Paired
+from ltplugins.report.paired import LEAST_PAIRS, Paired
 from ltplugins.report.plates import Key, Panel, Plate
 from ltplugins.report.style import ACCENT, PLAIN, SERIES, THEME, folded, line_height
 
@@ -58,19 +58,24 @@ def _colour(found: Paired) -> str:
 
 
 def reach_of(effects: Sequence[Effect]) -> tuple[float, float]:
-    """Limits in points for all panels; no interval of a few pairs decides them alone."""
-    points = [100 * (effect.found.effect or 0.0) for effect in effects]
-    points += [100 * p for effect in effects for p in effect.points]
-    ends = sorted(
-        100 * abs(end)
-        for effect in effects
-        for end in (effect.found.low, effect.found.high)
-        if end is not None
-    )
-    usual = ends[int(0.9 * (len(ends) - 1))] if ends else 0.0
-    far = max(usual, 0.5)
-    low, high = min(-far, *points, -0.5), max(far, *points, 0.5)
-    return 1.06 * low, 1.06 * high
+    """Limits in points for all panels.
+
+    Means, single pairs and intervals of enough pairs for a verdict lie inside as a whole; of the
+    intervals of fewer, nine in ten, for one of two pairs may be as wide as it likes.
+    """
+    intervals = [
+        (one.found.low, one.found.high, one.found.n)
+        for one in effects
+        if one.found.low is not None and one.found.high is not None
+    ]
+    inside = [0.005, -0.005, *(one.found.effect or 0.0 for one in effects)]
+    inside += [point for one in effects for point in one.points]
+    inside += [end for *ends, n in intervals if n >= LEAST_PAIRS for end in ends]
+    if intervals:
+        usual = int(0.9 * (len(intervals) - 1))
+        inside.append(sorted(high for _, high, _ in intervals)[usual])
+        inside.append(sorted((low for low, _, _ in intervals), reverse=True)[usual])
+    return 106 * min(inside), 106 * max(inside)
 
 
 def draw_effects(

@@ -55,3 +55,17 @@ def test_verdicts(values, direction, verdict):
 def test_few_pairs_have_no_interval():
     assert paired([]) == Paired(0)
     assert paired([0.1]) == Paired(1, 0.1, p=1.0)
+
+
+def test_a_picture_holds_whole_what_a_verdict_is_of() -> None:
+    """The widest of four intervals of six pairs was cut, and the empty side was as wide."""
+    from ltplugins.report.compare import Effect
+    from ltplugins.report.forest import reach_of
+
+    sure = [Effect(str(i), Paired(6, x, x - 0.03, x + 0.03)) for i, x in enumerate((0, 0.01, 0.17))]
+    assert reach_of(sure) == pytest.approx((-3.18, 21.2))
+    wide = Effect("two pairs", Paired(2, 0.02, -0.9, 0.94))
+    assert reach_of([*sure, wide]) == pytest.approx((-3.18, 21.2))
+    assert reach_of([Effect("one pair", Paired(1, -0.04), (-0.04,))]) == pytest.approx(
+        (-4.24, 0.53)
+    )

@@ -159,6 +159,9 @@ def test_the_files_say_what_the_rows_say(book, tmp_path):
         in text
     )
     assert "| plain | Labels are of no use | CPU | 0 of 6 | knn overall: unknown |" in text
+    write_claims(judge(book, {}), tmp_path / "none")
+    none = (tmp_path / "none" / "claims.md").read_text()
+    assert "| plain | Labels are of no use | n/a | 0 of 6 | unknown: no pair yet |" in none
     assert "## tail: The second stage serves the tail" in text
     assert "## plain" not in text  # its measure is not known
     line = next(x for x in text.splitlines() if x.startswith("| knn few |"))

@@ -42,7 +42,9 @@ def _overview(rows: Sequence[ClaimRow]) -> list[dict[str, str]]:
             "what is claimed": block[0].statement,
             "on": " ".join(filter(None, (block[0].device, block[0].settings))) or MISSING,
             "n": f"{block[0].found.n} of {block[0].pairs}",
-            "verdicts": "; ".join(_in_short(row) for row in block),
+            "verdicts": "; ".join(_in_short(row) for row in block)
+            if block[0].device
+            else "unknown: no pair yet",
         }
         for block in grouped(rows)
     ]
