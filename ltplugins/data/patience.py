@@ -10,11 +10,13 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Iterator
+from multiprocessing.connection import wait
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
 SECONDS = 600
+_DYING_SECONDS = 5  # from a connection's end to its process's: a moment, on a machine that breathes
 
 
 class PatientLoader(DataLoader[Any]):
@@ -59,6 +61,8 @@ def _given(batches: Iterator[Any], workers: list[Any], seconds: int) -> Iterator
                 watch.awaited = None
             yield batch
     except (RuntimeError, OSError, EOFError) as error:
+        if _is_broken(error):
+            _wait_for_the_dying(workers)
         dead = [str(worker.pid) for worker in workers if not worker.is_alive()]
         if watch.has_lost_patience:
             _shut(batches, workers)
@@ -72,6 +76,20 @@ def _given(batches: Iterator[Any], workers: list[Any], seconds: int) -> Iterator
         raise RuntimeError(text) from error
     finally:
         watch.is_over.set()
+
+
+def _is_broken(error: Exception) -> bool:
+    """Whether a connection to a process broke, rather than a process told what it met itself."""
+    return not isinstance(error, RuntimeError) and "DataLoader worker process" not in str(error)
+
+
+def _wait_for_the_dying(workers: list[Any]) -> None:
+    """A process that dies loses its connections first: for a moment it still counts as alive."""
+    with contextlib.suppress(RuntimeError):  # torch's handler tells of one that has just ended
+        ending = wait([worker.sentinel for worker in workers], _DYING_SECONDS)
+        for worker in workers:
+            if worker.sentinel in ending:
+                worker.join()
 
 
 def _shut(batches: Any, killed: list[Any]) -> None:

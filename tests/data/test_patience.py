@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A process that loads images and dies, is stopped or hangs ends the loading with one line."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ltplugins.core.door import as_user_error
+from ltplugins.data import patience
 from ltplugins.data.patience import PatientLoader, _given, _Watch
 
 BAD = 3  # the batch that is not given
@@ -84,28 +86,58 @@ def test_a_batch_that_lies_ready_in_a_stopped_process() -> None:
     subprocess.run(["true"])
 
 
-class Broken:
-    """An iterator of a loader, whose batch is still to be fetched from a process that is gone."""
+class Worker:
+    """A process that counts as alive until it is waited for, if its end has begun."""
 
-    pid, is_alive, shut = 7, staticmethod(lambda: False), 0
+    pid = 7
+
+    def __init__(self, is_ending: bool) -> None:
+        self.sentinel, self.its_end = multiprocessing.Pipe(duplex=False)
+        self.is_ending, self.is_reaped = is_ending, False
+        if is_ending:
+            self.its_end.close()  # as its sockets are, a moment before the process is gone
+
+    def is_alive(self) -> bool:
+        return not self.is_reaped
+
+    def join(self) -> None:
+        assert self.is_ending, "would wait for ever"
+        self.is_reaped = True
+
+
+class Broken:
+    """An iterator of a loader, whose batch cannot be fetched from its process."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.shut = error, 0
 
     def __next__(self) -> None:
-        raise ConnectionRefusedError("of its socket")
+        raise self.error
 
     def _shutdown_workers(self) -> None:
         self.shut += 1
 
 
-def test_a_batch_of_a_process_that_is_gone() -> None:
-    broken = Broken()
+@pytest.mark.parametrize("kind", [ConnectionRefusedError, ConnectionResetError, EOFError])
+def test_a_batch_of_a_process_that_is_gone(kind: type[Exception]) -> None:
+    broken, workers = Broken(kind("of its socket")), [Worker(False), Worker(True)]
     with pytest.raises(RuntimeError, match=r"worker \(pid 7\) exited unexpectedly") as error:
-        next(_given(broken, [broken], 0))  # type: ignore[arg-type]
+        next(_given(broken, workers, 0))  # type: ignore[arg-type]
     assert "has died" in str(as_user_error(error.value))
     assert broken.shut == 1
-    broken.is_alive = lambda: True  # type: ignore[assignment]
-    with pytest.raises(ConnectionRefusedError):  # an error of something else
-        next(_given(broken, [broken], 0))  # type: ignore[arg-type]
-    assert broken.shut == 1
+
+
+def test_an_error_of_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is passed on as it is; at once, where a process tells of it and lives."""
+    monkeypatch.setattr(patience, "_DYING_SECONDS", 0)
+    broken = Broken(ConnectionRefusedError("of a disk far away"))
+    with pytest.raises(ConnectionRefusedError):
+        next(_given(broken, [Worker(False)], 0))  # type: ignore[arg-type]
+    monkeypatch.setattr(patience, "_wait_for_the_dying", None)
+    broken.error = FileNotFoundError("Caught FileNotFoundError in DataLoader worker process 0.")
+    with pytest.raises(FileNotFoundError):
+        next(_given(broken, [Worker(False)], 0))  # type: ignore[arg-type]
+    assert broken.shut == 0
 
 
 def test_all_is_given_and_the_watch_ends() -> None:
