@@ -21,6 +21,7 @@ from ltplugins.zoo.words import folds, is_of_weights, percent, rule_of, spread, 
 
 FIGURE = "groups.png"
 _GROUPS = ("many", "medium", "few")
+_LABELS = {True: "learned from those of its training images", False: "none used", None: ""}
 
 
 def card(config: Mapping[str, Any], facts: EntryFacts) -> str:
@@ -124,7 +125,7 @@ def _details(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str
     size = facts.size or 0
     rows = {
         "method": (f"{code(facts.origin.method)}: {plain(zoo.summary)}" if facts.origin else ""),
-        "labels": "learned from those of its training images" if zoo.labels else "none used",
+        "labels": _LABELS[zoo.labels],
         "paper": plain(zoo.paper or "none"),
         "network": network(config, facts, code),
         "opened by": "timm" if "architecture" in config else "`ltplugins.load_backbone` alone",
@@ -135,11 +136,9 @@ def _details(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str
         "licence of the images": plain(zoo.data_license or "not stated"),
         "added": plain(zoo.added),
     }
-    if zoo.labels is None:
-        del rows["labels"]
     rows |= {"kept in": "float16, rounded before they were measured"} if zoo.half else {}
     rows |= {"also at": plain(", ".join(zoo.urls))} if zoo.urls else {}
-    return table(["", ""], [[key, value] for key, value in rows.items()])
+    return table(["", ""], [[key, value] for key, value in rows.items() if value])
 
 
 def _uses(facts: EntryFacts) -> str:

@@ -183,8 +183,8 @@ def _by_protocol(
 
 def _measured(rows: list[tuple[str, dict[str, Any], EntryFacts, EntryProtocol]]) -> str:
     rules = {rule_of(entry) for *_, entry in rows}
-    head = ["entry", "method", "labels", "network", "epochs", "n", "overall", "balanced", *_GROUPS]
-    head.append("hours")
+    head = ["entry", "method", "labels", "network", "epochs", "n", "overall", "balanced"]
+    head += [*_GROUPS, "hours"]
     lines = []
     for name, config, facts, entry in rows:
         zoo = require_zoo(facts)
