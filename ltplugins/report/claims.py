@@ -98,6 +98,53 @@ class ClaimRow:
         }
 
 
+@dataclass(frozen=True)
+class TailRow:
+    """What the tail costs an arm, on one device.
+
+    Attributes:
+        arm, epochs, data: of the file.
+        runs: that give the classes' numbers of images in other orders.
+        most, fewest: images of a class.
+        costs: protocol -> losses of accuracy over classes, see ``tail_cost``.
+        device: names of what the cells were trained on.
+        settings: words beyond the file's.
+    """
+
+    arm: str
+    epochs: int
+    data: str
+    runs: int
+    most: int
+    fewest: int
+    costs: dict[str, Paired]
+    device: str
+    settings: str
+
+    def cells(self) -> dict[str, str]:
+        """Its texts by column; costs in percentage points."""
+        return {
+            "arm": self.arm,
+            "epochs": str(self.epochs),
+            "runs": str(self.runs),
+            "images": f"{self.most:,} to {self.fewest:,}",
+            **{protocol: _interval(found) for protocol, found in self.costs.items()},
+            "on": " ".join(filter(None, (self.data, self.device, self.settings))),
+        }
+
+
+def reading_of_tails() -> str:
+    """How the table of :class:`TailRow` is to be read."""
+    return (
+        "By how many points a class is known better where it has the most images than where it has "
+        "the fewest, by the same arm: each class against itself in runs of other class orders (a "
+        "straight line over the logarithm of its images), averaged over classes with the 95% "
+        "interval over them. Groups of one run do not say this, for its rare classes may be the "
+        "easy ones. Where a base loses nothing to the tail, there is nothing that a method for the "
+        "tail could give back."
+    )
+
+
 def claims_csv(rows: Sequence[ClaimRow]) -> str:
     """All columns of all rows."""
     stream = io.StringIO()
@@ -176,6 +223,13 @@ def _percent(value: float | None, signed: bool = False) -> str:
         return MISSING
     text = f"{100 * value:+.2f}" if signed else f"{100 * value:.1f}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def _interval(found: Paired) -> str:
+    if found.low is None:
+        return MISSING
+    effect, low, high = (_percent(v, signed=True) for v in (found.effect, found.low, found.high))
+    return f"{effect} ({low} to {high})"
 
 
 def _stages(values: Sequence[float | None]) -> str:

@@ -13,9 +13,12 @@ import torch
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json
+from ltplugins.eval.results import Results
+from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.claims import command, train
 from ltplugins.stages.claims.book import Measure, read_book
 from ltplugins.stages.claims.cells import Cell, Setting, plan_cells
+from ltplugins.stages.claims.ledger import read_ledger
 from ltplugins.stages.claims.pack import pack, weights_alone
 from ltplugins.stages.claims.pool import Pool
 from ltplugins.stages.claims.work import train_and_evaluate
@@ -160,6 +163,20 @@ def test_a_second_run_adds_nothing(trained, capsys):
     call(folder, "--pairs", "1")
     assert "0 of 3 cells are missing" in capsys.readouterr().err
     assert written(folder) == before
+
+
+def test_the_ledger_keeps_what_each_class_came_to(trained):
+    folder, _ = trained
+    (cell,) = (folder / "cells").glob("*/tiny,second,e1,p1")
+    results = Results.read(cell / "results.json")
+    ledger = read_ledger(folder / "cells")
+    line = next(line for line in ledger.values() if line.cell == cell.name)
+    assert line.images == tuple(RunFolder(cell).read().split.class_counts)
+    assert set(line.by_class) == {"knn", "classifier"}
+    for protocol, shares in line.by_class.items():
+        (entry,) = (one for name, one in results.protocols.items() if name.startswith(protocol))
+        assert shares == pytest.approx(entry.per_class, abs=5e-5)
+        assert line.numbers[f"{protocol} balanced"] == pytest.approx(sum(shares) / 3, abs=1e-4)
 
 
 def test_what_is_missing_is_said(trained, capsys):

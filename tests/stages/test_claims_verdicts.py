@@ -12,7 +12,7 @@ from ltplugins.report.pages.claims import write_claims
 from ltplugins.stages.claims.book import read_book
 from ltplugins.stages.claims.cells import Setting, plan_cells
 from ltplugins.stages.claims.ledger import NAME, Line, read_ledger, write_ledger
-from ltplugins.stages.claims.verdicts import judge
+from ltplugins.stages.claims.verdicts import judge, judge_tails
 from tests.kit.claims import write_book
 
 SPREAD = (0.01, 0.02, 0.03, 0.02, 0.01, 0.03)  # of the differences, pair by pair
@@ -136,6 +136,49 @@ def test_the_ledger_is_read_as_it_was_written(book, tmp_path):
     write_ledger(again, tmp_path)
     assert (tmp_path / NAME).read_bytes() == first
     assert judge(book, again) == judge(book, read_ledger(tmp_path))
+
+
+def rotated(ledger):
+    """Cells that know their classes: each of four has 10, 100 and 1,000 images once, and more."""
+    for number, (key, line) in enumerate(ledger.items()):
+        images = tuple(10 ** (1 + (number // 3 + k) % 4) for k in range(4))
+        shares = tuple(0.2 + 0.1 * k + 0.01 * len(str(n)) for k, n in enumerate(images))
+        ledger[key] = dataclasses.replace(line, images=images, by_class={"knn": shares})
+    return ledger
+
+
+def test_what_the_tail_costs_each_arm(book, tmp_path):
+    ledger = rotated(lines(book))
+    by_arm = {row.arm: row for row in judge_tails(book, ledger)}
+    assert set(by_arm) == {"simclr", "first", "second"}
+    row = by_arm["simclr"]
+    assert (row.data, row.epochs, row.runs, row.most, row.fewest) == ("tiny", 1, 6, 10000, 10)
+    assert row.costs["knn"].n == 4
+    assert row.costs["knn"].effect == pytest.approx(0.03)  # three factors of ten
+    write_ledger(ledger, tmp_path)
+    again = judge_tails(book, read_ledger(tmp_path))
+    assert [row.cells() for row in again] == [row.cells() for row in judge_tails(book, ledger)]
+    page = write_claims(judge(book, ledger), tmp_path, again)
+    line = "| simclr | 1 | 6 | 10,000 to 10 | +3.00 (+3.00 to +3.00) | tiny CPU |"
+    assert line in (tmp_path / "claims.md").read_text().splitlines()
+    assert "What the tail costs" in page.read_text()
+
+
+def test_cells_that_cannot_tell_what_the_tail_costs(book, tmp_path):
+    """Old lines, those of other settings, a protocol that one cell lacks, two cells alone."""
+    assert judge_tails(book, lines(book)) == []
+    other = {
+        key: dataclasses.replace(line, words="other") for key, line in rotated(lines(book)).items()
+    }
+    assert judge_tails(book, other) == []
+    ledger = rotated(lines(book))
+    for key in [key for key in ledger if ",first," in key[2]]:
+        ledger[key] = dataclasses.replace(ledger[key], by_class={})
+    for key in [key for key in ledger if ",simclr," in key[2]][2:]:
+        del ledger[key]
+    assert [row.arm for row in judge_tails(book, ledger)] == ["second"]
+    write_claims(judge(book, lines(book)), tmp_path)
+    assert "What the tail costs" not in (tmp_path / "claims.md").read_text()
 
 
 def test_a_ledger_of_another_form_is_refused(tmp_path):

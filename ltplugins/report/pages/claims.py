@@ -9,28 +9,46 @@ from ltplugins.core.files import write_text
 from ltplugins.core.markdown import plain, table
 from ltplugins.report import plates, style
 from ltplugins.report.cells import MISSING
-from ltplugins.report.claims import ClaimRow, claim_panels, claims_csv, grouped, reading, tally
+from ltplugins.report.claims import (
+    ClaimRow,
+    TailRow,
+    claim_panels,
+    claims_csv,
+    grouped,
+    reading,
+    reading_of_tails,
+    tally,
+)
 from ltplugins.report.pages import html as page
 
 TITLE = "What the papers claim"
+_TAILS = "What the tail costs"
 _SHOWN = ("measure", "verdict", "effect", "interval", "p", "n", "ours", "base", "steps", "time")
+_ARM = ("arm", "epochs", "runs", "images")
 _CAPTION = (
     "A panel a claim, a line a measure: the mean difference and its 95 % interval. Right of 0, the "
     "paper's arm is ahead. Where a line crosses 0, the pairs do not tell; at a triangle it goes on."
 )
 
 
-def write_claims(rows: Sequence[ClaimRow], folder: str | Path) -> Path:
+def write_claims(
+    rows: Sequence[ClaimRow], folder: str | Path, tails: Sequence[TailRow] = ()
+) -> Path:
     """Write the three files; the same rows give the same bytes.
+
+    Args:
+        rows: the verdicts; all three files have them.
+        folder: of the files.
+        tails: what the tail costs each arm, of the text and the page.
 
     Returns:
         The path of the page.
     """
     folder = Path(folder)
     write_text(folder / "claims.csv", claims_csv(rows))
-    write_text(folder / "claims.md", _markdown(rows))
+    write_text(folder / "claims.md", _markdown(rows, tails))
     path = folder / "claims.html"
-    write_text(path, _html(rows))
+    write_text(path, _html(rows, tails))
     return path
 
 
@@ -80,13 +98,24 @@ def _lines(rows: Sequence[ClaimRow]) -> list[dict[str, str]]:
     return lines
 
 
-def _markdown(rows: Sequence[ClaimRow]) -> str:
+def _of_tails(tails: Sequence[TailRow]) -> list[dict[str, str]]:
+    """Lines of all arms with the same columns: those that one of them has."""
+    lines = [row.cells() for row in tails]
+    protocols = dict.fromkeys(name for row in tails for name in row.costs)
+    columns = [*_ARM, *protocols, "on"]
+    return [{name: line.get(name, MISSING) for name in columns} for line in lines]
+
+
+def _markdown(rows: Sequence[ClaimRow], tails: Sequence[TailRow] = ()) -> str:
     lines = [f"# {TITLE}", "", tally(rows), "", *_table([_plain(line) for line in _overview(rows)])]
     for text in reading():
         lines += ["", text]
     for head, about, lines_of in _blocks(rows):
         marked = [{**line, "verdict": f"**{line['verdict']}**"} for line in map(_plain, lines_of)]
         lines += ["", f"## {plain(head)}", "", f"{plain(about)}.", "", *_table(marked)]
+    if tails:
+        lines += ["", f"## {_TAILS}", "", reading_of_tails(), ""]
+        lines += _table([_plain(line) for line in _of_tails(tails)])
     return "\n".join(lines) + "\n"
 
 
@@ -99,7 +128,7 @@ def _table(lines: Sequence[dict[str, str]]) -> list[str]:
     return table(list(lines[0]), [list(line.values()) for line in lines]).splitlines()
 
 
-def _html(rows: Sequence[ClaimRow]) -> str:
+def _html(rows: Sequence[ClaimRow], tails: Sequence[TailRow]) -> str:
     parts = [f"<h1>{TITLE}</h1>", f'<p class="lead">{escape(tally(rows))}</p>']
     parts += [f'<p class="note">{escape(text)}</p>' for text in reading()]
     with style.theme("ltplugins"):
@@ -128,4 +157,7 @@ def _html(rows: Sequence[ClaimRow]) -> str:
         f'<div class="scroll"><table class="results"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
+    if tails:
+        parts += [f"<h2>{_TAILS}</h2>", f'<p class="note">{escape(reading_of_tails())}</p>']
+        parts.append(page.table(_of_tails(tails)))
     return page.page(TITLE, "\n".join(parts))

@@ -85,7 +85,7 @@ def _missing(cells: Sequence[Cell], ledger: Ledger, setting: Setting) -> list[Ce
 def _judge(book: Book, ledger: Ledger, options: argparse.Namespace, tell: Teller) -> None:
     """Add to the ledger whatever is done in the folder, and write the verdicts."""
     from ltplugins.report.pages.claims import write_claims
-    from ltplugins.stages.claims.verdicts import judge
+    from ltplugins.stages.claims.verdicts import judge, judge_tails
 
     for setting in settings_of(Path(options.root)):
         one = replace(setting, epochs=options.epochs)
@@ -93,7 +93,7 @@ def _judge(book: Book, ledger: Ledger, options: argparse.Namespace, tell: Teller
     out = _out(options)
     write_ledger(ledger, out)
     rows = judge(book, ledger, options.epochs)
-    path = write_claims(rows, out)
+    path = write_claims(rows, out, judge_tails(book, ledger, options.epochs))
     tell(f"{tally(rows)} {path}")
 
 

@@ -21,6 +21,8 @@ from ltplugins.stages.claims.cells import Cell, Setting
 NAME = "claims_cells.csv"
 _RULE = "tercile"
 _NUMBERS = tuple(f"{protocol} {group}" for protocol in PROTOCOLS for group in GROUPS)
+_IMAGES = "images by class"
+_BY_CLASS = {f"{protocol} by class": protocol for protocol in PROTOCOLS}
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Line:
         split, test: hashes of its training split and its test images.
         steps, seconds: of the training; seconds are empty where it was interrupted.
         numbers: by "protocol group", fractions.
+        images: of the training, by class; empty in lines from before they were kept.
+        by_class: protocol -> each class's accuracy, where all have one.
     """
 
     accelerator: str
@@ -49,6 +53,8 @@ class Line:
     steps: str
     seconds: str
     numbers: Mapping[str, float] = field(default_factory=dict)
+    images: tuple[int, ...] = ()
+    by_class: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -56,7 +62,8 @@ class Line:
         return self.accelerator, self.settings, self.cell
 
 
-_TEXTS = tuple(f.name for f in dataclasses.fields(Line) if f.name != "numbers")
+_TEXTS = tuple(f.name for f in dataclasses.fields(Line) if f.type is str)
+_COLUMNS = (*_TEXTS, *_NUMBERS, _IMAGES, *_BY_CLASS)
 Ledger = dict[tuple[str, str, str], Line]
 
 
@@ -71,7 +78,7 @@ def read_ledger(folder: Path) -> Ledger:
         return {}
     with open(path, newline="", encoding="utf-8") as f:
         reader = csv.DictReader(f)
-        if tuple(reader.fieldnames or ()) != (*_TEXTS, *_NUMBERS):
+        if tuple(reader.fieldnames or ()) != _COLUMNS:
             raise UserError(
                 f"{path}: expected the columns {', '.join(_TEXTS)} and numbers, got "
                 f"{', '.join(reader.fieldnames or ['none'])}. Restore it, or move it away."
@@ -80,6 +87,12 @@ def read_ledger(folder: Path) -> Ledger:
             Line(
                 **{name: row[name] for name in _TEXTS},
                 numbers={name: float(row[name]) for name in _NUMBERS if row[name]},
+                images=tuple(map(int, row[_IMAGES].split())),
+                by_class={
+                    protocol: tuple(map(float, row[name].split()))
+                    for name, protocol in _BY_CLASS.items()
+                    if row[name]
+                },
             )
             for row in reader
         ]
@@ -90,11 +103,15 @@ def write_ledger(ledger: Ledger, folder: Path) -> None:
     """Write the file, sorted, so that additions are all that differs."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow([*_TEXTS, *_NUMBERS])
+    writer.writerow(_COLUMNS)
     for _, line in sorted(ledger.items()):
         texts = [getattr(line, name) for name in _TEXTS]
         numbers = [line.numbers.get(name) for name in _NUMBERS]
-        writer.writerow([*texts, *("" if n is None else f"{n:.6f}" for n in numbers)])
+        texts += ["" if n is None else f"{n:.6f}" for n in numbers]
+        texts.append(" ".join(map(str, line.images)))
+        for protocol in _BY_CLASS.values():
+            texts.append(" ".join(f"{share:.4f}" for share in line.by_class.get(protocol, ())))
+        writer.writerow(texts)
     write_text(folder / NAME, stream.getvalue())
 
 
@@ -128,18 +145,31 @@ def _line(cell: Cell, setting: Setting) -> Line:
         steps=str(facts.progress.steps) if facts.progress else "",
         seconds=f"{facts.seconds:g}" if facts.seconds and len(spells) == 1 else "",
         numbers=_numbers(results),
+        images=tuple(facts.split.class_counts),
+        by_class={
+            kind: tuple(share for share in entry.per_class if share is not None)
+            for kind, entry in _by_kind(results).items()
+            if None not in entry.per_class
+        },
     )
 
 
-def _numbers(results: Results) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _by_kind(results: Results) -> dict[str, ProtocolResult]:
+    found: dict[str, ProtocolResult] = {}
     for name, entry in results.protocols.items():
         kind = name if name in PROTOCOLS else name.partition("_")[0]
-        for group in GROUPS if kind in PROTOCOLS else ():
-            mean = _stat(entry, group).mean
-            if mean is not None:
-                found.setdefault(f"{kind} {group}", mean)  # of several kinds of shots the first
+        if kind in PROTOCOLS:
+            found.setdefault(kind, entry)  # of several kinds of shots the first
     return found
+
+
+def _numbers(results: Results) -> dict[str, float]:
+    return {
+        f"{kind} {group}": mean
+        for kind, entry in _by_kind(results).items()
+        for group in GROUPS
+        if (mean := _stat(entry, group).mean) is not None
+    }
 
 
 def _stat(entry: ProtocolResult, group: str) -> Stat:

@@ -6,10 +6,11 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from ltplugins.report.claims import ClaimRow, Side
+from ltplugins.report.claims import ClaimRow, Side, TailRow
 from ltplugins.report.paired import paired
-from ltplugins.stages.claims.book import Book, Claim, Measure
-from ltplugins.stages.claims.cells import Cell, Setting, make_cell
+from ltplugins.report.tail import tail_cost
+from ltplugins.stages.claims.book import PROTOCOLS, Book, Claim, Measure
+from ltplugins.stages.claims.cells import Cell, Setting, make_cell, plan_cells
 from ltplugins.stages.claims.ledger import Ledger, Line, is_known, number
 
 Trained = tuple[Line, ...]  # a cell, after the one that it starts from where there is such
@@ -27,12 +28,57 @@ def judge(book: Book, ledger: Ledger, epochs: int | None = None) -> list[ClaimRo
     """
     rows = []
     for claim in book.claims:
-        known = sorted({(line.accelerator, line.settings) for line in ledger.values()})
-        found = {one: _pairs(book, claim, ledger, _setting(*one, epochs)) for one in known}
+        found = {one: _pairs(book, claim, ledger, _setting(*one, epochs)) for one in _kinds(ledger)}
         found = {one: pairs for one, pairs in found.items() if pairs} or {("", ""): []}
         for (_, settings), pairs in found.items():
             rows += [_row(book, claim, m, pairs, settings, epochs) for m in claim.measures]
     return rows
+
+
+def judge_tails(book: Book, ledger: Ledger, epochs: int | None = None) -> list[TailRow]:
+    """A row for each arm, device and settings whose cells rotate the tail over the classes.
+
+    Args:
+        epochs: of a trial, whose cells alone are looked at then.
+    """
+    rows = []
+    for kind in _kinds(ledger):
+        setting = _setting(*kind, epochs)
+        arms: dict[str, list[Line]] = {}
+        for cell in plan_cells(book, book.claims, setting):
+            line = ledger.get((*kind, cell.name))
+            if line is not None and line.images and is_known(ledger, cell, setting):
+                arms.setdefault(cell.name.rpartition(",")[0], []).append(line)
+        for name, lines in arms.items():
+            images = [line.images for line in lines]
+            costs = {
+                protocol: tail_cost(images, [line.by_class[protocol] for line in lines])
+                for protocol in PROTOCOLS
+                if all(protocol in line.by_class for line in lines)
+            }
+            costs = {protocol: found for protocol, found in costs.items() if found.n > 1}
+            if not costs:
+                continue
+            data, arm, trained = name.split(",")
+            rows.append(
+                TailRow(
+                    arm=arm,
+                    epochs=int(trained.removeprefix("e")),
+                    data=data,
+                    runs=len(lines),
+                    most=max(images[0]),
+                    fewest=min(images[0]),
+                    costs=costs,
+                    device=", ".join(sorted({line.device for line in lines})),
+                    settings=kind[1],
+                )
+            )
+    return rows
+
+
+def _kinds(ledger: Ledger) -> list[tuple[str, str]]:
+    """The devices and settings that there are cells of."""
+    return sorted({(line.accelerator, line.settings) for line in ledger.values()})
 
 
 def _setting(accelerator: str, settings: str, epochs: int | None) -> Setting:
