@@ -109,9 +109,11 @@ def test_a_shown_command_exists(shown: Shown, monkeypatch: pytest.MonkeyPatch) -
     elif "bash" in words:
         start = words.index("bash")
         script, *parts = words[start + 1 :]
-        labels = re.findall(r"^ {4}(\w+)\)$", (ROOT / script).read_text(), re.MULTILINE)
-        assert set(parts) <= set(labels)
-        assert {word.split("=")[0] for word in words[:start]} <= {"OUT", "GPU_DRY_RUN"}
+        text = (ROOT / script).read_text()
+        assert set(parts) <= set(re.findall(r"^ {4}(\w+)\)$", text, re.MULTILINE))
+        given = dict(word.split("=", 1) for word in words[:start])
+        assert all(f"{name}:-" in text or name.startswith("LIMIT_") for name in given), given
+        check_claims(shlex.split(given.get("CLAIMS", "")))
     elif words[0] == "...":  # of the command above
         launcher = [word for word in words[1:] if word.startswith("hydra/launcher=")]
         assert launcher

@@ -2,13 +2,18 @@
 """The packaged claims: every cell composes, and what is called equal is equal."""
 
 import functools
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ltplugins.config.data import training_set
 from ltplugins.config.resolve import resolve
 from ltplugins.data.datamodule import build_datamodule
+from ltplugins.data.schema import DataConfig
+from ltplugins.data.sources.build import build_source
 from ltplugins.host import prepare
 from ltplugins.host.build import build_model
 from ltplugins.methods.parts.durations import to_epochs, to_images
@@ -24,6 +29,7 @@ from tests.kit.paths import ROOT
 
 BOOK = read_book(ROOT / "scripts/sweep/claims.yaml")
 CLAIMS = {claim.name: claim for claim in BOOK.claims}
+WHY = read_book(ROOT / "scripts/sweep/gh_why.yaml")
 
 
 @functools.cache
@@ -72,3 +78,41 @@ def test_the_seed_papers_are_all_there():
     used = {side[0] for claim in BOOK.claims for side in claim.sides()}
     used |= {BOOK.arms[name].of for name in used}
     assert used >= set(BOOK.arms)
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory):
+    """A working folder with the files of ``hold_out.py``."""
+    folder = tmp_path_factory.mktemp("why")
+    script = ROOT / "scripts/sweep/hold_out.py"
+    subprocess.run([sys.executable, script], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def test_why_compares_what_differs_in_one_thing(held_out, monkeypatch):
+    """At equal steps; the arms' common words and rates are those of the claims."""
+    monkeypatch.chdir(held_out)
+    cells = {cell.name: cell for cell in plan_cells(WHY, WHY.claims, Setting(Path(), pairs=1))}
+    words = {name.split(",")[1]: set(cell.words) for name, cell in cells.items()}
+    for claim in WHY.claims:
+        assert len({steps(cells[f"held_out,{arm},e{n},p1"]) for arm, n in claim.sides()}) == 1
+        ours, base = words[claim.ours], words[claim.base]
+        of_gh = (ours - base) - (words["gh"] - words["simclr"])
+        of_both = base - words["simclr"]
+        assert ours - words["gh"] == of_gh | of_both
+        assert (len(of_gh), bool(of_both)) in (
+            [(0, False)] if claim.name == "packaged" else [(1, False), (0, True)]
+        )
+    assert len({claim.ours for claim in WHY.claims}) == len(WHY.claims)
+    assert set(BOOK.common) - set(WHY.common) == {"name=claims"}
+
+
+def test_what_is_held_out_is_neither_trained_on_nor_a_test_image(held_out):
+    parts = {name: np.load(held_out / f"runs/hold_out/{name}.npz") for name in ("train", "val")}
+    assert {name: np.bincount(part["labels"]).tolist() for name, part in parts.items()} == {
+        "train": [1300] * 10,
+        "val": [200] * 10,
+    }
+    pool = build_source(DataConfig("fashion_pack"), "train").images
+    seen = np.concatenate([part["images"] for part in parts.values()])
+    assert sorted(map(bytes, seen)) == sorted(map(bytes, pool))  # each once
