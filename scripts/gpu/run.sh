@@ -2,6 +2,7 @@
 # Everything that is worth a GPU's time, in one call of at most nine minutes, from a bare machine.
 #
 #     OUT=results bash scripts/gpu/run.sh [tests] [sinkhorn] [bench] [claims]    # default: all
+#     OUT=results bash scripts/gpu/run.sh zoo                     # cells and entries of the zoo
 #
 # Needs a python3 with torch, torchvision, lightning, timm, torchmetrics, einops, scikit-learn, scipy,
 # matplotlib, rich, safetensors, filelock and pytest-xdist. What else is missing (hydra-core, omegaconf,
@@ -59,6 +60,20 @@ share() {
   unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
 }
 
+# cells claims|zoo WORDS: train cells until the limit, and bring back what there is.
+cells() {
+  local name=$1 own="LIMIT_${1^^}" limit
+  limit=${!own:-$([ "$DRY" = 1 ] && echo 60 || echo 150)}
+  [ "${MPS:-0}" = 1 ] && share on
+  # The runner ends by itself before the limit, so that cells are saved and packed.
+  export "$own=$((limit + 45))"
+  # shellcheck disable=SC2086
+  part "$name" 0 "$PYTHON" "scripts/$name.py" --jobs "$JOBS" \
+    --accelerator "$([ "$DRY" = 1 ] && echo cpu || echo cuda)" --limit "$limit" \
+    --collect "$OUT/$name.tar" $2
+  [ -n "${CUDA_MPS_PIPE_DIRECTORY:-}" ] && share off
+}
+
 for wanted in $PARTS; do
   case $wanted in
     tests)
@@ -76,16 +91,12 @@ for wanted in $PARTS; do
       TAIL=80 part bench 150 "$PYTHON" scripts/gpu/bench.py $QUICK --json "$OUT/bench.json" ${BENCH:-}
       ;;
     claims)
-      LIMIT=${LIMIT_CLAIMS:-$([ "$DRY" = 1 ] && echo 60 || echo 150)}
-      [ "${MPS:-0}" = 1 ] && share on
-      # The runner ends by itself before the limit, so that cells are saved and packed.
-      # shellcheck disable=SC2086
-      LIMIT_CLAIMS=$((LIMIT + 45)) part claims 0 "$PYTHON" scripts/claims.py --jobs "$JOBS" \
-        --accelerator "$([ "$DRY" = 1 ] && echo cpu || echo cuda)" --limit "$LIMIT" \
-        --collect "$OUT/claims.tar" ${CLAIMS:-}
-      [ -n "${CUDA_MPS_PIPE_DIRECTORY:-}" ] && share off
+      cells claims "${CLAIMS:-}"
       ;;
-    *) echo "unknown part '$wanted': expected tests, sinkhorn, bench or claims." >&2; exit 2 ;;
+    zoo)
+      cells zoo "${ZOO:-}"
+      ;;
+    *) echo "unknown part '$wanted': expected tests, sinkhorn, bench, claims or zoo." >&2; exit 2 ;;
   esac
 done
 command -v nvidia-smi > /dev/null && nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader

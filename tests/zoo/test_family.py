@@ -3,13 +3,16 @@
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
 
+from ltplugins.catalogue.index import Index
 from ltplugins.config.resolve import resolve
 from ltplugins.core.errors import UserError
+from ltplugins.runs.places import LAST_CHECKPOINT
 from ltplugins.stages.blocks import config_blocks
 from ltplugins.stages.claims.cells import Setting
 from ltplugins.stages.claims.pool import Outcome
@@ -17,7 +20,7 @@ from ltplugins.stages.claims.work import pretrain_composer
 from ltplugins.stages.zoo.family import command
 from ltplugins.stages.zoo.family.plan import plan_family, read_family
 from ltplugins.training.check import check_run
-from ltplugins.zoo.page import entries_of, read_facts
+from ltplugins.zoo.page import entries_of, read_facts, write_pages
 from tests.kit.claims import write_book
 from tests.kit.entries import another_seed, measure
 from tests.kit.hosts import on_the_stand_in
@@ -92,6 +95,30 @@ def test_entries_are_made_of_finished_cells_and_then_left(folder, tiny_run, caps
     finish(run, cells[2])
     assert plan().state() == "nothing"
     assert plan().state(replace=True) == "train"
+
+
+def test_cells_and_entries_travel(folder, tiny_run, capsys):
+    """What another machine has trained and written goes on here, or into the zoo as it is."""
+    run = measure(tiny_run)
+    for cell in plan().cells[:2]:
+        finish(run, cell)
+    call("--limit", "0", "--collect", "out.tar")
+    told = capsys.readouterr().err
+    assert "packed: out.tar (" in told and "packed: out.entries.tar (" in told
+    with tarfile.open("out.tar") as cells_file, tarfile.open("out.entries.tar") as entries_file:
+        cells, entries = cells_file.getnames(), entries_file.getnames()
+    assert {f"cpu/{cell.name}/{LAST_CHECKPOINT}" for cell in plan().cells[:2]} <= set(cells)
+    assert set(entries) == {str(p.relative_to("zoo")) for p in Path("zoo/plain-tiny").iterdir()}
+
+    entry = {path.name: path.read_bytes() for path in Path("zoo/plain-tiny").iterdir()}
+    shutil.rmtree("zoo")
+    shutil.rmtree("cells")
+    call("--limit", "0", "--collect", "none.tar", "--only", "plain-tiny")
+    assert not Path("none.tar").exists() and not Path("none.entries.tar").exists()
+    shutil.unpack_archive("out.entries.tar", "zoo")
+    assert {path.name: path.read_bytes() for path in Path("zoo/plain-tiny").iterdir()} == entry
+    write_pages(Path("zoo"))
+    assert set(Index.read(Path("zoo/index.json")).entries) == {"plain-tiny"}
 
 
 def test_what_is_missing_is_trained_once(folder, tiny_run, monkeypatch, capsys):

@@ -23,7 +23,7 @@ from ltplugins.stages.claims.ledger import (
     read_ledger,
     write_ledger,
 )
-from ltplugins.stages.claims.train import ROOT, Teller, setting_of, teller, train, whole
+from ltplugins.stages.claims.train import ROOT, Teller, collect, setting_of, teller, train, whole
 
 FILE, OUT = "scripts/sweep/claims.yaml", "zoo/results"
 _EPILOG = """The same command again trains what is missing, and nothing else. Further words are
@@ -61,7 +61,7 @@ def claims(options: argparse.Namespace) -> None:
     tell(f"{len(missing)} of {len(cells)} cells are missing in {setting.folder}")
     code = train(missing, setting, options, tell) if missing and options.limit != 0 else 0
     if options.collect:  # first: whoever has set a limit may end the call soon after it
-        _collect(cells, options, tell)
+        collect(cells, Path(options.root), Path(options.collect), tell)
     _judge(book, ledger, options, tell)
     if code:
         raise SystemExit(code)
@@ -95,16 +95,6 @@ def _judge(book: Book, ledger: Ledger, options: argparse.Namespace, tell: Teller
     rows = judge(book, ledger, options.epochs)
     path = write_claims(rows, out, judge_tails(book, ledger, options.epochs))
     tell(f"{tally(rows)} {path}")
-
-
-def _collect(cells: list[Cell], options: argparse.Namespace, tell: Teller) -> None:
-    from ltplugins.stages.claims.pack import pack
-
-    files, absent = pack(cells, Path(options.root), Path(options.collect))
-    for file in files:
-        tell(f"packed: {file} ({file.stat().st_size / 1e6:.1f} MB)")
-    if absent:
-        tell(f"no room for {len(absent)} files, such as {absent[0]}")
 
 
 def _list(book: Book, chosen: Sequence[Claim], missing: Sequence[Cell], setting: Setting) -> None:

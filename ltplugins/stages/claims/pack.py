@@ -58,11 +58,39 @@ def pack(
     Returns:
         The archives, and the names of what found no room.
     """
+    return _fill(_items(cells, root), file, megabytes, most)
+
+
+def pack_folders(
+    folders: Sequence[Path], file: Path, megabytes: float = 14.5, most: int = 8
+) -> tuple[list[Path], list[str]]:
+    """Write folders of files, by their own names, as :func:`pack` does.
+
+    Args:
+        folders: whose files are packed, the most needed ones first.
+        file: the first archive.
+        megabytes: at most, of each.
+        most: archives.
+
+    Returns:
+        The archives, and the names of what found no room.
+    """
+    items = (
+        Item(f"{folder.name}/{path.name}", path.read_bytes())
+        for folder in folders
+        for path in sorted(folder.iterdir())
+    )
+    return _fill(items, file, megabytes, most)
+
+
+def _fill(
+    items: Iterator[Item], file: Path, megabytes: float, most: int
+) -> tuple[list[Path], list[str]]:
     limit = int(megabytes * MEGABYTE) - _TAR_BLOCK
     bins: list[list[Item]] = []
     rooms: list[int] = []
     absent = []
-    for item in _items(cells, root):
+    for item in items:
         fitting = next((i for i, room in enumerate(rooms) if room >= item.size), None)
         if fitting is None and (len(bins) == most or item.size > limit):
             absent.append(item.name)
@@ -74,8 +102,8 @@ def pack(
         bins[fitting].append(item)
         rooms[fitting] -= item.size
     paths = [_numbered(file, i) for i in range(len(bins))]
-    for path, items in zip(paths, bins, strict=True):
-        _write(path, items)
+    for path, content in zip(paths, bins, strict=True):
+        _write(path, content)
     return paths, absent
 
 

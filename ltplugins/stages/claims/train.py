@@ -42,6 +42,21 @@ def train(
     return 1 if outcome.failed else 0
 
 
+def collect(cells: Sequence[Cell], root: Path, file: Path, tell: Teller, most: int = 8) -> None:
+    """Pack what there is of these cells, to be unpacked into the same folder elsewhere."""
+    from ltplugins.stages.claims.pack import pack
+
+    tell_packed(*pack(cells, root, file, most=most), tell)
+
+
+def tell_packed(files: Sequence[Path], absent: Sequence[str], tell: Teller) -> None:
+    """Say which archives were written, and what found no room in them."""
+    for file in files:
+        tell(f"packed: {file} ({file.stat().st_size / 1e6:.1f} MB)")
+    if absent:
+        tell(f"no room for {len(absent)} files, such as {absent[0]}")
+
+
 def teller(stderr: bool) -> Teller:
     """What writes a command's lines, names in them as they stand."""
     console = make_console(stderr=stderr)

@@ -8,10 +8,20 @@ from pathlib import Path
 from ltplugins.core.door import guarded
 from ltplugins.core.errors import UserError, unknown
 from ltplugins.stages.claims.cells import Cell
-from ltplugins.stages.claims.train import ROOT, Teller, setting_of, teller, train, whole
+from ltplugins.stages.claims.train import (
+    ROOT,
+    Teller,
+    collect,
+    setting_of,
+    tell_packed,
+    teller,
+    train,
+    whole,
+)
 from ltplugins.stages.zoo.family.plan import Plan, plan_family, read_family
 
 FILE, ZOO = "scripts/sweep/zoo.yaml", "zoo"
+_ARCHIVES = 5  # of cells; three are left for entries
 _EPILOG = """The same command again goes on, and leaves what is there. Cells are those of
 scripts/claims.py: give both the same --root, --accelerator and words.
 """
@@ -44,7 +54,12 @@ def make_family(options: argparse.Namespace) -> None:
     if options.list:
         return
     code = train(missing, setting, options, tell) if missing and options.limit != 0 else 0
-    failed = _add([plan for plan in plans if states[plan.name] != "nothing"], tell)
+    if options.collect:  # first: whoever has set a limit may end the call soon after it
+        cells = {cell.name: cell for plan in plans for cell in plan.cells}
+        collect(list(cells.values()), setting.root, Path(options.collect), tell, _ARCHIVES)
+    written, failed = _add([plan for plan in plans if states[plan.name] != "nothing"], tell)
+    if options.collect and written:
+        _collect(written, Path(options.collect), tell)
     if code or failed:
         raise SystemExit(code or 1)
 
@@ -78,11 +93,11 @@ def _told(plan: Plan, state: str) -> str:
     return told if state == "add" else f"{told}, the next is {plan.missing()[0].name}"
 
 
-def _add(plans: Sequence[Plan], tell: Teller) -> int:
-    """Write the entries whose cells are finished; how many could not be written."""
+def _add(plans: Sequence[Plan], tell: Teller) -> tuple[list[Path], int]:
+    """Write the entries whose cells are finished: their folders, and how many could not be."""
     from ltplugins.stages.zoo.add import Naming, add
 
-    failed = 0
+    written, failed = [], 0
     for plan in plans:
         if not all(cell.is_done for cell in plan.cells[: plan.pairs]):
             continue
@@ -93,8 +108,17 @@ def _add(plans: Sequence[Plan], tell: Teller) -> int:
             failed += 1
             tell(f"failed: {plan.name}: {error}")
         else:
+            written.append(place)
             tell(f"written: {place}, of {len(runs)} runs")
-    return failed
+    return written, failed
+
+
+def _collect(entries: Sequence[Path], file: Path, tell: Teller) -> None:
+    """Pack the entries beside their cells: weights that are too large as a checkpoint fit so."""
+    from ltplugins.stages.claims.pack import pack_folders
+
+    entries_file = file.with_name(f"{file.stem}.entries{file.suffix}")
+    tell_packed(*pack_folders(entries, entries_file, most=8 - _ARCHIVES), tell)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -115,6 +139,7 @@ def parser() -> argparse.ArgumentParser:
     add("--jobs", type=whole, default=1, metavar="N", help="cells at once, a thread each")
     add("--accelerator", choices=("cpu", "cuda"), default="cpu", help="cuda: all on card 0")
     add("--limit", type=float, metavar="SECONDS", help="of training; 0: add what is finished")
+    add("--collect", metavar="FILE.tar", help="pack cells and entries, 8 files below 15 MB at most")
     add("--replace", action="store_true", help="write entries anew that are there")
     add("--list", action="store_true", help="say what there is, and do nothing")
     add("--start", choices=("fork", "spawn"), default="fork", help="of the cells' processes")
