@@ -103,7 +103,8 @@ def add(runs: Sequence[str | Path], zoo: Path, naming: Naming) -> Path:
             found = [rounded if run is main else run for run in found]
             facts = _facts(found, rounded, naming)
             _write(main.path, Path(tmp) / "entry", facts)
-        shutil.rmtree(place, ignore_errors=True)
+        if place.exists():  # moved, not removed: what breaks in between leaves a whole one
+            place.rename(Path(tmp) / "before")
         (Path(tmp) / "entry").rename(place)
     draw_zoo(zoo)
     write_pages(zoo)
