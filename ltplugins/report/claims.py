@@ -137,11 +137,11 @@ def reading_of_tails() -> str:
     """How the table of :class:`TailRow` is to be read."""
     return (
         "By how many points a class is known better where it has the most images than where it has "
-        "the fewest, by the same arm: each class against itself in runs of other class orders (a "
-        "straight line over the logarithm of its images), averaged over classes with the 95% "
-        "interval over them. Groups of one run do not say this, for its rare classes may be the "
-        "easy ones. Where a base loses nothing to the tail, there is nothing that a method for the "
-        "tail could give back."
+        "the fewest, by the same arm: each class against itself in runs of other class orders, by "
+        "a straight line over the logarithm of its images, with the 95% interval that unlike "
+        "classes leave. Groups of one run do not say this, for its rare classes may be the easy "
+        "ones. Where a base loses nothing to the tail, there is nothing that a method for the tail "
+        "could give back."
     )
 
 

@@ -9,8 +9,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
-from ltplugins.report.paired import Paired, paired
+from ltplugins.report.paired import Paired
 
 LEAST_ORDERS = 3
 
@@ -18,19 +19,20 @@ LEAST_ORDERS = 3
 def tail_cost(images: Sequence[Sequence[int]], accuracy: Sequence[Sequence[float]]) -> Paired:
     """How much accuracy a class loses between the most images that a class has and the fewest.
 
-    For each class the slope of its accuracy over the logarithm of its images is taken by least
-    squares. Slopes times the logarithm's whole range are averaged over classes, with the interval
-    over classes, so that hard and easy classes count alike. All classes of a run have as many
-    images as those of any other, so that better runs hardly count. A class that always has the same
-    number of images has no slope.
+    The slope of accuracy over the logarithm of images is taken by least squares, with a level of
+    its own for each class, so that hard and easy classes count alike; better and worse runs cancel,
+    for all of them have the same numbers of images. Its error is estimated class by class, for
+    residuals of one class may go together (Student's t, a degree of freedom less than classes). A
+    class that always has as many images says nothing.
 
     Args:
         images: of the training, (runs, classes).
         accuracy: fractions, (runs, classes).
 
     Returns:
-        Losses of classes as fractions, ``n`` classes; positive where few images cost accuracy. With
-        ``n`` = 0 where the runs do not rotate: fewer than three, or other numbers of images.
+        The slope times the logarithm's whole range, a fraction; positive where few images cost
+        accuracy; ``n`` classes and no p. With ``n`` = 0 where the runs do not rotate: fewer than
+        three, or other numbers of images.
 
     >>> images = [[100, 10, 1], [10, 1, 100], [1, 100, 10]]
     >>> accuracy = [[0.9, 0.7, 0.2], [0.8, 0.6, 0.4], [0.7, 0.8, 0.3]]  # 0.1 a factor of ten
@@ -41,14 +43,17 @@ def tail_cost(images: Sequence[Sequence[int]], accuracy: Sequence[Sequence[float
     counts = np.asarray(images, dtype=float)
     if not _rotates(counts):
         return Paired(0)
-    shares = np.asarray(accuracy, dtype=float)
     x = np.log(counts)
     x -= x.mean(axis=0)
-    square = (x**2).sum(axis=0)
-    moved = square > 1e-9
-    slopes = (x * shares).sum(axis=0)[moved] / square[moved]
-    reach = math.log(counts.max() / counts.min())
-    return paired([float(slope) * reach for slope in slopes])
+    y = np.asarray(accuracy, dtype=float)
+    square = (x**2).sum(axis=0)  # by class
+    moved = int((square > 1e-9).sum())
+    slope = float((x * y).sum() / square.sum())
+    score = (x * (y - y.mean(axis=0))).sum(axis=0) - slope * square
+    error = math.sqrt(moved / (moved - 1) * float((score**2).sum())) / float(square.sum())
+    reach = float(stats.t.ppf(0.975, moved - 1)) * error
+    whole = math.log(counts.max() / counts.min())
+    return Paired(moved, slope * whole, (slope - reach) * whole, (slope + reach) * whole)
 
 
 def _rotates(counts: np.ndarray) -> bool:

@@ -25,15 +25,36 @@ def planted(rows, slopes, runs=0.0):
     return DIFFICULTY + np.asarray(slopes) * np.log10(rows) / 10 + np.asarray(runs)
 
 
-def test_planted_slopes_come_out():
-    slopes = np.linspace(-0.1, 0.5, 10)
-    found = tail_cost(images(), planted(images(), slopes))
-    assert found.n == 10
-    assert found.effect == pytest.approx(0.2 / 10 * 2)  # two factors of ten
-    each = slopes / 10 * 2
-    assert found.high - found.effect == pytest.approx(
-        2.262157 * each.std(ddof=1) / math.sqrt(10), rel=1e-6
+def test_a_planted_slope_comes_out():
+    found = tail_cost(images(), planted(images(), 0.2))
+    assert (found.n, found.p) == (10, None)
+    assert [found.effect, found.low, found.high] == pytest.approx([0.04] * 3)  # two factors of ten
+
+
+def test_unlike_slopes_and_noise_equal_least_squares_with_dummies():
+    """The estimate of a regression with a column a class, and its error clustered by class."""
+    rows = images()
+    noise = np.random.default_rng(0).normal(0, 0.02, rows.shape)
+    shares = planted(rows, np.linspace(-0.1, 0.5, 10)) + noise
+    found = tail_cost(rows, shares)
+    design = np.zeros((60, 11))
+    for run in range(6):
+        for k in range(10):
+            design[run * 10 + k, [k, 10]] = 1, math.log10(rows[run, k])
+    fitted, *_ = np.linalg.lstsq(design, shares.ravel(), rcond=None)
+    assert found.effect == pytest.approx(2 * fitted[10])
+    left = shares.ravel() - design @ fitted
+    bread = np.linalg.inv(design.T @ design)
+    scores = [design[k::10].T @ left[k::10] for k in range(10)]
+    spread = bread @ sum(np.outer(s, s) for s in scores) @ bread * 10 / 9
+    reach = 2.262157 * 2 * math.sqrt(spread[10, 10])
+    assert [found.low, found.high] == pytest.approx(
+        [found.effect - reach, found.effect + reach], rel=1e-5
     )
+    # Neither the plain mean of the classes' slopes nor errors that forget the classes.
+    assert found.effect != pytest.approx(2 * np.mean(np.linspace(-0.1, 0.5, 10)) / 10, rel=0.02)
+    plain = 2.262157 * 2 * math.sqrt(bread[10, 10] * float(left @ left) / 49)
+    assert reach != pytest.approx(plain, rel=0.05)
 
 
 def test_hard_and_easy_classes_cost_nothing():
@@ -45,9 +66,9 @@ def test_hard_and_easy_classes_cost_nothing():
     assert tail_cost(rows, shares).effect == pytest.approx(0, abs=1e-12)
 
 
-def test_better_runs_hardly_count():
-    runs = np.array([[0.0], [0.01], [-0.01], [0.02], [-0.02], [0.0]])
-    assert abs(tail_cost(images(), planted(images(), 0.0, runs)).effect) < 0.005
+def test_better_runs_cost_nothing():
+    runs = np.array([[0.0], [0.1], [-0.1], [0.2], [-0.2], [0.0]])
+    assert tail_cost(images(), planted(images(), 0.0, runs)).effect == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize(
