@@ -208,7 +208,7 @@ def _measured(rows: list[tuple[str, dict[str, Any], EntryFacts, EntryProtocol]])
         )
     what = plain("; ".join(dict.fromkeys(told(entry) for *_, entry in rows)))
     counts = {len(require_zoo(facts).runs) for *_, facts, _ in rows}
-    over = spread(max(counts)) + (
+    over = spread(max(counts) if len(counts) == 1 else "n") + (
         " Of one run there is no spread." if 1 in counts and len(counts) > 1 else ""
     )
     known = plain(", ".join(sorted(rule for rule in rules if rule)))

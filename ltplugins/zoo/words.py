@@ -20,8 +20,8 @@ def percent(stat: Stat | None) -> str:
     return f"{100 * stat.mean:.1f}" + ("" if stat.std is None else f" ± {100 * stat.std:.1f}")
 
 
-def spread(runs: int) -> str:
-    """What the numbers are over, in a sentence."""
+def spread(runs: int | str) -> str:
+    """What the numbers are over, in a sentence: so many runs, or those of a column."""
     if runs == 1:
         return "One run: how far another seed, class order or fold would be off is not known."
     return f"Mean ± sample standard deviation over {runs} runs; each run counts by its own mean."
