@@ -127,10 +127,14 @@ class TailRow:
             "arm": self.arm,
             "epochs": str(self.epochs),
             "runs": str(self.runs),
-            "images": f"{self.most:,} to {self.fewest:,}",
             **{protocol: _interval(found) for protocol, found in self.costs.items()},
-            "on": " ".join(filter(None, (self.data, self.device, self.settings))),
         }
+
+    @property
+    def images(self) -> str:
+        """What it was trained on, and where."""
+        parts = [f"{self.most:,} to {self.fewest:,} images a class", self.device, self.settings]
+        return "; ".join(filter(None, parts))
 
 
 def reading_of_tails() -> str:

@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from html import escape
+from itertools import groupby
 from pathlib import Path
 
 from ltplugins.core.files import write_text
@@ -24,11 +25,13 @@ from ltplugins.report.pages import html as page
 TITLE = "What the papers claim"
 _TAILS = "What the tail costs"
 _SHOWN = ("measure", "verdict", "effect", "interval", "p", "n", "ours", "base", "steps", "time")
-_ARM = ("arm", "epochs", "runs", "images")
 _CAPTION = (
     "A panel a claim, a line a measure: the mean difference and its 95 % interval. Right of 0, the "
     "paper's arm is ahead. Where a line crosses 0, the pairs do not tell; at a triangle it goes on."
 )
+
+
+Block = tuple[str, str, list[dict[str, str]]]  # a sentence, what it is of, its lines by column
 
 
 def write_claims(
@@ -73,7 +76,7 @@ def _in_short(row: ClaimRow) -> str:
     return f"{row.measure}: {row.verdict}{effect}"
 
 
-def _blocks(rows: Sequence[ClaimRow]) -> list[tuple[str, str, list[dict[str, str]]]]:
+def _blocks(rows: Sequence[ClaimRow]) -> list[Block]:
     """Where there is a pair: the claim's sentence, what it is of, and its lines."""
     found = []
     for block in grouped(rows):
@@ -98,12 +101,15 @@ def _lines(rows: Sequence[ClaimRow]) -> list[dict[str, str]]:
     return lines
 
 
-def _of_tails(tails: Sequence[TailRow]) -> list[dict[str, str]]:
-    """Lines of all arms with the same columns: those that one of them has."""
-    lines = [row.cells() for row in tails]
-    protocols = dict.fromkeys(name for row in tails for name in row.costs)
-    columns = [*_ARM, *protocols, "on"]
-    return [{name: line.get(name, MISSING) for name in columns} for line in lines]
+def _blocks_of_tails(tails: Sequence[TailRow]) -> list[Block]:
+    """The arms of each data set on each device, with the columns that one of them has."""
+    found = []
+    for (data, images), members in groupby(tails, lambda row: (row.data, row.images)):
+        rows = list(members)
+        columns = dict.fromkeys(name for row in rows for name in row.cells())
+        lines = [{name: row.cells().get(name, MISSING) for name in columns} for row in rows]
+        found.append((data, images, lines))
+    return found
 
 
 def _markdown(rows: Sequence[ClaimRow], tails: Sequence[TailRow] = ()) -> str:
@@ -114,8 +120,10 @@ def _markdown(rows: Sequence[ClaimRow], tails: Sequence[TailRow] = ()) -> str:
         marked = [{**line, "verdict": f"**{line['verdict']}**"} for line in map(_plain, lines_of)]
         lines += ["", f"## {plain(head)}", "", f"{plain(about)}.", "", *_table(marked)]
     if tails:
-        lines += ["", f"## {_TAILS}", "", reading_of_tails(), ""]
-        lines += _table([_plain(line) for line in _of_tails(tails)])
+        lines += ["", f"## {_TAILS}", "", reading_of_tails()]
+    for head, about, lines_of in _blocks_of_tails(tails):
+        table_of = _table([_plain(line) for line in lines_of])
+        lines += ["", f"### {plain(head)}", "", f"{plain(about)}.", "", *table_of]
     return "\n".join(lines) + "\n"
 
 
@@ -139,11 +147,22 @@ def _html(rows: Sequence[ClaimRow], tails: Sequence[TailRow]) -> str:
             shown = page.figure(svgs, _CAPTION, tally(rows), titles, plate.keys, 3.9)
             parts.append(shown)
     parts += ["<h2>All claims</h2>", page.table(_overview(rows))]
-    head = "".join(f'<th scope="col">{name}</th>' for name in _SHOWN)
+    if blocks := _blocks(rows):
+        parts += ["<h2>Measure by measure</h2>", _results(blocks)]
+    if tails:
+        parts += [f"<h2>{_TAILS}</h2>", f'<p class="note">{escape(reading_of_tails())}</p>']
+        parts += [_results([block]) for block in _blocks_of_tails(tails)]
+    return page.page(TITLE, "\n".join(parts))
+
+
+def _results(blocks: Sequence[Block]) -> str:
+    """One table of blocks with the same columns, each under its sentence."""
+    columns = list(blocks[0][2][0])
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
     lines = []
-    for title, about, lines_of in _blocks(rows):
+    for title, about, lines_of in blocks:
         lines.append(
-            f'<tr><th scope="colgroup" class="protocol" colspan="{len(_SHOWN)}">'
+            f'<tr><th scope="colgroup" class="protocol" colspan="{len(columns)}">'
             f"<b>{escape(title)}</b><span>{escape(about)}</span></th></tr>"
         )
         lines += [
@@ -152,12 +171,7 @@ def _html(rows: Sequence[ClaimRow], tails: Sequence[TailRow]) -> str:
             + "</tr>"
             for first, *rest in (line.values() for line in lines_of)
         ]
-    parts.append("<h2>Measure by measure</h2>")
-    parts.append(
+    return (
         f'<div class="scroll"><table class="results"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
-    if tails:
-        parts += [f"<h2>{_TAILS}</h2>", f'<p class="note">{escape(reading_of_tails())}</p>']
-        parts.append(page.table(_of_tails(tails)))
-    return page.page(TITLE, "\n".join(parts))
