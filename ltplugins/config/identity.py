@@ -4,13 +4,15 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from ltplugins.config.run import RunConfig
 from ltplugins.data.sources.contents import content_hash
-from ltplugins.data.training_set import TrainingSet
+
+if TYPE_CHECKING:
+    from ltplugins.config.run import RunConfig
+    from ltplugins.data.training_set import TrainingSet
 
 # What may differ between a run and its continuation without changing the numbers.
 _NOT_IDENTITY = (
@@ -58,7 +60,7 @@ _NOT_OF_DATA = ("num_workers", "worker_timeout")
 _TRAINER_NOT_IDENTITY = ("enable_progress_bar", "log_every_n_steps", "logger", "profiler")
 
 
-def identity(run: RunConfig, world_size: int) -> dict[str, Any]:
+def identity(run: "RunConfig", world_size: int) -> dict[str, Any]:
     """Everything that the run's numbers depend on, as plain nested values."""
     plain = OmegaConf.to_container(run.host, resolve=True)
     assert isinstance(plain, dict)
@@ -100,7 +102,7 @@ def flatten(block: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def data_hashes(data: TrainingSet) -> dict[str, str]:
+def data_hashes(data: "TrainingSet") -> dict[str, str]:
     """What of a run's identity is known only once its data are read."""
     contents = content_hash(data.source, data.split.indices)
     hashes = {"split_hash": data.split.hash, "data_hash": f"{_OF_CONTENTS}{contents}"}

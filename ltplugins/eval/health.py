@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ltplugins.eval.banks import Features
 from ltplugins.eval.options import HealthConfig
-from ltplugins.metrics.health import Health, alignment, class_means, etf_deviation, measure
+from ltplugins.metrics.collapse import Health
+from ltplugins.metrics.health import alignment, class_means, etf_deviation, measure
 
 Views = Callable[[np.ndarray], tuple[Tensor, Tensor]]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ltplugins.core.records import Record
-from ltplugins.metrics.health import Health
+from ltplugins.metrics.collapse import Health
 from ltplugins.runs.facts import Contents, Progress
 
 # 2: which data, how far the run came, what could not be said. 3: the least class, calibration,

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from ltplugins.metrics.health import MOST_DEAD, SAME_DIRECTION
+from ltplugins.metrics.collapse import MOST_DEAD, SAME_DIRECTION
 from ltplugins.report.curves import draw_rows, thin_out
 from ltplugins.report.evaluated import RunResult
 from ltplugins.report.plates import Panel, Plate

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ltplugins.catalogue.files import CONFIG
 from ltplugins.catalogue.store import PREFIX, entry_folder, is_zoo
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError, first_sentence
 from ltplugins.core.records import from_plain, read_json
-from ltplugins.runs.entry import CONFIG, read_entry
+from ltplugins.runs.entry import read_entry
 from ltplugins.runs.facts import VERSION, Origin, Progress, RunFacts
 from ltplugins.runs.parts import require_content
 from ltplugins.runs.places import ARGS, LAST_CHECKPOINT, RUN_FILE, earlier_checkpoints, folder_of

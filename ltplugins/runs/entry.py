@@ -7,22 +7,19 @@ under ``ltplugins``. Nothing in it is executed or unpickled.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ltplugins.catalogue.files import CONFIG, FACTS, WEIGHTS, read_config
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import sha256
-from ltplugins.core.records import from_plain, read_json
+from ltplugins.core.records import from_plain
 from ltplugins.runs.facts import VERSION, Origin
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-FACTS = "ltplugins"  # the block of config.json that is ours
 
 
 @dataclass(frozen=True)
@@ -69,19 +66,6 @@ def read_entry(folder: Path) -> TrainedEntry:
         bool(block.get("small_stem", False)),
         {f"backbone.{key}": value for key, value in weights.items()},
     )
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The mapping of ``config.json``.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = folder / CONFIG
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: expected a mapping, got {type(config).__name__}.")
-    return config
 
 
 def read_weights(file: Path, expected: str | None) -> dict[str, Tensor]:

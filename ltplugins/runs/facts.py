@@ -10,14 +10,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ltplugins import __version__
 from ltplugins.config.identity import identity_hash
 from ltplugins.core.records import Record
 from ltplugins.data.imbalance import Split
-from ltplugins.data.sources.base import Source
 from ltplugins.data.sources.contents import labels_hash, pictures_hash
+
+if TYPE_CHECKING:  # torch is not for those who read a record
+    from ltplugins.data.sources.base import Source
 
 VERSION = 2  # 2: what the data were, and how far a run came
 # RunFacts.stopped of a trial, whose folder any other run may take.
@@ -52,7 +54,7 @@ class Contents:
     pictures: str
 
     @classmethod
-    def of(cls, source: Source, split: Split) -> "Contents":
+    def of(cls, source: "Source", split: Split) -> "Contents":
         """Those of a split; this reads its files where they are not known yet."""
         labels, pictures = (
             labels_hash(source.targets, split.indices),
@@ -73,7 +75,7 @@ class SplitFacts:
     contents: Contents | None = None
 
     @classmethod
-    def of(cls, source: Source, split: Split) -> "SplitFacts":
+    def of(cls, source: "Source", split: Split) -> "SplitFacts":
         """The facts of a split of a source."""
         counts = [int(n) for n in split.class_counts]
         names = [str(n) for n in source.class_names]

@@ -30,7 +30,7 @@ from ltplugins.eval.plan import require_protocols
 from ltplugins.eval.protocol import evaluate_features
 from ltplugins.eval.results import Results, Scores, SplitName
 from ltplugins.host import prepare
-from ltplugins.metrics.health import Health
+from ltplugins.metrics.collapse import Health
 from ltplugins.report.evaluated import RunResult
 from ltplugins.report.rows import progress_mark
 from ltplugins.report.terminal import show_results

@@ -18,7 +18,8 @@ from torch import Tensor
 from ltplugins.core.distributed import gather_no_grad
 from ltplugins.core.errors import UserError
 from ltplugins.core.modes import looked_at
-from ltplugins.metrics.health import Health, etf_deviation, measure
+from ltplugins.metrics.collapse import Health
+from ltplugins.metrics.health import etf_deviation, measure
 
 log = logging.getLogger(__name__)
 

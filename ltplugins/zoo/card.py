@@ -4,20 +4,18 @@
 It is written anew from ``config.json`` and never edited, so that no number in it is a second truth.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ltplugins.catalogue.index import require_name
-from ltplugins.core.errors import UserError
+from ltplugins.catalogue.files import WEIGHTS
 from ltplugins.core.markdown import code, plain, table
-from ltplugins.runs.entry import WEIGHTS
 from ltplugins.zoo.check import PICTURE
-from ltplugins.zoo.facts import EntryFacts, ZooFacts
+from ltplugins.zoo.facts import EntryFacts, ZooFacts, require_zoo
 from ltplugins.zoo.preprocess import timm_transform
 from ltplugins.zoo.usage import LOAD_BACKBONE, TIMM
-from ltplugins.zoo.words import folds, is_of_weights, percent, rule_of, spread, told
+from ltplugins.zoo.words import folds, is_of_weights, network, percent, rule_of, spread, told
 
 FIGURE = "groups.png"
 _GROUPS = ("many", "medium", "few")
@@ -60,21 +58,6 @@ def card(config: Mapping[str, Any], facts: EntryFacts) -> str:
     return "\n".join(parts)
 
 
-def require_zoo(facts: EntryFacts) -> ZooFacts:
-    """The facts of an entry of a zoo.
-
-    Raises:
-        UserError: it is another export, or its name is none.
-    """
-    if facts.zoo is None or facts.origin is None:
-        raise UserError(
-            f"{facts.label}: expected an entry of a zoo, got another export. Add a run instead: "
-            f"ltplugins zoo add RUN"
-        )
-    require_name(facts.zoo.name)  # it stands in lines that readers run
-    return facts.zoo
-
-
 def _head(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str:
     assert facts.origin is not None
     results = [
@@ -111,13 +94,6 @@ def _summary(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str
         f"{max(split.class_counts):,} to {min(split.class_counts):,} a class.\n\n"
         f"![Accuracy by shot group]({FIGURE})\n"
     )
-
-
-def network(config: Mapping[str, Any], facts: EntryFacts, mark: Callable[[str], str] = str) -> str:
-    """The name that it is built by, with what is unusual about it; ``mark`` sets the name."""
-    name = config.get("architecture") or facts.torchvision or facts.label
-    small = " with the small stem" if facts.small_stem else ""
-    return f"{mark(str(name))}{small}"
 
 
 def _details(config: Mapping[str, Any], facts: EntryFacts, zoo: ZooFacts) -> str:

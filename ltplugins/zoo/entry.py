@@ -15,11 +15,12 @@ import timm
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
+from ltplugins.catalogue.files import CONFIG, FACTS, WEIGHTS, read_config
 from ltplugins.core.errors import UserError, nearest
 from ltplugins.core.records import from_plain
 from ltplugins.host.builtin.backbones import build_backbone
 from ltplugins.host.stem import apply_stem
-from ltplugins.runs.entry import CONFIG, FACTS, WEIGHTS, read_config, read_weights
+from ltplugins.runs.entry import read_weights
 from ltplugins.zoo.backbone import Architecture, Backbone, Provenance
 from ltplugins.zoo.facts import EntryFacts
 from ltplugins.zoo.preprocess import timm_keys, timm_transform

@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import save_file
 
 from ltplugins import __version__
+from ltplugins.catalogue.files import CONFIG, FACTS, WEIGHTS
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import atomic_folder, sha256, write_json, write_text
 from ltplugins.core.records import to_plain
 from ltplugins.eval.features import preserved_rng
-from ltplugins.runs.entry import CONFIG, FACTS, WEIGHTS
 from ltplugins.zoo.backbone import Backbone
 from ltplugins.zoo.entry import ONNX, open_entry, seen_config, timm_config
 from ltplugins.zoo.facts import EntryFacts

@@ -6,9 +6,13 @@ Accuracies are fractions from 0 to 1; what is not applicable is None.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
-from ltplugins.core.records import Record
+from ltplugins.catalogue.files import CONFIG, FACTS, read_config
+from ltplugins.catalogue.index import require_name
+from ltplugins.core.errors import UserError
+from ltplugins.core.records import Record, from_plain
 from ltplugins.eval.results import SplitName, Stat
 from ltplugins.runs.facts import Origin
 
@@ -160,3 +164,32 @@ class EntryFacts(Record):
     small_stem: bool = False
     origin: Origin | None = None
     zoo: ZooFacts | None = None
+
+
+def read_facts(folder: Path) -> tuple[dict[str, Any], EntryFacts]:
+    """The whole ``config.json`` of an entry of a zoo, and its block ``ltplugins``.
+
+    Raises:
+        UserError: it is none, or damaged.
+    """
+    config = read_config(folder)
+    if FACTS not in config:
+        raise UserError(f"{folder / CONFIG} has no block '{FACTS}': it is no entry of a zoo.")
+    facts = from_plain(EntryFacts, config[FACTS], folder / CONFIG, EntryFacts.FORM)
+    require_zoo(facts)
+    return config, facts
+
+
+def require_zoo(facts: EntryFacts) -> ZooFacts:
+    """The facts of an entry of a zoo.
+
+    Raises:
+        UserError: it is another export, or its name is none.
+    """
+    if facts.zoo is None or facts.origin is None:
+        raise UserError(
+            f"{facts.label}: expected an entry of a zoo, got another export. Add a run instead: "
+            f"ltplugins zoo add RUN"
+        )
+    require_name(facts.zoo.name)  # it stands in lines that readers run
+    return facts.zoo

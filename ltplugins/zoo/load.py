@@ -11,6 +11,7 @@ import torchvision
 from omegaconf import OmegaConf
 from torch import nn
 
+from ltplugins.catalogue.files import CONFIG
 from ltplugins.catalogue.store import entry_folder, is_zoo
 from ltplugins.core.errors import UserError
 from ltplugins.data.augment.deterministic import EvalTransform
@@ -22,7 +23,6 @@ from ltplugins.host.patches import fit_to_crops
 from ltplugins.host.pretrained import library_weights
 from ltplugins.host.stem import is_small
 from ltplugins.runs.checkpoint import TrainedRun, is_entry_folder, open_run
-from ltplugins.runs.entry import CONFIG
 from ltplugins.runs.model import known_record, load_trained
 from ltplugins.runs.places import RUN_FILE
 from ltplugins.zoo.backbone import Architecture, Backbone, Provenance

@@ -12,16 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ltplugins.catalogue.files import CONFIG
 from ltplugins.catalogue.index import INDEX, FileFacts, Headline, Index, Listing, require_safe
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import sha256, write_text
 from ltplugins.core.markdown import code, plain, table
-from ltplugins.core.records import from_plain
-from ltplugins.runs.entry import CONFIG, FACTS, read_config
-from ltplugins.zoo.card import card, network, require_zoo
-from ltplugins.zoo.facts import EntryFacts, EntryProtocol
+from ltplugins.zoo.card import card
+from ltplugins.zoo.facts import EntryFacts, EntryProtocol, read_facts, require_zoo
 from ltplugins.zoo.signature import INDEX_SIGNATURE, SIGNATURE
-from ltplugins.zoo.words import percent, rule_of, spread, told
+from ltplugins.zoo.words import network, percent, rule_of, spread, told
 
 PAGE, REPORTED = "README.md", "reported.csv"
 _GROUPS = ("many", "medium", "few")
@@ -47,20 +46,6 @@ model = timm.create_model("local-dir:zoo/{example}", pretrained=True)
 def figure_of(dataset: str) -> str:
     """The file of the figure of all entries of a data set, beside the page."""
     return f"groups-{re.sub('[^A-Za-z0-9_-]+', '-', dataset)}.png"
-
-
-def read_facts(folder: Path) -> tuple[dict[str, Any], EntryFacts]:
-    """The whole ``config.json`` of an entry of a zoo, and its block ``ltplugins``.
-
-    Raises:
-        UserError: it is none, or damaged.
-    """
-    config = read_config(folder)
-    if FACTS not in config:
-        raise UserError(f"{folder / CONFIG} has no block '{FACTS}': it is no entry of a zoo.")
-    facts = from_plain(EntryFacts, config[FACTS], folder / CONFIG, EntryFacts.FORM)
-    require_zoo(facts)
-    return config, facts
 
 
 def entries_of(zoo: Path) -> dict[str, tuple[dict[str, Any], EntryFacts]]:

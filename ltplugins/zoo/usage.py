@@ -3,8 +3,8 @@
 
 from collections.abc import Collection
 
+from ltplugins.catalogue.files import WEIGHTS
 from ltplugins.core.markdown import plain
-from ltplugins.runs.entry import WEIGHTS
 from ltplugins.zoo.backbone import Backbone
 from ltplugins.zoo.entry import ONNX
 from ltplugins.zoo.solo import solo_page

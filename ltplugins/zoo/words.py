@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """What cards, pages and the command line say alike: a number, its spread, its groups, a method."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from ltplugins.eval.results import Stat
 from ltplugins.methods.registry import METHODS, WRAPPERS, split_name
-from ltplugins.zoo.facts import EntryProtocol, ZooFacts
+from ltplugins.zoo.facts import EntryFacts, EntryProtocol, ZooFacts
 
 RULE = "tercile"  # of the groups that tables show; of entries without it their first
 
@@ -59,3 +62,10 @@ def summary_of(method: str) -> tuple[str, str | None]:
         return "a baseline that knows nothing of the tail", None
     words = "; ".join(WRAPPERS[name].summary for name in wrappers)
     return f"over {base}: {words}", WRAPPERS[wrappers[0]].paper
+
+
+def network(config: Mapping[str, Any], facts: EntryFacts, mark: Callable[[str], str] = str) -> str:
+    """The name that it is built by, with what is unusual about it; ``mark`` sets the name."""
+    name = config.get("architecture") or facts.torchvision or facts.label
+    small = " with the small stem" if facts.small_stem else ""
+    return f"{mark(str(name))}{small}"

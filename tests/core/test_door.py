@@ -100,9 +100,9 @@ STAGES = {
     "methods": ("ltplugins.stages.methods.methods", []),
     "demo": ("ltplugins.stages.demo.demo", []),
     "zoo list": ("ltplugins.stages.zoo.copies.show_list", []),
-    "zoo info": ("ltplugins.stages.zoo.show.show_info", ["x"]),
+    "zoo info": ("ltplugins.stages.zoo.info.show_info", ["x"]),
     "zoo get": ("ltplugins.stages.zoo.copies.show_get", []),
-    "zoo verify": ("ltplugins.stages.zoo.show.show_verify", []),
+    "zoo verify": ("ltplugins.stages.zoo.verify.show_verify", []),
     "zoo add": ("ltplugins.stages.zoo.add.add", ["x", "--zoo", "z"]),
     "zoo card": ("ltplugins.stages.zoo.add.refresh", ["--zoo", "z"]),
     "zoo sign": ("ltplugins.stages.zoo.sign.sign_zoo", ["--key", "k", "--zoo", "z"]),
@@ -113,7 +113,8 @@ STAGES = {
 @pytest.fixture(autouse=True)
 def no_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(launch, "set_up_logging", lambda: None)
-    monkeypatch.setattr("ltplugins.stages.multirun.set_up_logging", lambda: None)
+    for name in ("logs", "multirun"):
+        monkeypatch.setattr(f"ltplugins.stages.{name}.set_up_logging", lambda: None)
     yield
     for logger in logging.root.manager.loggerDict.values():  # Hydra has disabled those it found
         if isinstance(logger, logging.Logger):

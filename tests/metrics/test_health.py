@@ -11,8 +11,8 @@ from scipy.spatial.distance import pdist
 from scipy.stats import entropy
 from torch import Tensor
 
+from ltplugins.metrics.collapse import Health
 from ltplugins.metrics.health import (
-    Health,
     alignment,
     class_means,
     dead_share,

@@ -9,7 +9,8 @@ import yaml
 from ltplugins.catalogue.index import Index
 from ltplugins.stages.zoo.figure import row_labels
 from ltplugins.zoo.card import card
-from ltplugins.zoo.page import read_facts, zoo_page
+from ltplugins.zoo.facts import read_facts
+from ltplugins.zoo.page import zoo_page
 from tests.kit.hosts import on_the_stand_in
 
 pytestmark = on_the_stand_in

@@ -25,8 +25,8 @@ from ltplugins.eval.parts import Parts
 from ltplugins.runs.checkpoint import open_run
 from ltplugins.zoo.check import check_of
 from ltplugins.zoo.export import export
+from ltplugins.zoo.facts import read_facts
 from ltplugins.zoo.load import load_backbone
-from ltplugins.zoo.page import read_facts
 from tests.kit.hosts import on_the_stand_in
 from tests.kit.paths import ROOT
 

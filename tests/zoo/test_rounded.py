@@ -17,8 +17,8 @@ from ltplugins.stages.zoo.add import Naming, add
 from ltplugins.stages.zoo.rounded import evaluation_of
 from ltplugins.zoo.check import check_of
 from ltplugins.zoo.export import round_to_half
+from ltplugins.zoo.facts import read_facts
 from ltplugins.zoo.load import load_backbone
-from ltplugins.zoo.page import read_facts
 from tests.kit.entries import EVAL, measure
 from tests.kit.hosts import on_the_stand_in
 

@@ -17,13 +17,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock
 
 from ltplugins.core.files import cache_folder, write_text
-from ltplugins.data.sources.base import Source
+
+if TYPE_CHECKING:
+    from ltplugins.data.sources.base import Source
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ _TELL = 10_000  # new files from which on reading them is announced
 _READERS = 8
 
 
-def content_hash(source: Source, indices: np.ndarray | None = None) -> str:
+def content_hash(source: "Source", indices: np.ndarray | None = None) -> str:
     """Identify images with their labels, in order: sha256 of both hashes.
 
     Args:
@@ -52,7 +54,7 @@ def labels_hash(targets: np.ndarray, indices: np.ndarray | None = None) -> str:
     return hashlib.sha256(np.ascontiguousarray(chosen, dtype="<i8").tobytes()).hexdigest()
 
 
-def pictures_hash(source: Source, indices: np.ndarray | None = None) -> str:
+def pictures_hash(source: "Source", indices: np.ndarray | None = None) -> str:
     """Sha256 of pictures, in order: of their pixels in memory, of their files' bytes otherwise.
 
     A source's stand-ins take the pixels' place.

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ltplugins.catalogue.files import CONFIG, FACTS, read_config
 from ltplugins.catalogue.index import Index, require_name
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json
 from ltplugins.core.records import from_plain, to_plain
 from ltplugins.methods.needs import learns_from_labels
-from ltplugins.runs.entry import CONFIG, FACTS, read_config
 from ltplugins.runs.facts import now
 from ltplugins.stages.traits import run_traits
 from ltplugins.stages.zoo.evaluated import open_evaluated

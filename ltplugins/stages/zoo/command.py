@@ -66,13 +66,15 @@ def run_zoo(options: argparse.Namespace) -> None:
         else:
             copies.show_get(options.names, options.to)
         return
-    if options.part in ("info", "verify"):
-        from ltplugins.stages.zoo import show
+    if options.part == "info":
+        from ltplugins.stages.zoo.info import show_info
 
-        if options.part == "info":
-            show.show_info(options.name)
-        else:
-            show.show_verify(options.names, options.key)
+        show_info(options.name)
+        return
+    if options.part == "verify":
+        from ltplugins.stages.zoo.verify import show_verify
+
+        show_verify(options.names, options.key)
         return
     _write(options, options.zoo or _own_folder())
 

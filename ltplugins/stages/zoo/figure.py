@@ -13,9 +13,9 @@ from ltplugins.eval.results import Stat
 from ltplugins.report.cells import Cell, Row, Section
 from ltplugins.report.figures import draw_groups
 from ltplugins.report.style import theme
-from ltplugins.zoo.card import FIGURE, require_zoo
-from ltplugins.zoo.facts import EntryProtocol, ZooFacts
-from ltplugins.zoo.page import entries_of, figure_of, read_facts
+from ltplugins.zoo.card import FIGURE
+from ltplugins.zoo.facts import EntryProtocol, ZooFacts, read_facts, require_zoo
+from ltplugins.zoo.page import entries_of, figure_of
 from ltplugins.zoo.words import rule_of
 
 _GROUPS = ("many", "medium", "few")

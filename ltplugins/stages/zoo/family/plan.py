@@ -9,15 +9,14 @@ from typing import Annotated, Any
 
 import yaml
 
+from ltplugins.catalogue.files import CONFIG
 from ltplugins.catalogue.index import require_name
 from ltplugins.core.errors import UserError, unknown
 from ltplugins.core.ranges import AtLeast
 from ltplugins.core.schema import Section, parse
-from ltplugins.runs.entry import CONFIG
 from ltplugins.stages.claims.book import Arm, Book, Epochs, read_book
 from ltplugins.stages.claims.cells import Cell, Setting, make_cell
-from ltplugins.zoo.facts import EntryRun
-from ltplugins.zoo.page import read_facts
+from ltplugins.zoo.facts import EntryRun, read_facts
 
 Pairs = Annotated[int, AtLeast(1)]
 Repetition = tuple[str, str, str]  # seed, class order, fold; "" where there is none
