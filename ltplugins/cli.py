@@ -58,11 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _parser().print_help()
         return
     from ltplugins.core.door import guarded
-
-    if options.command == "zoo" and options.part == "list":  # without torch, which takes seconds
-        guarded(lambda: _run(options))
-        return
-    from ltplugins.stages.launch import set_up_logging
+    from ltplugins.stages.logs import set_up_logging
 
     set_up_logging()
     if options.command == "features":

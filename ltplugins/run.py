@@ -25,7 +25,7 @@ log = logging.getLogger("ltplugins.run")
 def main() -> None:
     """Register our methods, mend what is broken in the host, run the script as ``__main__``."""
     from ltplugins.core.door import guarded
-    from ltplugins.stages.launch import set_up_logging
+    from ltplugins.stages.logs import set_up_logging
 
     set_up_logging()
     if len(sys.argv) < 2 or not Path(sys.argv[1]).is_file():

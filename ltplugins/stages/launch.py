@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: MIT
 """From the command line to a stage: composed, and errors of the user's come out as one line."""
 
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,15 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from rich.logging import RichHandler
 
-from ltplugins.core.console import make_console, printable
+from ltplugins.core.console import make_console
 from ltplugins.core.door import guarded
 from ltplugins.core.errors import UserError
 from ltplugins.stages.blocks import Hints
 from ltplugins.stages.command import PACKAGED, Command, absolute, read_command
 from ltplugins.stages.complete import all_keys
 from ltplugins.stages.compose import Composer
+from ltplugins.stages.logs import set_up_logging
 
 _FULL = "HYDRA_FULL_ERROR"
 # A run has its own folder with config and metrics; Hydra must not make a second one.
@@ -153,52 +151,6 @@ def _with_words(arguments: Sequence[str], command: Command, words: Sequence[str]
             argument = f"--config-path={absolute(argument.partition('=')[2])}"
         result.append(argument)
     return [*words, *result]
-
-
-class _Plain(logging.Formatter):
-    """Messages without control characters."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
-
-
-def set_up_logging() -> None:
-    """Show this package's messages on the terminal, on the first process only."""
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-
-    logger = logging.getLogger("ltplugins")
-    if not logger.handlers:
-        handler: logging.Handler
-        if sys.stderr.isatty():
-            console = make_console(stderr=True)
-            handler = RichHandler(console=console, show_path=False, show_time=False)
-            handler.setFormatter(_Plain("%(message)s"))
-        else:  # the same words, without folding lines for a width that a file does not have
-            handler = logging.StreamHandler(sys.stderr)
-            handler.setFormatter(_Plain("%(levelname)-8s %(message)s"))
-        logger.addHandler(handler)
-        logger.propagate = False
-    is_first = getattr(rank_zero_only, "rank", 0) in (0, None)
-    logger.setLevel(logging.INFO if is_first else logging.ERROR)
-    # Hydra's logging set-up disables the loggers that exist when it runs.
-    for name, existing in logging.root.manager.loggerDict.items():
-        if name.split(".")[0] == "ltplugins" and isinstance(existing, logging.Logger):
-            existing.disabled = False
-    # Lightning's advertisements and device list say nothing that our start-up lines do not.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for text in (
-        ".*does not have many workers.*",
-        ".*DataLoader will create.*",  # a start says it in a line: training/announce.py
-        ".*smaller than the logging interval.*",
-        ".*LeafSpec.*",
-        ".*Checkpoint directory.*",
-        # Of the balancing: it has a frozen network, and scores once, at the end.
-        ".*in eval mode at the start of training.*",
-        ".*have no `validation_step`.*",
-        # They are of the global batch, equal on every rank: there is nothing to reduce.
-        ".*recommended to use `self.log\\('train_gh_.*",
-    ):
-        warnings.filterwarnings("ignore", message=text)
 
 
 def _quiet(arguments: Sequence[str]) -> list[str]:

@@ -32,7 +32,8 @@ from ltplugins.eval.results import Results
 from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.command import quote
 from ltplugins.stages.compose import compose_packaged
-from ltplugins.stages.launch import QUIET, run_hydra, set_up_logging
+from ltplugins.stages.launch import QUIET, run_hydra
+from ltplugins.stages.logs import set_up_logging
 from ltplugins.stages.sweep import Member, Sweep, plan
 from ltplugins.training.faults.ranks import PARENT
 

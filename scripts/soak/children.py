@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ltplugins.core.door import guarded
-from ltplugins.stages.launch import set_up_logging
+from ltplugins.stages.logs import set_up_logging
 
 LIMIT = 300.0  # seconds of one command
 _POLL = 0.005

@@ -14,7 +14,7 @@ from ltplugins.report.evaluated import RunResult
 from ltplugins.report.pages.tables import markdown_table
 from ltplugins.report.table import summarise
 from ltplugins.report.terminal import show_results
-from ltplugins.stages.launch import set_up_logging
+from ltplugins.stages.logs import set_up_logging
 from ltplugins.training.progress import make_bar
 from tests.report.test_table import results
 

@@ -132,10 +132,11 @@ def test_the_words_are_light():
     assert done.stdout.strip() == "False"
 
 
-def test_the_list_is_light(zoo):
+@pytest.mark.parametrize("words", [["list"], ["info", "tiny"], ["get", "tiny"]])
+def test_looking_is_light(zoo, words):
     """Whoever looks for an entry does not wait for torch."""
     code = "from ltplugins.cli import main; main(); import sys; print('torch' in sys.modules)"
-    words = [sys.executable, "-c", code, "zoo", "list"]
+    words = [sys.executable, "-c", code, "zoo", *words]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert "tiny" in done.stdout and done.stdout.split()[-1] == "False"
 

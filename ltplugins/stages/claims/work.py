@@ -18,7 +18,7 @@ from ltplugins.stages.claims.cells import Cell
 from ltplugins.stages.command import PACKAGED, quote
 from ltplugins.stages.compose import Composer, compose_packaged
 from ltplugins.stages.evaluate import evaluate
-from ltplugins.stages.launch import set_up_logging
+from ltplugins.stages.logs import set_up_logging
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.training.balancer import BalanceConfig
 from ltplugins.training.faults.ranks import PARENT
