@@ -127,7 +127,7 @@ class TailRow:
             "arm": self.arm,
             "epochs": str(self.epochs),
             "runs": str(self.runs),
-            **{protocol: _interval(found) for protocol, found in self.costs.items()},
+            **{protocol: _with_interval(found) for protocol, found in self.costs.items()},
         }
 
     @property
@@ -229,11 +229,18 @@ def _percent(value: float | None, signed: bool = False) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def _interval(found: Paired) -> str:
+def interval(found: Paired) -> str:
+    """The interval in percentage points, ``-0.72 to +3.81``, or that it is missing."""
     if found.low is None:
         return MISSING
-    effect, low, high = (_percent(v, signed=True) for v in (found.effect, found.low, found.high))
-    return f"{effect} ({low} to {high})"
+    low, high = (_percent(value, signed=True) for value in (found.low, found.high))
+    return f"{low} to {high}"
+
+
+def _with_interval(found: Paired) -> str:
+    if found.low is None:
+        return MISSING
+    return f"{_percent(found.effect, signed=True)} ({interval(found)})"
 
 
 def _stages(values: Sequence[float | None]) -> str:

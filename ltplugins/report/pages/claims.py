@@ -16,6 +16,7 @@ from ltplugins.report.claims import (
     claim_panels,
     claims_csv,
     grouped,
+    interval,
     reading,
     reading_of_tails,
     tally,
@@ -94,9 +95,7 @@ def _lines(rows: Sequence[ClaimRow]) -> list[dict[str, str]]:
     for row in rows:
         cells = row.cells()
         cells["n"] = f"{cells['n']} of {cells['pairs']}"
-        cells["interval"] = (
-            MISSING if row.found.low is None else f"{cells['low']} to {cells['high']}"
-        )
+        cells["interval"] = interval(row.found)
         lines.append({name: cells[name] for name in _SHOWN})
     return lines
 
@@ -105,9 +104,9 @@ def _blocks_of_tails(tails: Sequence[TailRow]) -> list[Block]:
     """The arms of each data set on each device, with the columns that one of them has."""
     found = []
     for (data, images), members in groupby(tails, lambda row: (row.data, row.images)):
-        rows = list(members)
-        columns = dict.fromkeys(name for row in rows for name in row.cells())
-        lines = [{name: row.cells().get(name, MISSING) for name in columns} for row in rows]
+        cells = [row.cells() for row in members]
+        columns = dict.fromkeys(name for line in cells for name in line)
+        lines = [{name: line.get(name, MISSING) for name in columns} for line in cells]
         found.append((data, images, lines))
     return found
 

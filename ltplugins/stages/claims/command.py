@@ -23,6 +23,7 @@ from ltplugins.stages.claims.ledger import (
     read_ledger,
     write_ledger,
 )
+from ltplugins.stages.claims.pack import MOST
 from ltplugins.stages.claims.train import ROOT, Teller, collect, setting_of, teller, train, whole
 
 FILE, OUT = "scripts/sweep/claims.yaml", "zoo/results"
@@ -134,6 +135,10 @@ def parser() -> argparse.ArgumentParser:
         help="then stop; the same command goes on; 0: judge only",
     )
     add("--start", choices=("fork", "spawn"), default="fork", help="how processes are made")
-    add("--collect", metavar="FILE.tar", help="pack what there is, 8 files below 15 MB at most")
+    add(
+        "--collect",
+        metavar="FILE.tar",
+        help=f"pack what there is, {MOST} files below 15 MB at most",
+    )
     add("--list", action="store_true", help="say what is missing, and train nothing")
     return found

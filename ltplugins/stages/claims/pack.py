@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from ltplugins.core.files import atomic_path
 from ltplugins.runs.places import LAST_CHECKPOINT
 from ltplugins.stages.claims.cells import SETTING, Cell
@@ -23,6 +21,7 @@ _FILES = ("run.json", "config.yaml", "metrics.csv", "results.json")
 _OF_RESUMING = ("optimizer_states", "lr_schedulers", "loops", "callbacks")
 _TAR_BLOCK = 10_240
 MEGABYTE = 1_000_000
+MOST = 8  # files that come back from a lent machine
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Item:
 
 
 def pack(
-    cells: Sequence[Cell], root: Path, file: Path, megabytes: float = 14.5, most: int = 8
+    cells: Sequence[Cell], root: Path, file: Path, megabytes: float = 14.5, most: int = MOST
 ) -> tuple[list[Path], list[str]]:
     """Write ``file``, then ``file`` with ``.2``, ``.3`` before its suffix, as they fill up.
 
@@ -62,7 +61,7 @@ def pack(
 
 
 def pack_folders(
-    folders: Sequence[Path], file: Path, megabytes: float = 14.5, most: int = 8
+    folders: Sequence[Path], file: Path, megabytes: float = 14.5, most: int = MOST
 ) -> tuple[list[Path], list[str]]:
     """Write folders of files, by their own names, as :func:`pack` does.
 
@@ -132,6 +131,8 @@ def _items(cells: Sequence[Cell], root: Path) -> Iterator[Item]:
 
 def weights_alone(path: Path) -> bytes:
     """A checkpoint of a finished run without what only a continuation needs."""
+    import torch
+
     content = torch.load(path, map_location="cpu", weights_only=True)
     stream = io.BytesIO()
     torch.save({k: v for k, v in content.items() if k not in _OF_RESUMING}, stream)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ltplugins.core.console import make_console
 from ltplugins.stages.claims.cells import Cell, Setting, note_setting
+from ltplugins.stages.claims.pack import MOST, pack
 
 ROOT = "runs/claims"
 Teller = Callable[[str], None]
@@ -42,10 +43,8 @@ def train(
     return 1 if outcome.failed else 0
 
 
-def collect(cells: Sequence[Cell], root: Path, file: Path, tell: Teller, most: int = 8) -> None:
+def collect(cells: Sequence[Cell], root: Path, file: Path, tell: Teller, most: int = MOST) -> None:
     """Pack what there is of these cells, to be unpacked into the same folder elsewhere."""
-    from ltplugins.stages.claims.pack import pack
-
     tell_packed(*pack(cells, root, file, most=most), tell)
 
 

@@ -10,7 +10,7 @@ from ltplugins.report.claims import ClaimRow, Side, TailRow
 from ltplugins.report.paired import paired
 from ltplugins.report.tail import tail_cost
 from ltplugins.stages.claims.book import PROTOCOLS, Book, Claim, Measure
-from ltplugins.stages.claims.cells import Cell, Setting, make_cell, plan_cells
+from ltplugins.stages.claims.cells import Cell, Setting, make_cell
 from ltplugins.stages.claims.ledger import Ledger, Line, is_known, number
 
 Trained = tuple[Line, ...]  # a cell, after the one that it starts from where there is such
@@ -44,12 +44,9 @@ def judge_tails(book: Book, ledger: Ledger, epochs: int | None = None) -> list[T
     rows = []
     for kind in _kinds(ledger):
         setting = _setting(*kind, epochs)
-        arms: dict[str, list[Line]] = {}
-        for cell in plan_cells(book, book.claims, setting):
-            line = ledger.get((*kind, cell.name))
-            if line is not None and line.images and is_known(ledger, cell, setting):
-                arms.setdefault(cell.name.rpartition(",")[0], []).append(line)
-        for name, lines in arms.items():
+        sides = [(claim.data, side) for claim in book.claims for side in claim.sides(epochs)]
+        for data, (arm, trained) in dict.fromkeys(sides):
+            lines = _with_images(book, data, (arm, trained), ledger, setting)
             images = [line.images for line in lines]
             costs = {
                 protocol: tail_cost(images, [line.by_class[protocol] for line in lines])
@@ -59,11 +56,10 @@ def judge_tails(book: Book, ledger: Ledger, epochs: int | None = None) -> list[T
             costs = {protocol: found for protocol, found in costs.items() if found.n > 1}
             if not costs:
                 continue
-            data, arm, trained = name.split(",")
             rows.append(
                 TailRow(
                     arm=arm,
-                    epochs=int(trained.removeprefix("e")),
+                    epochs=trained,
                     data=data,
                     runs=len(lines),
                     most=max(images[0]),
@@ -74,6 +70,15 @@ def judge_tails(book: Book, ledger: Ledger, epochs: int | None = None) -> list[T
                 )
             )
     return rows
+
+
+def _with_images(
+    book: Book, data: str, side: tuple[str, int], ledger: Ledger, setting: Setting
+) -> list[Line]:
+    """The lines of an arm's cells that say how many images each class had."""
+    cells = [make_cell(book, data, side, i, setting) for i in range(len(book.data[data].pairs))]
+    found = (line for cell in cells for line in _trained(ledger, cell, setting)[-1:])
+    return [line for line in found if line.images]
 
 
 def _kinds(ledger: Ledger) -> list[tuple[str, str]]:

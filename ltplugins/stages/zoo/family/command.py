@@ -8,6 +8,7 @@ from pathlib import Path
 from ltplugins.core.door import guarded
 from ltplugins.core.errors import UserError, unknown
 from ltplugins.stages.claims.cells import Cell
+from ltplugins.stages.claims.pack import MOST, pack_folders
 from ltplugins.stages.claims.train import (
     ROOT,
     Teller,
@@ -21,7 +22,7 @@ from ltplugins.stages.claims.train import (
 from ltplugins.stages.zoo.family.plan import Plan, plan_family, read_family
 
 FILE, ZOO = "scripts/sweep/zoo.yaml", "zoo"
-_ARCHIVES = 5  # of cells; three are left for entries
+_OF_CELLS = 5  # archives; the others are for entries
 _EPILOG = """The same command again goes on, and leaves what is there. Cells are those of
 scripts/claims.py: give both the same --root, --accelerator and words.
 """
@@ -56,7 +57,7 @@ def make_family(options: argparse.Namespace) -> None:
     code = train(missing, setting, options, tell) if missing and options.limit != 0 else 0
     if options.collect:  # first: whoever has set a limit may end the call soon after it
         cells = {cell.name: cell for plan in plans for cell in plan.cells}
-        collect(list(cells.values()), setting.root, Path(options.collect), tell, _ARCHIVES)
+        collect(list(cells.values()), setting.root, Path(options.collect), tell, _OF_CELLS)
     written, failed = _add([plan for plan in plans if states[plan.name] != "nothing"], tell)
     if options.collect and written:
         _collect(written, Path(options.collect), tell)
@@ -115,10 +116,8 @@ def _add(plans: Sequence[Plan], tell: Teller) -> tuple[list[Path], int]:
 
 def _collect(entries: Sequence[Path], file: Path, tell: Teller) -> None:
     """Pack the entries beside their cells: weights that are too large as a checkpoint fit so."""
-    from ltplugins.stages.claims.pack import pack_folders
-
     entries_file = file.with_name(f"{file.stem}.entries{file.suffix}")
-    tell_packed(*pack_folders(entries, entries_file, most=8 - _ARCHIVES), tell)
+    tell_packed(*pack_folders(entries, entries_file, most=MOST - _OF_CELLS), tell)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -139,7 +138,11 @@ def parser() -> argparse.ArgumentParser:
     add("--jobs", type=whole, default=1, metavar="N", help="cells at once, a thread each")
     add("--accelerator", choices=("cpu", "cuda"), default="cpu", help="cuda: all on card 0")
     add("--limit", type=float, metavar="SECONDS", help="of training; 0: add what is finished")
-    add("--collect", metavar="FILE.tar", help="pack cells and entries, 8 files below 15 MB at most")
+    add(
+        "--collect",
+        metavar="FILE.tar",
+        help=f"pack cells and entries, {MOST} files below 15 MB at most",
+    )
     add("--replace", action="store_true", help="write entries anew that are there")
     add("--list", action="store_true", help="say what there is, and do nothing")
     add("--start", choices=("fork", "spawn"), default="fork", help="of the cells' processes")
