@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.kit.forked import Popen
 from tests.kit.launch import HANG_SECONDS, free_port
@@ -46,9 +47,12 @@ def as_launched(rank: int, world: int) -> None:
 
 
 def run_ranks(
-    work: Callable[..., None], world: int, folder: Path, timeout: float = HANG_SECONDS
-) -> None:
+    work: Callable[[int, int, Path], Any], world: int, folder: Path, timeout: float = HANG_SECONDS
+) -> list[Any]:
     """Call ``work(rank, world, folder)`` in ``world`` processes.
+
+    Returns:
+        What each rank returned, through a file of ``torch.save``.
 
     Raises:
         AssertionError: a rank failed, or was still running after ``timeout`` seconds.
@@ -69,6 +73,20 @@ def run_ranks(
         for process in ranks:
             process.kill()
             process.wait()
+    import torch
+
+    return [torch.load(_result(folder, rank), weights_only=False) for rank in range(world)]
+
+
+def _on_rank(module: str, name: str, rank: int, world: int, folder: Path) -> None:
+    found = getattr(importlib.import_module(module), name)(rank, world, folder)
+    import torch  # after the work, which may end this process
+
+    torch.save(found, _result(folder, rank))
+
+
+def _result(folder: Path, rank: int) -> Path:
+    return folder / f"{rank}.pt"
 
 
 def hang_on_rank_1(rank: int, world: int, folder: Path) -> None:
@@ -84,6 +102,4 @@ def die_on_rank_1(rank: int, world: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    getattr(importlib.import_module(sys.argv[1]), sys.argv[2])(
-        int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5])
-    )
+    _on_rank(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))

@@ -92,18 +92,17 @@ def selections() -> dict[str, Any]:
     return chosen
 
 
-def on_rank(rank: int, world: int, folder: Path) -> None:
+def on_rank(rank: int, world: int, folder: Path) -> dict[str, Any]:
     join_ranks(rank, world, folder)
     results: dict[str, Any] = {case: step(case, UNEVEN[rank]) for case in CASES}
     results["chosen"] = selections()
-    torch.save(results, folder / f"{rank}.pt")
+    return results
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("colt_ranks")
-    run_ranks(on_rank, WORLD, folder)
-    return [torch.load(folder / f"{r}.pt", weights_only=False) for r in range(WORLD)]
+    return run_ranks(on_rank, WORLD, folder)
 
 
 def test_the_term_is_the_joined_batchs_on_uneven_ranks(ranks: list[dict[str, Any]]) -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Accuracy by shot group in a run's metrics, on both hosts and under DDP."""
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from ltplugins.runs.metrics import read_metrics
 from ltplugins.stages.pretrain import pretrain
 from ltplugins.training.shots import ShotGroups
 from tests.kit.hosts import HOSTS, Batches, host_methods, make_cfg, tiny_cfg
-from tests.kit.ranks import join_ranks, run_ranks
+from tests.kit.ranks import as_launched, join_ranks, run_ranks
 from tests.kit.runs import quiet_trainer
 from tests.kit.tiny import tiny_config
 
@@ -76,11 +75,9 @@ def test_logged_on_both_hosts(host: str, method: str) -> None:
     assert model.knn.on_predictions is None
 
 
-def on_rank(rank: int, world: int, folder: Path) -> None:
+def on_rank(rank: int, world: int, folder: Path) -> dict[str, Any]:
     join_ranks(rank, world, folder)
-    # Lightning uses the group that is there, and starts no process where LOCAL_RANK is set.
-    os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE=str(world))
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="1")
+    as_launched(rank, world)
     torch.manual_seed(0)
     changes = {"knn_eval": KNN, "max_epochs": 1, "scheduler__name": "none"}
     model = host_methods("builtin")["simclr"](tiny_cfg("simclr", **changes))
@@ -88,12 +85,11 @@ def on_rank(rank: int, world: int, folder: Path) -> None:
     val = batches(False, 0, 9, 5) if rank == 0 else batches(False, 9, 13, 2)
     logged = train_one_epoch(model, val, devices=world, strategy="ddp", default_root_dir=folder)
     preds, targets = predictions(model, val)
-    torch.save({"logged": logged, "preds": preds, "targets": targets}, folder / f"{rank}.pt")
+    return {"logged": logged, "preds": preds, "targets": targets}
 
 
 def test_two_ranks_log_what_one_would(tmp_path: Path) -> None:
-    run_ranks(on_rank, WORLD, tmp_path)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]
+    ranks = run_ranks(on_rank, WORLD, tmp_path)
     preds, targets = (torch.cat([part[key] for part in ranks]) for key in ("preds", "targets"))
     names = [f"{name}_{g}" for name in ("val_acc1", "val_knn_acc1") for g in GROUPS]
     for part in ranks:

@@ -68,18 +68,17 @@ def train(name: str, rank: int, folder: Path) -> dict[str, Any]:
     return {**look.seen, "state": model.state_dict()}
 
 
-def on_rank(rank: int, world: int, folder: Path) -> None:
+def on_rank(rank: int, world: int, folder: Path) -> dict[str, Any]:
     join_ranks(rank, world, folder)
     as_launched(rank, world)
     results = {name: train(name, rank, folder / str(rank)) for name in NAMES}
-    torch.save(results, folder / f"{rank}.pt")
+    return results
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ddp")
-    run_ranks(on_rank, WORLD, folder)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(WORLD)]
+    return run_ranks(on_rank, WORLD, folder)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -22,18 +22,17 @@ KEYS = [(name, split) for name in names() for split in SIZES]
 pytestmark = [on_the_stand_in, pytest.mark.xdist_group("ranks")]
 
 
-def on_rank(rank: int, world: int, folder: Path) -> None:
+def on_rank(rank: int, world: int, folder: Path) -> dict[Any, Any]:
     join_ranks(rank, world, folder)
     results = {key: two_steps(*key, rank, world) for key in KEYS}
-    torch.save(results, folder / f"{rank}.pt")
+    return results
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[Any, Any]]:
     """One pair of processes for all methods."""
     folder = tmp_path_factory.mktemp("ranks")
-    run_ranks(on_rank, WORLD, folder)
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(WORLD)]
+    return run_ranks(on_rank, WORLD, folder)
 
 
 @pytest.mark.parametrize("key", KEYS, ids="-".join)

@@ -94,7 +94,7 @@ def joined(rank: int) -> dict[str, Any]:
     return found
 
 
-def on_rank(rank: int, world: int, folder: Path) -> None:
+def on_rank(rank: int, world: int, folder: Path) -> dict[str, Any]:
     os.environ["LTPLUGINS_HOST"] = "builtin"
     one = two_steps(slice(None)) if rank == 0 else None  # before the ranks are joined
     join_ranks(rank, world, folder)
@@ -110,21 +110,26 @@ def on_rank(rank: int, world: int, folder: Path) -> None:
     first = str(folder / "sharded/epoch=0.ckpt")
     train(folder, "resumed", resume=first, memory_sharded=True)
     results["joined"] = joined(rank)
-    torch.save(results, folder / f"{rank}.pt")
+    return results
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """The folder of the data and runs, and what each rank says."""
     folder = tmp_path_factory.mktemp("sharded")
     write_arrays(folder / "train.npz", (23, 12, 6))  # 41 images: ranks of 21 and 20 rows
     write_arrays(folder / "test.npz", (8, 8, 8), seed=1)
-    run_ranks(on_rank, WORLD, folder)
-    return folder
+    return folder, run_ranks(on_rank, WORLD, folder)
 
 
 @pytest.fixture(scope="module")
-def ranks(folder: Path) -> list[dict[str, Any]]:
-    return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
+def folder(trained: tuple[Path, list[dict[str, Any]]]) -> Path:
+    return trained[0]
+
+
+@pytest.fixture(scope="module")
+def ranks(trained: tuple[Path, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return trained[1]
 
 
 def load(path: Path) -> dict[str, Any]:
