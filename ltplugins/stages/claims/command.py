@@ -23,8 +23,16 @@ from ltplugins.stages.claims.ledger import (
     read_ledger,
     write_ledger,
 )
-from ltplugins.stages.claims.pack import MOST
-from ltplugins.stages.claims.train import ROOT, Teller, collect, setting_of, teller, train, whole
+from ltplugins.stages.claims.train import (
+    ROOT,
+    Teller,
+    collect,
+    parser_of,
+    setting_of,
+    teller,
+    train,
+    whole,
+)
 
 FILE, OUT = "scripts/sweep/claims.yaml", "zoo/results"
 _EPILOG = """The same command again trains what is missing, and nothing else. Further words are
@@ -113,32 +121,19 @@ def _list(book: Book, chosen: Sequence[Claim], missing: Sequence[Cell], setting:
 
 def parser() -> argparse.ArgumentParser:
     """The command line of ``scripts/claims.py``."""
-    found = argparse.ArgumentParser(
-        prog="claims",
-        description="Train and evaluate what the claims need, and judge them.",
-        epilog=_EPILOG,
-    )
+    described = "Train and evaluate what the claims need, and judge them."
+    found = parser_of("claims", described, _EPILOG)
     add = found.add_argument
-    add("words", nargs="*", help="key=value of every pretraining")
     add("--file", default=FILE, help="the claims (%(default)s)")
-    add("--root", default=ROOT, help="folder of the cells (%(default)s)")
     add("--out", help=f"folder of the verdicts ({OUT}; of trials and other cells, ROOT)")
     add("--only", nargs="+", metavar="CLAIM", help="these claims")
     add("--pairs", type=whole, metavar="N", help="at most, of each data set")
     add("--epochs", type=whole, metavar="N", help="of the longer side, for a trial")
-    add("--jobs", type=whole, default=1, metavar="N", help="cells at once, a thread each")
-    add("--accelerator", choices=("cpu", "cuda"), default="cpu", help="cuda: all on card 0")
     add(
         "--limit",
         type=float,
         metavar="SECONDS",
         help="then stop; the same command goes on; 0: judge only",
-    )
-    add("--start", choices=("fork", "spawn"), default="fork", help="how processes are made")
-    add(
-        "--collect",
-        metavar="FILE.tar",
-        help=f"pack what there is, {MOST} files below 15 MB at most",
     )
     add("--list", action="store_true", help="say what is missing, and train nothing")
     return found

@@ -13,6 +13,23 @@ ROOT = "runs/claims"
 Teller = Callable[[str], None]
 
 
+def parser_of(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """A command line with the words that all commands have which train cells."""
+    found = argparse.ArgumentParser(prog=prog, description=description, epilog=epilog)
+    add = found.add_argument
+    add("words", nargs="*", help="key=value of every pretraining")
+    add("--root", default=ROOT, help="folder of the cells (%(default)s)")
+    add("--jobs", type=whole, default=1, metavar="N", help="cells at once, a thread each")
+    add("--accelerator", choices=("cpu", "cuda"), default="cpu", help="cuda: all on card 0")
+    add("--start", choices=("fork", "spawn"), default="fork", help="how processes are made")
+    add(
+        "--collect",
+        metavar="FILE.tar",
+        help=f"pack what there is for elsewhere, {MOST} files below 15 MB at most",
+    )
+    return found
+
+
 def setting_of(options: argparse.Namespace) -> Setting:
     """What a command line asks of every cell."""
     return Setting(

@@ -10,9 +10,9 @@ from ltplugins.core.errors import UserError, unknown
 from ltplugins.stages.claims.cells import Cell
 from ltplugins.stages.claims.pack import MOST, pack_folders
 from ltplugins.stages.claims.train import (
-    ROOT,
     Teller,
     collect,
+    parser_of,
     setting_of,
     tell_packed,
     teller,
@@ -122,28 +122,15 @@ def _collect(entries: Sequence[Path], file: Path, tell: Teller) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line of ``scripts/zoo.py``."""
-    found = argparse.ArgumentParser(
-        prog="zoo",
-        description="Train the cells that the zoo's family needs, and add its entries.",
-        epilog=_EPILOG,
-    )
+    described = "Train the cells that the zoo's family needs, and add its entries."
+    found = parser_of("zoo", described, _EPILOG)
     add = found.add_argument
-    add("words", nargs="*", help="key=value of every pretraining")
     add("--file", default=FILE, help="the family (%(default)s)")
-    add("--root", default=ROOT, help="folder of the cells (%(default)s)")
     add("--zoo", help=f"folder of the entries ({ZOO}; of a trial, ROOT/zoo)")
     add("--only", nargs="+", metavar="ENTRY", help="these entries")
     add("--pairs", type=whole, metavar="N", help="of each entry, instead of the file's")
     add("--epochs", type=whole, metavar="N", help="instead of the file's, for a trial")
-    add("--jobs", type=whole, default=1, metavar="N", help="cells at once, a thread each")
-    add("--accelerator", choices=("cpu", "cuda"), default="cpu", help="cuda: all on card 0")
     add("--limit", type=float, metavar="SECONDS", help="of training; 0: add what is finished")
-    add(
-        "--collect",
-        metavar="FILE.tar",
-        help=f"pack cells and entries, {MOST} files below 15 MB at most",
-    )
     add("--replace", action="store_true", help="write entries anew that are there")
     add("--list", action="store_true", help="say what there is, and do nothing")
-    add("--start", choices=("fork", "spawn"), default="fork", help="of the cells' processes")
     return found
