@@ -9,6 +9,7 @@ tensor that was forgotten on the CPU fails as it would on a GPU.
 Backward passes do not run here: autograd asks the driver.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,6 +43,10 @@ _INDEXING = (
 )
 
 
+# Memory that is taken without being filled, and views that torch does not call by that name.
+_TOUCHES_NOTHING = re.compile(r"empty|_unsafe_view")
+
+
 class WaitsForDevice(RuntimeError):
     """A copy between host and device that the host waits for."""
 
@@ -51,11 +56,14 @@ class FakeCuda(TorchDispatchMode):
 
     Attributes:
         strict: refuse copies that wait; off while things are set up, once a run.
+        launches: names of the operators that start a kernel or a copy, as they come: not views and
+            not memory that is taken without being filled.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.strict = True
+        self.launches: list[str] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -69,6 +77,9 @@ class FakeCuda(TorchDispatchMode):
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
         self._refuse_waits(func, args, kwargs)
+        name = func.__name__
+        if not (func.is_view or func.namespace == "prim" or _TOUCHES_NOTHING.search(name)):
+            self.launches.append(name)
         return func(*args, **kwargs)
 
     def _refuse_waits(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:

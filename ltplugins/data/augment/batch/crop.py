@@ -43,7 +43,7 @@ class CropPlan:
         self.any_flip = block.horizontal_flip.prob > 0
         self.crop = None if cropped else params.crop
         if self.crop is not None:
-            self._weights = self._crop_weights(self.crop, order)
+            self._weights = self._crop_weights(self.crop, params.flip, order)
 
     def apply(self, x: Tensor, start: int) -> Tensor:
         """Crop, resize and flip ``x`` Float[B C H W], rows start to start + B: Float[B C S S]."""
@@ -60,24 +60,26 @@ class CropPlan:
             return self._mirror(x, self.flip[piece]) if self.any_flip else x
         return self._resize(x, self.flip[piece])
 
-    def _crop_weights(self, crop: CropParams, order: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Find the pixels and weights of the vertical and the horizontal axis, each [R S taps]."""
-        flip = move(self.flip.float(), self.device)
-        axes = [
-            (crop.top, crop.height, torch.zeros_like(flip), self.height),
-            (crop.left, crop.width, flip, self.width),
-        ]
-        return [
-            ops.resample_weights(
-                move(start[order], self.device),
-                move(length[order], self.device),
-                mirror,
-                side,
-                self.size,
-                ops.resample_taps(side, self.size),
-            )
-            for start, length, mirror, side in axes
-        ]
+    def _crop_weights(
+        self, crop: CropParams, flip: Tensor, order: Tensor
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Find the pixels and weights of the vertical and the horizontal axis, each [R S taps].
+
+        In one copy to the device and, of square images, in one go: there launches take the time.
+        """
+        upright = torch.zeros_like(crop.top)
+        boxes = [crop.top, crop.left, crop.height, crop.width, upright, flip.float()]
+        axes = move(torch.stack(boxes)[:, order], self.device).view(3, 2, -1)
+        if self.height == self.width:
+            pixel, weight = self._weigh(axes.flatten(1), self.height)
+            return list(zip(pixel.chunk(2), weight.chunk(2), strict=True))
+        return [self._weigh(axes[:, 0], self.height), self._weigh(axes[:, 1], self.width)]
+
+    def _weigh(self, axis: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """Of Float[3 rows]: start, length and flip."""
+        start, length, flip = axis
+        taps = ops.resample_taps(side, self.size)
+        return ops.resample_weights(start, length, flip, side, self.size, taps)
 
     def _mirror(self, x: Tensor, flip: Tensor) -> Tensor:
         chosen = move(flip.nonzero().squeeze(1), self.device)

@@ -81,14 +81,24 @@ def apply_separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
     What bicubic weights push out of [0, 1] is cut after each axis, as PIL's 8 bits do.
     """
-    batch, channels = images.shape[:2]
     lines = rearrange(images, "b c h w -> b (c h) w")
     across = torch.bmm(lines, columns.transpose(1, 2)).clamp_(0.0, 1.0)
-    across = rearrange(across, "b (c h) s -> b c h s", c=channels)
-    out = images.new_empty(batch, channels, rows.shape[1], columns.shape[1])
-    for channel in range(channels):
-        out[:, channel] = torch.bmm(rows, across[:, channel])
-    return out.clamp_(0.0, 1.0)
+    across = rearrange(across, "b (c h) s -> b c h s", c=images.shape[1])
+    down = down_by_channel if images.device.type == "cpu" else down_at_once
+    return down(rows, across).clamp_(0.0, 1.0)
+
+
+def down_by_channel(rows: Tensor, images: Tensor) -> Tensor:
+    """Apply ``rows`` Float[B S' H] along the height of Float[B C H S], copying no matrix."""
+    out = images.new_empty(*images.shape[:2], rows.shape[1], images.shape[3])
+    for channel in range(images.shape[1]):
+        out[:, channel] = torch.bmm(rows, images[:, channel])
+    return out
+
+
+def down_at_once(rows: Tensor, images: Tensor) -> Tensor:
+    """The same in two launches, for which the matrices are copied for every channel."""
+    return torch.matmul(rows.unsqueeze(1), images)
 
 
 def blur_matrix(sigma: Tensor, size: int) -> Tensor:

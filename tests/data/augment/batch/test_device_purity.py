@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ltplugins.data.augment.batch import crop, views
+from ltplugins.data.augment.batch import crop, jitter, views
 from ltplugins.data.augment.strength import Boost
 from ltplugins.data.sources.records import RECORDS
 from tests.kit.data import batched_views
@@ -66,6 +66,21 @@ def test_nor_views_that_follow_a_strength(mode: FakeCuda) -> None:
     make.boost = Boost(num_ops=2, min_magnitude=5.0, random_factor=True, ops="bcl")
     strength = np.linspace(0, 1, 32, dtype=np.float32)
     assert {v.device.type for v in made(make, noise(), mode, strength)} == {"cuda"}
+
+
+def test_a_batch_is_a_few_dozen_launches(mode: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch takes a host 5 to 40 microseconds, and the device works but a few on it.
+
+    Two views by every step of solo-learn's symmetric CIFAR views; the jitter is its kernel.
+    """
+    monkeypatch.setattr(jitter, "runs_kernel", lambda *_: True)
+    block = {**VIEW, "num_crops": 2, **{step: {"prob": 0.2} for step in STEPS[:3]}}
+    make = batched_views([block], RECORD)
+    mode.strict = False
+    make(noise(), torch.Generator().manual_seed(0))
+    del mode.launches[:]
+    make(noise(), torch.Generator().manual_seed(1))
+    assert 20 < len(mode.launches) <= 95, mode.launches
 
 
 def test_what_is_planted_is_found(mode: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,14 @@ def columns(*values):
     return torch.tensor(values, dtype=torch.float32)
 
 
+def test_both_forms_of_the_second_axis_agree():
+    rows = torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(3, 2, 7, 4, generator=torch.Generator().manual_seed(1))
+    expected = torch.einsum("bsh,bchw->bcsw", rows.double(), images.double()).float()
+    for form in (ops.down_by_channel, ops.down_at_once):
+        torch.testing.assert_close(form(rows, images), expected)
+
+
 BOXES = [
     (0, 0, 20, 24),
     (3, 2, 11, 9),
