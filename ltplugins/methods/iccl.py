@@ -147,20 +147,25 @@ class ICCLMixin(Method):
         mixed_weight *= self.iccl.mixed_weight
 
         lam = move(self._draw_lambda(pairs, batch_idx), views[0].device)
-        mixed = self(mix_images(views[0][:pairs], views[0][pairs:], lam))
+        # Without weight for good it is left out: BatchNorm would go by images that no loss sees.
+        mixed = None
+        if self.iccl.mixed_weight:
+            mixed = self(mix_images(views[0][:pairs], views[0][pairs:], lam))
         # Without weight it only serves the centroids.
         with torch.set_grad_enabled(torch.is_grad_enabled() and clean_weight > 0):
             clean = self.base_training_step(views[-1][:pairs], own)
         # A copy: the update below writes into the buffer before the backward pass reads it.
         centroids = self.iccl_centroids.clone()
-        mixed_losses = self._losses(mixed, centroids, own, other, lam)
+        mixed_losses = mixed and self._losses(mixed, centroids, own, other, lam)
         clean_losses = self._losses(clean, centroids, own, own, torch.ones_like(lam))
         all_z, all_targets = gather_no_grad(clean["z"].detach()), gather_no_grad(own)
         self._log_step(clean, clean_losses, mixed_losses, clean_weight, own)
         self._update_centroids(all_z, all_targets)
         # DDP averages over ranks: a rank with fewer pairs counts for less.
         share = rank_share(pairs, len(all_targets))
-        total = clean_weight * self._total(clean_losses) + mixed_weight * self._total(mixed_losses)
+        total = clean_weight * self._total(clean_losses)
+        if mixed_losses:
+            total = total + mixed_weight * self._total(mixed_losses)
         return share * total
 
     def _losses(
@@ -210,20 +215,20 @@ class ICCLMixin(Method):
         self,
         clean: dict[str, Any],
         clean_losses: tuple[Tensor, Tensor],
-        mixed_losses: tuple[Tensor, Tensor],
+        mixed_losses: tuple[Tensor, Tensor] | None,
         clean_weight: float,
         own: Tensor,
     ) -> None:
         metrics = {
             "train_class_loss": clean_losses[0],
             "train_clean_centroid_loss": clean_losses[1],
-            "train_mixup_loss": mixed_losses[0],
-            "train_centroid_loss": mixed_losses[1],
             "train_acc1": clean["acc1"],
             "train_acc5": clean["acc5"],
             "train_iccl_filled": (self.iccl_updates > 0).float().mean(),
             "train_iccl_clean_weight": scalar(clean_weight, own.device),
         }
+        if mixed_losses:
+            metrics |= {"train_mixup_loss": mixed_losses[0], "train_centroid_loss": mixed_losses[1]}
         metrics = {name: value.detach() for name, value in metrics.items()}
         self.log_dict(metrics, on_epoch=True, sync_dist=True, batch_size=len(own))
         if self.knn_eval:

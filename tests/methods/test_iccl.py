@@ -62,6 +62,18 @@ def test_loss_is_both_branches_written_out(views, tmp_path):
     torch.testing.assert_close(step(model, batch), 0.7 * clean + mixed)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_a_branch_without_weight_leaves_no_trace_in_the_backbone(weight, tmp_path):
+    """Nor in the statistics of its BatchNorm, which evaluation goes by."""
+    model = with_centroids(linear_model(tmp_path, method_kwargs__mixed_weight=weight))
+    _, images, targets = batch = half_batch()
+    seen = []
+    model.backbone.register_forward_hook(lambda _, inputs, out: seen.append(inputs[0]))
+    step(model, batch)
+    clean = images[-1][:PAIRS]
+    assert [torch.equal(x, clean) for x in seen] == ([True] if weight == 0 else [False, True])
+
+
 def test_the_curriculum_follows_the_epochs(tmp_path, monkeypatch):
     model = with_centroids(linear_model(tmp_path, method_kwargs__curriculum="parabolic-style"))
     start, batch = model.iccl_centroids.clone(), half_batch()
