@@ -66,11 +66,11 @@ def test_loss_is_both_branches_written_out(views, tmp_path):
 def test_a_branch_without_weight_leaves_no_trace_in_the_backbone(weight, tmp_path):
     """Nor in the statistics of its BatchNorm, which evaluation goes by."""
     model = with_centroids(linear_model(tmp_path, method_kwargs__mixed_weight=weight))
-    _, images, targets = batch = half_batch()
+    batch = half_batch()
     seen = []
     model.backbone.register_forward_hook(lambda _, inputs, out: seen.append(inputs[0]))
     step(model, batch)
-    clean = images[-1][:PAIRS]
+    clean = batch[1][-1][:PAIRS]
     assert [torch.equal(x, clean) for x in seen] == ([True] if weight == 0 else [False, True])
 
 
