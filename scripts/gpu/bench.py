@@ -14,7 +14,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,18 +103,16 @@ def on_workers(engine: str, size: int, batch: int, rounds: int, workers: int) ->
     return {"images_per_s": engines.images_per_second(loader), "workers": workers}
 
 
-def engine_rows(quick: bool) -> Found:
+def engine_rows(quick: bool) -> Iterator[Found]:
     workers = min(16, os.cpu_count() or 1)
-    found: Found = {}
     for size, batch in ((32, 512), (224, 128)):
         if quick:
             batch, workers = 16, 0
-        found[f"batched {size}px"] = batched_on_device(size, batch, 3 if quick else 40)
+        yield {f"batched {size}px": batched_on_device(size, batch, 3 if quick else 40)}
         rounds = 2 if quick else (60 if size == 32 else 12)
-        found[f"workers {size}px"] = on_workers("workers", size, batch, rounds, workers)
+        yield {f"workers {size}px": on_workers("workers", size, batch, rounds, workers)}
     if "dali" in engines.engines() and not quick:
-        found["dali 32px (CPU)"] = on_workers("dali", 32, 512, 20, workers)
-    return found
+        yield {"dali 32px (CPU)": on_workers("dali", 32, 512, 20, workers)}
 
 
 class Step:
@@ -189,13 +187,15 @@ NETWORKS = {
 }
 
 
-def all_steps(quick: bool, networks: Sequence[str] = tuple(NETWORKS)) -> Found:
+def all_steps(quick: bool, networks: Sequence[str] = tuple(NETWORKS)) -> Iterator[Found]:
     if quick:
-        return step_rows("test_resnet", SMALL, 8, 32, 1)
-    return {k: v for name in networks for k, v in step_rows(*NETWORKS[name]).items()}
+        yield step_rows("test_resnet", SMALL, 8, 32, 1)
+        return
+    for name in networks:
+        yield step_rows(*NETWORKS[name])
 
 
-def compiled(quick: bool) -> Found:
+def compiled(quick: bool) -> Iterator[Found]:
     """SimCLR's step with and without ``torch.compile`` of the backbone."""
     network, batch, rounds = (SMALL, 8, 1) if quick else (RESNET18, 512, 7)
     plain, other = Step("simclr", network, batch, 32), Step("simclr", network, batch, 32)
@@ -212,10 +212,18 @@ def compiled(quick: bool) -> Found:
         times["plain"].append(milliseconds(plain, 3))
         times["compiled"].append(milliseconds(other, 3))
     one, two = (statistics.median(values) for values in times.values())
-    return {"ms": {"plain": one, "compiled": two, "ratio": two / one, "first_s": seconds}}
+    yield {"ms": {"plain": one, "compiled": two, "ratio": two / one, "first_s": seconds}}
 
 
 SECTIONS = {"engines": engine_rows, "steps": all_steps, "compile": compiled}
+
+
+def guarded(tables: Iterator[Found]) -> Iterator[Found]:
+    """A section's tables; one that fails ends its section, and takes no other with it."""
+    try:
+        yield from tables
+    except Exception as error:
+        yield {"error": f"{type(error).__name__}: {error}"}
 
 
 def show(found: Found, indent: int = 0) -> None:
@@ -243,14 +251,13 @@ def main() -> None:
     found: Found = {"device": name, "torch": torch.__version__, "cores": os.cpu_count()}
     print(f"{name}, torch {torch.__version__}, {os.cpu_count()} cores", flush=True)
     for section in args.only.split(","):
-        try:
-            networks = {"networks": args.networks.split(",")} if section == "steps" else {}
-            found[section] = SECTIONS[section](args.quick, **networks)
-        except Exception as error:  # a table that fails does not take the others with it
-            found[section] = {"error": f"{type(error).__name__}: {error}"}
-        show({section: found[section]})
-        if args.json:
-            args.json.write_text(json.dumps(found, indent=1))
+        networks = {"networks": args.networks.split(",")} if section == "steps" else {}
+        found[section] = {}
+        for rows in guarded(SECTIONS[section](args.quick, **networks)):
+            found[section] |= rows
+            show({section: rows})
+            if args.json:  # at once: the call has a limit
+                args.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@
 # matplotlib, rich, safetensors, filelock and pytest-xdist. What else is missing (hydra-core, omegaconf,
 # antlr4-python3-runtime) is installed from wheels in .whl/, if that folder is there. Each part has a
 # limit of its own, so that one that hangs does not cost the rest; LIMIT_<PART> changes it, in seconds.
-# Logs and numbers go to $OUT (files below 15 MB), a short table to the screen. GPU_DRY_RUN=1 runs every
-# line on a CPU, with tiny sizes. MPS=1 lets the claims' processes share the card through NVIDIA's
+# Logs and numbers go to $OUT/logs.tar, cells and entries to at most four files of 15 MB beside it, a
+# short table to the screen. GPU_DRY_RUN=1 runs every line on a CPU, with tiny sizes. MPS=1 lets the claims' processes share the card through NVIDIA's
 # multi-process service, if it starts: kernels of several then run side by side, where otherwise they
 # take turns.
 set -uo pipefail
@@ -40,6 +40,10 @@ part() {
   TABLE+="$name: exit code $rc after $((SECONDS - begin)) s of $limit"$'\n'
   echo "== $name, exit code $rc, $((SECONDS - begin)) s"
   tail -n "${TAIL:-12}" "$OUT/$name.log"
+  # Into one file: a lent machine gives back eight, and this call may be ended at any moment.
+  for file in "$name.log" tests.xml bench.json; do
+    [ -e "$OUT/$file" ] && tar --append -f "$OUT/logs.tar" -C "$OUT" "$file" && rm "$OUT/$file"
+  done
 }
 TABLE=''
 

@@ -3,7 +3,8 @@
 
 <root>/<variant>/<cell>/              a run folder    variant: cuda,precision=bf16-mixed
 <root>/<variant>/logs/<cell>.log      what it said    cell: fashion,gh_simclr,e500,p1
-<root>/<variant>/logs/<cell>.json     its words, and the devices that it has been on
+<root>/<variant>/logs/<cell>.json     its words, their hash, and the devices that it has been on
+<root>/<variant>/logs/<cell>.lock     held by the call that trains it
 """
 
 import hashlib
@@ -97,10 +98,23 @@ class Cell:
         return [*words, f"output_dir={quote(str(self.path))}"]
 
     @property
+    def lock(self) -> Path:
+        """Held while a process trains it."""
+        return self.folder / "logs" / f"{self.name}.lock"
+
+    @property
     def words_hash(self) -> str:
         """What tells settings apart, wherever the cells lie; with those of the first stage."""
-        words = [*self.words, *(self.of.words if self.of is not None else ())]
-        return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:12]
+        return _hash([*self.words, *(self.of.words if self.of is not None else ())])
+
+    @property
+    def trained_hash(self) -> str:
+        """:attr:`words_hash` as it was when the cell was trained; the same where it was not."""
+        notes = self._notes()
+        if "hash" in notes:
+            return str(notes["hash"])
+        # Notes of before the hash was written down.
+        return _hash([*notes["words"], *(self.of._notes()["words"] if self.of is not None else ())])
 
     @property
     def has_weights(self) -> bool:
@@ -128,19 +142,35 @@ class Cell:
         self.require_same()
         here = {"device": device_name(self.accelerator), "started": now()}
         spells = [*self.spells(), here]
-        write_json(self.notes, {"words": list(self.words), "spells": spells})
+        notes = {"words": list(self.words), "hash": self.words_hash, "spells": spells}
+        write_json(self.notes, notes)
 
     def require_same(self) -> None:
         """Refuse a cell that was trained with other words, for the file has changed since.
 
         Raises:
-            UserError: with the first word that differs.
+            UserError: with the first word that differs, or of a second stage the name of its first.
         """
         differ = sorted(set(self._notes()["words"]) ^ set(self.words))
+        if not differ and self.trained_hash != self.words_hash and self.of is not None:
+            differ = [f"those of {self.of.name}, which it started from"]
         if differ:
             raise UserError(
                 f"{self.path} was trained with other settings than the file has now "
                 f"({', '.join(differ[:3])}). Move it away together with {self.notes}."
+            )
+
+    def require_weights(self) -> None:
+        """Refuse a cell that another one starts from and that has numbers alone.
+
+        Raises:
+            UserError: it is done, and its weights are gone.
+        """
+        if self.is_done and not self.has_weights:
+            raise UserError(
+                f"{self.path} is finished and holds no checkpoint: expected the weights that other "
+                f"cells start from. Bring them back, or move it away together with {self.notes}: "
+                f"it is trained anew."
             )
 
     def _notes(self) -> dict[str, Any]:
@@ -210,6 +240,10 @@ def last_of_each(words: Sequence[str]) -> list[str]:
     """
     keys = [word.partition("=")[0] for word in words]
     return [w for i, w in enumerate(words) if keys[i] not in keys[i + 1 :]]
+
+
+def _hash(words: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:12]
 
 
 def device_name(accelerator: str) -> str:

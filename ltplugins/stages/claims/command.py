@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ltplugins.core.door import guarded
 from ltplugins.report.claims import tally
+from ltplugins.report.pages.claims import write_claims
 from ltplugins.stages.claims.book import Book, Claim, read_book
 from ltplugins.stages.claims.cells import (
     Cell,
@@ -33,6 +34,7 @@ from ltplugins.stages.claims.train import (
     train,
     whole,
 )
+from ltplugins.stages.claims.verdicts import judge, judge_tails
 
 FILE, OUT = "scripts/sweep/claims.yaml", "zoo/results"
 _EPILOG = """The same command again trains what is missing, and nothing else. Further words are
@@ -63,6 +65,9 @@ def claims(options: argparse.Namespace) -> None:
     ledger = read_ledger(_out(options))
     add_cells(ledger, cells, setting)
     missing = _missing(cells, ledger, setting)
+    for cell in missing:
+        if cell.of is not None:
+            cell.of.require_weights()
     if options.list:
         _list(book, chosen, missing, setting)
         return
@@ -71,7 +76,7 @@ def claims(options: argparse.Namespace) -> None:
     code = train(missing, setting, options, tell) if missing and options.limit != 0 else 0
     if options.collect:  # first: whoever has set a limit may end the call soon after it
         collect(cells, Path(options.root), Path(options.collect), tell)
-    _judge(book, ledger, options, tell)
+    _judge(book, options, tell)
     if code:
         raise SystemExit(code)
 
@@ -91,15 +96,13 @@ def _missing(cells: Sequence[Cell], ledger: Ledger, setting: Setting) -> list[Ce
     return [cell for cell in cells if cell.name in unknown or cell.name in first]
 
 
-def _judge(book: Book, ledger: Ledger, options: argparse.Namespace, tell: Teller) -> None:
+def _judge(book: Book, options: argparse.Namespace, tell: Teller) -> None:
     """Add to the ledger whatever is done in the folder, and write the verdicts."""
-    from ltplugins.report.pages.claims import write_claims
-    from ltplugins.stages.claims.verdicts import judge, judge_tails
-
+    out = _out(options)
+    ledger = read_ledger(out)  # anew: training takes hours, in which lines may have come
     for setting in settings_of(Path(options.root)):
         one = replace(setting, epochs=options.epochs)
         add_cells(ledger, plan_cells(book, book.claims, one), one)
-    out = _out(options)
     write_ledger(ledger, out)
     rows = judge(book, ledger, options.epochs)
     path = write_claims(rows, out, judge_tails(book, ledger, options.epochs))

@@ -116,9 +116,9 @@ def write_ledger(ledger: Ledger, folder: Path) -> None:
 
 
 def add_cells(ledger: Ledger, cells: Iterable[Cell], setting: Setting) -> None:
-    """Add those that are done in their folders."""
+    """Add those that are done in their folders, by the words that the file has now."""
     for cell in cells:
-        if cell.is_done:
+        if cell.is_done and cell.trained_hash == cell.words_hash:
             line = _line(cell, setting)
             ledger[line.key] = line
 

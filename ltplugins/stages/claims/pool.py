@@ -6,6 +6,8 @@ that has not touched the GPU. A cell that fails takes no other with it. At the l
 at SIGTERM those that run get SIGTERM, and go on from their last checkpoints another time.
 """
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -19,10 +21,10 @@ from typing import Any, Literal
 
 from ltplugins.stages.claims.cells import Cell
 from ltplugins.stages.multirun import reason_of
-from ltplugins.training.stopping import TERMINATED
 
 GRACE_SECONDS = 20.0
 _STOPS = (signal.SIGTERM, signal.SIGINT)
+_TAKEN = 75  # exit code: another process trains the cell
 Work = Callable[[Cell, int], None]
 
 
@@ -34,6 +36,7 @@ class Outcome:
         done: finished now.
         failed: why.
         stopped: while they ran; they go on another time.
+        elsewhere: another call trains them, or what they start from.
         left: never begun.
         is_interrupted: by Ctrl-C or SIGTERM.
     """
@@ -41,6 +44,7 @@ class Outcome:
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     is_interrupted: bool = False
 
@@ -102,6 +106,9 @@ class Pool:
             if cell.of is not None and cell.of.name in self.outcome.failed:
                 self._fail(cell, f"it needs {cell.of.name}, which failed.")
                 waiting.remove(cell)
+            elif cell.of is not None and cell.of.name in self.outcome.elsewhere:
+                self._leave(cell)
+                waiting.remove(cell)
             elif len(self.running) < self.jobs and not (cell.of and cell.of.name in busy):
                 waiting.remove(cell)
                 self._start(cell)
@@ -130,8 +137,10 @@ class Pool:
         if code == 0:
             self.outcome.done.append(cell.name)
             self.tell(f"done: {cell.name}")
-        elif code in (TERMINATED, -signal.SIGTERM):
+        elif code in (*(128 + s for s in _STOPS), -signal.SIGTERM):
             self.outcome.stopped.append(cell.name)
+        elif code == _TAKEN:
+            self._leave(cell)
         else:
             said = cell.log.read_text(encoding="utf-8", errors="replace")
             self._fail(cell, reason_of(code or 1, said))
@@ -139,6 +148,10 @@ class Pool:
     def _fail(self, cell: Cell, reason: str) -> None:
         self.outcome.failed[cell.name] = reason
         self.tell(f"failed: {cell.name}: {reason}")
+
+    def _leave(self, cell: Cell) -> None:
+        self.outcome.elsewhere.append(cell.name)
+        self.tell(f"elsewhere: {cell.name}: another call trains it, or what it starts from")
 
     def _stop(self) -> None:
         """End what runs; a process that does not end by itself is killed."""
@@ -162,10 +175,19 @@ def _interrupt(signum: int, frame: Any) -> None:
 
 def _child(work: Work, cell: Cell, parent: int) -> None:
     """A process: what it says goes to its log."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent passes it on
+    # Ctrl-C, and whoever ends the whole group, is for the parent, which passes it on once: to a
+    # training a second signal means to end without saving.
+    os.setpgid(0, 0)
+    for number in _STOPS:
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     cell.log.parent.mkdir(parents=True, exist_ok=True)
+    lock = open(cell.lock, "w")  # noqa: SIM115 - held until the process ends
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            raise SystemExit(_TAKEN) from None  # any other: a disk without locks
     log = open(cell.log, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 - until it ends
     for stream in (1, 2):
         os.dup2(log.fileno(), stream)

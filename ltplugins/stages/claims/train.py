@@ -53,7 +53,8 @@ def train(
     outcome = Pool(run_cell, options.jobs, tell, options.start).run(list(missing), options.limit)
     tell(
         f"{len(outcome.done)} done, {len(outcome.failed)} failed, {len(outcome.stopped)} stopped, "
-        f"{len(outcome.left)} not begun; the same command goes on."
+        f"{len(outcome.elsewhere)} trained elsewhere, {len(outcome.left)} not begun; the same "
+        f"command goes on."
     )
     if outcome.is_interrupted:
         return 143

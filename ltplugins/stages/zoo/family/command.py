@@ -22,7 +22,7 @@ from ltplugins.stages.claims.train import (
 from ltplugins.stages.zoo.family.plan import Plan, plan_family, read_family
 
 FILE, ZOO = "scripts/sweep/zoo.yaml", "zoo"
-_OF_CELLS = 5  # archives; the others are for entries
+_OF_CELLS = 2  # archives; the others are for entries
 _EPILOG = """The same command again goes on, and leaves what is there. Cells are those of
 scripts/claims.py: give both the same --root, --accelerator and words.
 """
@@ -58,9 +58,8 @@ def make_family(options: argparse.Namespace) -> None:
     if options.collect:  # first: whoever has set a limit may end the call soon after it
         cells = {cell.name: cell for plan in plans for cell in plan.cells}
         collect(list(cells.values()), setting.root, Path(options.collect), tell, _OF_CELLS)
-    written, failed = _add([plan for plan in plans if states[plan.name] != "nothing"], tell)
-    if options.collect and written:
-        _collect(written, Path(options.collect), tell)
+    file = Path(options.collect) if options.collect else None
+    failed = _add([plan for plan in plans if states[plan.name] != "nothing"], tell, file)
     if code or failed:
         raise SystemExit(code or 1)
 
@@ -94,11 +93,16 @@ def _told(plan: Plan, state: str) -> str:
     return told if state == "add" else f"{told}, the next is {plan.missing()[0].name}"
 
 
-def _add(plans: Sequence[Plan], tell: Teller) -> tuple[list[Path], int]:
-    """Write the entries whose cells are finished: their folders, and how many could not be."""
+def _add(plans: Sequence[Plan], tell: Teller, file: Path | None) -> int:
+    """Write the entries whose cells are finished; return how many could not be.
+
+    Args:
+        file: of the archives that they are packed for, after each: time may be up at any moment.
+    """
     from ltplugins.stages.zoo.add import Naming, add
 
-    written, failed = [], 0
+    written: list[Path] = []
+    failed = 0
     for plan in plans:
         if not all(cell.is_done for cell in plan.cells[: plan.pairs]):
             continue
@@ -111,7 +115,9 @@ def _add(plans: Sequence[Plan], tell: Teller) -> tuple[list[Path], int]:
         else:
             written.append(place)
             tell(f"written: {place}, of {len(runs)} runs")
-    return written, failed
+            if file is not None:
+                _collect(written, file, tell)
+    return failed
 
 
 def _collect(entries: Sequence[Path], file: Path, tell: Teller) -> None:
