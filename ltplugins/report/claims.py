@@ -174,9 +174,9 @@ def reading() -> list[str]:
         f"where the interval contains 0 or there are fewer than {LEAST_PAIRS} pairs.",
         "A pair is one seed with one class order (fashion) or one spatial fold (land); both arms "
         "are trained and tested on the same images. Land has five folds: its later pairs test "
-        "places of the earlier ones again, with another seed, so that its interval is somewhat "
-        "too narrow. Intervals are not corrected for the number of rows: of twenty without any "
-        "effect, one is expected not to contain 0.",
+        "places of the earlier ones again, with another seed: six are of five places, so that the "
+        "interval is somewhat too narrow and p too small. Intervals are not corrected for the "
+        "number of rows: of twenty without any effect, one is expected not to contain 0.",
         "Epochs and steps are ours / base; where an arm starts or learns from another's training, "
         "the steps of that stand first. Time is ours over base, of all training and nothing else, "
         "where no cell was interrupted; cells ran beside others, so it is a rough number.",

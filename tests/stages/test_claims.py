@@ -2,14 +2,20 @@
 """Claims: the file, its cells, several at once, and what travels in an archive."""
 
 import argparse
+import csv
+import fcntl
+import json
 import os
+import shutil
 import signal
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json
@@ -18,7 +24,7 @@ from ltplugins.runs.folder import RunFolder
 from ltplugins.stages.claims import command, train
 from ltplugins.stages.claims.book import Measure, read_book
 from ltplugins.stages.claims.cells import Cell, Setting, plan_cells
-from ltplugins.stages.claims.ledger import read_ledger
+from ltplugins.stages.claims.ledger import read_ledger, write_ledger
 from ltplugins.stages.claims.pack import pack, weights_alone
 from ltplugins.stages.claims.pool import Pool
 from ltplugins.stages.claims.work import train_and_evaluate
@@ -68,8 +74,8 @@ def test_every_claim_has_its_six_pairs(book):
 
 def test_a_trial_keeps_the_shares_and_has_names_of_its_own(book, tmp_path):
     (claim,) = book.chosen(["views-cost"])
-    assert claim.sides() == (("mv_simclr", 120), ("simclr", 300))
-    assert claim.sides(10) == (("mv_simclr", 4), ("simclr", 10))
+    assert claim.sides() == (("mv_simclr", 170), ("simclr", 300))
+    assert claim.sides(10) == (("mv_simclr", 6), ("simclr", 10))
     whole, trial = (plan_cells(book, [claim], Setting(tmp_path, epochs=n)) for n in (None, 10))
     assert not {cell.name for cell in whole} & {cell.name for cell in trial}
 
@@ -213,6 +219,112 @@ def test_a_setting_that_has_changed_since_is_refused(trained, tmp_path, capsys):
     assert "trained with other settings than the file has now" in capsys.readouterr().err
 
 
+@pytest.fixture
+def copied(trained, tmp_path):
+    """A copy of the trained folder, and a file with another rate for an arm, as a call takes it.
+
+    Its claim "third" needs neither "simclr" nor a cell that is not there.
+    """
+    folder = shutil.copytree(trained[0], tmp_path / "copy")
+
+    def with_another(arm: str) -> str:
+        book = yaml.safe_load((folder / "claims.yaml").read_text())
+        book["arms"][arm]["words"].append("optimizer.lr=0.01")
+        third = {"name": "third", "ours": "second", "base": "first"}
+        book["claims"].append({**book["claims"][1], **third})
+        (folder / "other.yaml").write_text(yaml.safe_dump(book))
+        return str(folder / "other.yaml")
+
+    return folder, with_another
+
+
+def test_numbers_of_before_a_change_do_not_count(copied):
+    """Whichever claims are chosen, no cell is called by words that it was not trained with."""
+    folder, with_another = copied
+    before = (folder / "cells/claims_cells.csv").read_bytes()
+    call(folder, "--file", with_another("simclr"), "--only", "third", "--limit", "0")
+    assert (folder / "cells/claims_cells.csv").read_bytes() == before
+    rows = csv.DictReader((folder / "cells/claims.csv").open())
+    assert {row["claim"]: row["n"] for row in rows} == {"tail": "0", "plain": "0", "third": "1"}
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_second_stage_of_another_first_is_refused(older, copied, capsys):
+    """Once that was moved away, as the message says; notes of before hashes know their first's."""
+    folder, with_another = copied
+    logs = folder / "cells/cpu/logs"
+    notes = json.loads((logs / "tiny,second,e1,p1.json").read_text())
+    words = ["--file", with_another("first"), "--only", "tail", "--limit", "0"]
+    if older:
+        del notes["hash"]
+        write_json(logs / "tiny,second,e1,p1.json", notes)
+    else:
+        shutil.rmtree(folder / "cells/cpu/tiny,first,e1,p1")
+        (logs / "tiny,first,e1,p1.json").unlink()
+    with pytest.raises(SystemExit):
+        call(folder, *words)
+    said = capsys.readouterr().err
+    assert ("optimizer.lr=0.01" if older else "those of tiny,first,e1,p1, which it") in said
+
+
+def test_numbers_without_weights_are_no_start(copied, capsys):
+    folder, _ = copied
+    shutil.rmtree(folder / "cells/cpu/tiny,first,e1,p1/checkpoints")
+    shutil.rmtree(folder / "cells/cpu/tiny,second,e1,p1")
+    ledger = folder / "cells/claims_cells.csv"
+    lines = ledger.read_text().splitlines(keepends=True)
+    ledger.write_text("".join(line for line in lines if ",second," not in line))
+    with pytest.raises(SystemExit) as end:
+        call(folder, "--pairs", "1")
+    assert end.value.code == 2
+    assert "tiny,first,e1,p1 is finished and holds no checkpoint" in capsys.readouterr().err
+
+
+def test_lines_that_came_while_cells_were_trained_are_kept(copied, monkeypatch):
+    folder, _ = copied
+    kept = read_ledger(folder / "cells")
+    line = replace(next(iter(kept.values())), accelerator="cuda", device="a card")
+
+    def meanwhile(*_):
+        write_ledger({**kept, line.key: line}, folder / "cells")
+        return 0
+
+    monkeypatch.setattr(command, "train", meanwhile)
+    call(folder, "--pairs", "2")
+    assert read_ledger(folder / "cells")[line.key] == line
+
+
+def test_time_is_of_trainings_that_were_not_interrupted(copied):
+    folder, _ = copied
+    file = folder / "cells/cpu/logs/tiny,simclr,e1,p1.json"
+    notes = json.loads(file.read_text())
+    write_json(file, {**notes, "spells": notes["spells"] * 2})
+    call(folder, "--limit", "0")
+    found = {line.cell.split(",")[1]: line for line in read_ledger(folder / "cells").values()}
+    assert found["simclr"].seconds == ""
+    assert float(found["first"].seconds) > 0
+    assert found["simclr"].device.startswith("CPU, ")
+
+
+def test_a_trial_is_judged_by_its_own_epochs(copied):
+    """Lines of two epochs, as if they had been trained; none of the file's one."""
+    folder, _ = copied
+    book = read_book(folder / "claims.yaml")
+    (pattern, *_) = read_ledger(folder / "cells").values()
+    cells = plan_cells(book, book.claims, Setting(Path(), epochs=2))
+    lines = [replace(pattern, cell=cell.name, words=cell.words_hash) for cell in cells]
+    write_ledger({line.key: line for line in lines}, folder / "cells")
+    call(folder, "--epochs", "2", "--limit", "0")
+    rows = list(csv.DictReader((folder / "cells/claims.csv").open()))
+    assert {row["n"] for row in rows if row["measure"] == "knn few"} == {"6"}
+
+
+def test_what_a_second_stage_starts_from_is_part_of_its_words(tmp_path):
+    first, second = cells_named(tmp_path, "first", "second", of={"second": "first"})
+    other = replace(second, of=replace(first, words=("name=other",)))
+    assert len({second.words_hash, other.words_hash, replace(second, of=None).words_hash}) == 3
+
+
 def test_a_cell_without_its_optimizer_still_evaluates(trained):
     path = trained[0] / "cells/cpu/tiny,simclr,e1,p1"
     cell = Cell(path.name, path.parent, "pretrain", (), "cpu")
@@ -285,6 +397,37 @@ def test_sigterm_stops_what_runs_and_begins_nothing_more(tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def waits(cell: Cell, parent: int) -> None:
+    time.sleep(60)
+
+
+def test_time_that_is_up_ends_what_runs(tmp_path):
+    outcome = Pool(waits, 1, str).run(cells_named(tmp_path, "a"), limit=0.1)
+    assert (outcome.stopped, outcome.is_interrupted) == (["a"], False)
+
+
+def tells_its_group(cell: Cell, parent: int) -> None:
+    print(os.getpgid(0) == os.getpid(), os.getpgid(parent) == os.getpid())
+
+
+def test_a_signal_to_the_whole_group_is_for_the_parent(tmp_path):
+    """It passes it on once; a second one would end a training without saving."""
+    Pool(tells_its_group, 1, str).run(cells_named(tmp_path, "a"))
+    assert (tmp_path / "logs/a.log").read_text() == "True False\n"
+
+
+def test_a_cell_that_another_call_trains_is_left_alone(tmp_path):
+    a, b, c = cells_named(tmp_path, "a", "b", "c", of={"b": "a"})
+    a.log.parent.mkdir(parents=True)
+    a.log.write_text("in training\n")
+    with open(a.lock, "w") as held:
+        fcntl.lockf(held, fcntl.LOCK_EX)
+        outcome = Pool(ends_by_its_name, 1, str).run([a, b, c])
+    assert (outcome.elsewhere, outcome.done, outcome.failed) == (["a", "b"], ["c"], {})
+    assert a.log.read_text() == "in training\n"
+    assert Pool(ends_by_its_name, 1, str).run([a, b]).done == ["a", "b"]
+
+
 def test_without_time_nothing_is_begun(tmp_path):
     outcome = Pool(ends_by_its_name, 1, str).run(cells_named(tmp_path, "a"), limit=0.0)
     assert outcome.left == ["a"]
@@ -328,6 +471,16 @@ def test_open_cells_go_whole_and_finished_ones_without_the_optimizer(tmp_path, b
     }
     assert "optimizer_states" in kept["open"]
     assert set(kept["done"]) == {"state_dict", "epoch"}
+
+
+def test_a_cell_that_was_stopped_within_an_epoch_goes_with_its_place(tmp_path, begun):
+    place = begun[2].path / "checkpoints/stopped.ckpt"
+    place.write_bytes(b"the place")
+    (file,), _ = pack(begun, tmp_path, tmp_path / "x.tar")
+    with tarfile.open(file) as tar:
+        names = [name for name in tar.getnames() if "/open/checkpoints/" in name]
+        assert names == ["cpu/open/checkpoints/stopped.ckpt"]
+        assert tar.extractfile(names[0]).read() == b"the place"
 
 
 def test_archives_have_a_size_and_say_what_found_no_room(tmp_path, begun):

@@ -19,7 +19,7 @@ from ltplugins.host.build import build_model
 from ltplugins.methods.parts.durations import to_epochs, to_images
 from ltplugins.stages.blocks import config_blocks, typed_keys
 from ltplugins.stages.claims.book import read_book
-from ltplugins.stages.claims.cells import Cell, Setting, plan_cells
+from ltplugins.stages.claims.cells import Cell, Setting, make_cell, plan_cells
 from ltplugins.stages.claims.work import pretrain_composer
 from ltplugins.stages.command import PACKAGED
 from ltplugins.stages.compose import Composer
@@ -54,10 +54,20 @@ def steps(cell: Cell) -> int:
 
 @pytest.mark.parametrize("name", CLAIMS)
 def test_both_sides_compose_and_take_equal_steps_where_it_says_so(name):
-    cells = plan_cells(BOOK, [CLAIMS[name]], Setting(Path("cells"), pairs=1))
-    trained = [cell for cell in cells if cell.stage == "pretrain"]
-    found = {cell.name: steps(cell) for cell in trained}
-    assert (len(set(found.values())) == 1) == (CLAIMS[name].equal == "steps"), found
+    """With the stages and teachers before; of a balancing its words say what it takes."""
+    claim = CLAIMS[name]
+    sides = [make_cell(BOOK, claim.data, side, 0, Setting(Path("cells"))) for side in claim.sides()]
+    found = [
+        [
+            steps(cell) if cell.stage == "pretrain" else BOOK.arms[arm].words
+            for cell in filter(None, (last.of, last))
+        ]
+        for last, (arm, _) in zip(sides, claim.sides(), strict=True)
+    ]
+    assert (found[0] == found[1]) == (claim.equal == "steps"), found
+    if claim.equal == "epochs":
+        assert len(found[0]) != len(found[1])
+        assert claim.base_epochs is None
 
 
 def test_second_stages_compose():
@@ -67,7 +77,7 @@ def test_second_stages_compose():
     for cell in second:
         cfg = Composer(PACKAGED, "balance", lambda _: keys).compose(cell.command)
         assert cfg.run == f"cells/cpu/{cell.of.name}"
-    assert len(second) == 1
+    assert len(second) == 2
 
 
 def test_the_seed_papers_are_all_there():

@@ -75,6 +75,13 @@ def test_a_claim_is_judged_pair_by_pair(book):
     assert classifier.verdict == "does not"
 
 
+def test_a_claim_of_less_is_judged_the_other_way_round(tmp_path):
+    lower = lambda book: book["claims"][0].update(direction="lower")  # noqa: E731
+    book = read_book(write_book(tmp_path, lower))
+    knn, classifier = rows_of(book, lines(book))
+    assert (knn.verdict, classifier.verdict) == ("does not", "holds")
+
+
 def test_what_an_arm_starts_from_is_part_of_its_cost(book):
     """A second stage of 60 steps after 50 took 25 seconds, not 15."""
     whole = {

@@ -28,7 +28,8 @@ _TAILS = "What the tail costs"
 _SHOWN = ("measure", "verdict", "effect", "interval", "p", "n", "ours", "base", "steps", "time")
 _CAPTION = (
     "A panel a claim, a line a measure: the mean difference and its 95 % interval. Right of 0, the "
-    "paper's arm is ahead. Where a line crosses 0, the pairs do not tell; at a triangle it goes on."
+    "first arm has more; the colour is the verdict. Where a line crosses 0, the pairs do not tell; "
+    "at a triangle it goes on."
 )
 
 

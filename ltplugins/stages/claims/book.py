@@ -98,7 +98,7 @@ class Claim(Section):
         paper: that says so.
         data, ours, base: names of the file's other blocks.
         epochs, base_epochs: of ours and of the base; null: the same.
-        equal: what of the two trainings is equal.
+        equal: what of the two trainings is equal; ``epochs`` where an arm has a training more.
         measures: each gets a verdict of its own.
     """
 
@@ -110,7 +110,7 @@ class Claim(Section):
     base: str
     epochs: Epochs
     measures: list[Measure]
-    equal: Literal["steps", "cost"] = "steps"
+    equal: Literal["steps", "cost", "epochs"] = "steps"
     base_epochs: Epochs | None = None
     direction: Literal["higher", "lower"] = "higher"
 
