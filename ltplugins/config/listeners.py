@@ -8,6 +8,8 @@ What a block makes is made where a training is set up; reading a config runs no 
 from collections.abc import Mapping
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from ltplugins.core.errors import UserError, unknown
 
 LOGGERS = ("csv", "tensorboard", "wandb", "mlflow")
@@ -30,6 +32,16 @@ def parse_loggers(given: Any) -> tuple[str | Block, ...]:
         if isinstance(entry, str) and entry not in LOGGERS:
             raise unknown("logger", entry, LOGGERS)
     return tuple(entry for entry in entries if entry != "csv")
+
+
+def leave_named_loggers(cfg: DictConfig) -> None:
+    """Take the loggers that are blocks out of a config that a later stage goes on with.
+
+    A run may come from a stranger, and a block names what is called.
+    """
+    plain: Any = OmegaConf.to_container(cfg)
+    if "logger" in plain:
+        cfg.logger = [one for one in parse_loggers(plain["logger"]) if isinstance(one, str)]
 
 
 def parse_callbacks(given: Any) -> tuple[Block, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ltplugins.config.data import DataPaths
+from ltplugins.config.listeners import leave_named_loggers
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
@@ -46,6 +47,7 @@ def finetune_config(first: TrainedRun | None, options: FinetuneConfig) -> RunCon
         cfg.backbone.pretrained = False
     cfg.optimizer.batch_size = options.batch_size
     cfg.update(_NOT_KEPT)
+    leave_named_loggers(cfg)
     cfg.update(max_epochs=total_epochs(options), overwrite=options.overwrite)
     cfg.seed = cfg.get("seed", 0) if options.seed is None else options.seed
     # Of other images than the run's, and without a run, the images' name.

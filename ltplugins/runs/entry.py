@@ -21,6 +21,21 @@ from ltplugins.core.files import sha256
 from ltplugins.core.records import from_plain
 from ltplugins.runs.facts import VERSION, Origin
 
+# Keys of a config that say where and on what a run was, not what it was. What would be run or
+# written to is among them: an entry comes from a stranger.
+PLACES = (
+    "accelerator",
+    "callbacks",
+    "default_root_dir",
+    "devices",
+    "logger",
+    "output_dir",
+    "overwrite",
+    "profiler",
+    "resume_from_checkpoint",
+    "wandb",
+)
+
 
 @dataclass(frozen=True)
 class TrainedEntry:
@@ -60,7 +75,7 @@ def read_entry(folder: Path) -> TrainedEntry:
     weights = read_weights(folder / WEIGHTS, block.get("sha256"))
     return TrainedEntry(
         folder / WEIGHTS,
-        resolve(config),
+        resolve({key: value for key, value in config.items() if key not in PLACES}),
         from_plain(Origin, block["origin"], folder / CONFIG, VERSION),
         int(block.get("epochs") or config["max_epochs"]),
         bool(block.get("small_stem", False)),

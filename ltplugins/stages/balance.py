@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from ltplugins.catalogue.store import is_zoo
 from ltplugins.config.data import DataPaths, training_set
 from ltplugins.config.identity import data_hashes
+from ltplugins.config.listeners import leave_named_loggers
 from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.console import make_console
@@ -156,6 +157,7 @@ def _training_config(first: RunConfig, options: BalanceConfig) -> RunConfig:
     cfg.update(accumulate_grad_batches=1, resume_from_checkpoint=None, name=f"{cfg.name}-balanced")
     # Limits of the first run, and what it was watched by.
     cfg.update(max_steps=-1, max_time=None, fast_dev_run=False, callbacks=None)
+    leave_named_loggers(cfg)
     cfg.update(overwrite=options.overwrite)
     cfg.auto_resume = {"enabled": True}
     cfg.checkpoint.update(frequency=1, keep_prev=False)

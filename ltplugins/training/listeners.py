@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 from hydra.errors import HydraException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning.pytorch import loggers
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
@@ -78,14 +78,15 @@ def _placed(block: Mapping[str, Any], run: RunFolder) -> Mapping[str, Any]:
 
 
 def _make(key: str, block: Mapping[str, Any], kind: type) -> Any:
+    target = block["_target_"]
     try:
-        made = instantiate(block)
+        found = get_object(target)
+        if isinstance(found, type) and issubclass(found, kind):  # nothing else is called
+            return instantiate(block)
     except (HydraException, ImportError, TypeError, ValueError) as error:
         reason = " ".join(str(error.__cause__ or error).split())
-        raise UserError(f"{key}: {block['_target_']} cannot be made: {reason}") from None
-    if not isinstance(made, kind):
-        raise UserError(
-            f"{key}: expected the path of a class of Lightning's {kind.__name__}, got "
-            f"{block['_target_']}, which makes a {type(made).__name__}."
-        )
-    return made
+        raise UserError(f"{key}: {target} cannot be made: {reason}") from None
+    raise UserError(
+        f"{key}: expected the path of a class of Lightning's {kind.__name__}, got {target}, which "
+        f"is none."
+    )

@@ -11,12 +11,11 @@ from omegaconf import OmegaConf
 from ltplugins.core.errors import UserError
 from ltplugins.eval.results import ProtocolResult, Results, SplitName, Stat
 from ltplugins.eval.scores import mean_std
+from ltplugins.runs.entry import PLACES
 from ltplugins.runs.facts import RunFacts
 from ltplugins.zoo.facts import EntryProtocol, EntryRun
 
 _GROUPS = ("many", "medium", "few", "group_std")
-# Keys of a config that say where and on what a run was, not what it was.
-_PLACES = ("output_dir", "wandb", "accelerator", "devices", "overwrite", "resume_from_checkpoint")
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def _over(stats: Sequence[Stat]) -> Stat:
 def config_without_places(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config as an entry keeps it: what was trained, without the places of a machine."""
     plain: Any = OmegaConf.to_container(OmegaConf.create(dict(config)), resolve=True)
-    kept = {key: value for key, value in plain.items() if key not in _PLACES}
+    kept = {key: value for key, value in plain.items() if key not in PLACES}
     data = dict(kept.get("data") or {})
     for key in ("train_path", "val_path", "probe_path", "root"):
         if data.get(key) is not None:

@@ -7,6 +7,7 @@ import importlib.util
 import pytest
 from lightning.pytorch.loggers import Logger
 
+from ltplugins.config.listeners import leave_named_loggers
 from ltplugins.core.errors import UserError
 from ltplugins.runs.checkpoint import open_run
 from ltplugins.runs.facts import Progress
@@ -83,6 +84,25 @@ def test_a_metric_that_there_is_not_is_named_with_those_that_there_are(tmp_path)
     callbacks = [{**EARLY, "monitor": "train_loss"}]
     with pytest.raises(UserError, match=r"callbacks: .*`train_loss`.*train_nce_loss_epoch"):
         pretrain(tiny_config(tmp_path, "simclr", callbacks=callbacks))
+
+
+@pytest.mark.parametrize("key", ["logger", "callbacks"])
+def test_nothing_but_a_listener_is_called(key, tmp_path):
+    """What would do harm is refused before it does it, not for what it returns."""
+    harm = {"_target_": "ltplugins.core.files.write_text", "path": str(tmp_path / "owned")}
+    with pytest.raises(UserError, match=f"{key}: expected the path of a class of Lightning's"):
+        pretrain(tiny_config(tmp_path, "simclr", **{key: [{**harm, "text": "x"}]}))
+    assert list(tmp_path.glob("owned")) == []
+
+
+def test_a_later_stage_keeps_the_loggers_that_are_names(tmp_path):
+    """A block may be a stranger's, of whom the run is."""
+    cfg = tiny_config(tmp_path, "simclr", logger=["tensorboard", {"_target_": "x.Y"}])
+    leave_named_loggers(cfg)
+    assert cfg.logger == ["tensorboard"]
+    del cfg.logger
+    leave_named_loggers(cfg)
+    assert "logger" not in cfg
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])

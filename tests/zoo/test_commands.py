@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from ltplugins.cli import main
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import sha256
+from ltplugins.runs.checkpoint import open_run
 from ltplugins.stages.zoo.serve import make_server
 from ltplugins.zoo.load import load_backbone
 from tests.kit.entries import refused
@@ -174,6 +175,21 @@ def test_an_entry_that_asks_for_code_is_one_line(name, server, zoo, monkeypatch,
     with pytest.raises(UserError, match=text) as error:
         load_backbone("zoo://tiny")
     assert "\n" not in str(error.value)
+
+
+def test_what_an_entry_would_run_or_write_to_is_no_part_of_its_config(server, zoo, monkeypatch):
+    """Loggers, callbacks and places are a machine's; a stranger could name anything there."""
+    config = json.loads((zoo / "tiny/config.json").read_text())
+    harm = {"_target_": "ltplugins.core.files.write_text", "path": "owned", "text": "x"}
+    config["ltplugins"]["zoo"]["config"] |= {"logger": [harm], "callbacks": [harm]} | {
+        "output_dir": "/elsewhere", "wandb": {"enabled": True, "entity": "evil"}
+    }  # fmt: skip
+    (zoo / "tiny/config.json").write_text(json.dumps(config))
+    rehashed(zoo)
+    monkeypatch.setenv("LTPLUGINS_ZOO", server)
+    cfg = open_run("zoo://tiny").cfg
+    assert (cfg.loggers, cfg.callbacks, cfg.wandb.enabled) == ((), (), False)
+    assert "/elsewhere" not in str(cfg)
 
 
 def test_weights_that_are_a_pickle_are_not_opened(server, zoo, monkeypatch, tmp_path):
