@@ -70,7 +70,7 @@ class ICCLConfig(Section):
     clean_weight: Annotated[float, AtLeast(0)] = (
         1.0  # times the curriculum's weight of the clean branch
     )
-    mixed_weight: Annotated[float, AtLeast(0)] = 1.0  # and of the mixed one
+    mixed_weight: Annotated[float, AtLeast(0)] = 1.0  # and of the mixed one; 0 leaves it out
 
 
 class ICCLMixin(Method):
