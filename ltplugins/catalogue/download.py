@@ -147,6 +147,8 @@ def _transfer(url: str, target: Path, most: int, tell: Tell | None) -> str | Non
             raise UserError(f"{url}: {refusal}. Nothing was kept.") from None
         except requests.exceptions.HTTPError as error:
             raise UserError(f"{url}: {_status(error.response)}.") from None
+        except ValueError as error:  # of a length, a piece's length, an address to go to
+            raise UserError(f"{url}: the answer is no valid HTTP ({_plain(error)}).") from None
         except (requests.exceptions.RequestException, OSError) as error:
             return _reason(error)
     return None
@@ -186,4 +188,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.exceptions.ConnectionError):
         is_timeout = "timed out" in str(error)  # between two pieces
         return f"no answer within {TIMEOUT[1]:g} s" if is_timeout else "there is no connection"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return f"{type(error).__name__}: {_plain(error)}"
+
+
+def _plain(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -80,6 +80,27 @@ def elsewhere(handler, file):
     send(handler, b"", 302, Location="http://other.invalid/model.safetensors")
 
 
+def nowhere(handler, file):
+    send(handler, b"", 302, Location="http://[::1")
+
+
+def no_port(handler, file):
+    send(handler, b"", 302, Location="http://127.0.0.1:99999/x")
+
+
+def no_length(handler, file):
+    send(handler, b"abc", Content_Length="abc")
+    handler.close_connection = True
+
+
+def no_piece(handler, file):
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.wfile.write(b"-5\r\nabc")
+    handler.close_connection = True
+
+
 def pickled(handler, file):
     class Evil:
         def __reduce__(self):
@@ -98,6 +119,10 @@ ANSWERS = [
     (absent, "no such file there: 404"),
     (broken, "the server says 500"),
     (elsewhere, "redirects to another host, other.invalid"),
+    (nowhere, "the answer is no valid HTTP"),
+    (no_port, "the answer is no valid HTTP"),
+    (no_length, "the answer is no valid HTTP"),
+    (no_piece, "the answer is no valid HTTP"),
     (pickled, "the sha256 of what came is not"),
 ]
 
@@ -252,8 +277,22 @@ def test_a_bad_index_is_one_line(server, store, how, text):
         (lambda handler, file: send(handler, b"\xff\xfe"), "expected text"),
         (lambda handler, file: send(handler, b'{"version": 9}'), "Update ltplugins"),
         (cut, "the transfer was cut off"),
+        (nowhere, "no valid HTTP"),
+        (no_length, "no valid HTTP"),
+        (no_piece, "no valid HTTP"),
     ],
-    ids=["html", "absent", "disguised", "endless", "no text", "newer", "cut"],
+    ids=[
+        "html",
+        "absent",
+        "disguised",
+        "endless",
+        "no text",
+        "newer",
+        "cut",
+        "nowhere",
+        "no length",
+        "no piece",
+    ],
 )
 def test_an_index_that_is_none_leaves_the_old_one(server, store, answer, text, monkeypatch):
     monkeypatch.setattr("ltplugins.catalogue.root._LARGEST_TEXT", 1 << 20)
