@@ -148,7 +148,9 @@ def _transfer(url: str, target: Path, most: int, tell: Tell | None) -> str | Non
         except requests.exceptions.HTTPError as error:
             raise UserError(f"{url}: {_status(error.response)}.") from None
         except ValueError as error:  # of a length, a piece's length, an address to go to
-            raise UserError(f"{url}: the answer is no valid HTTP ({_plain(error)}).") from None
+            raise UserError(
+                f"{url}: no valid HTTP in address or answer ({_plain(error)})."
+            ) from None
         except (requests.exceptions.RequestException, OSError) as error:
             return _reason(error)
     return None

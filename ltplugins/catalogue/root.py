@@ -174,13 +174,25 @@ def parse_root(text: str) -> FolderRoot | HttpRoot | HubRoot:
             raise UserError(f"{VARIABLE}: expected {_EXPECTED}, got {text}.")
         return HubRoot(repo)
     if "://" in text:
-        parts = urlsplit(text)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_address(text):
             raise UserError(f"{VARIABLE}: expected {_EXPECTED}, got {text}.")
         return HttpRoot(text.rstrip("/"))
-    return FolderRoot(Path(text).expanduser().absolute())
+    return FolderRoot(Path(os.path.expanduser(text)).absolute())
+
+
+def _is_address(text: str) -> bool:
+    """Whether files can be asked for below it; what a library meets later is no user's error."""
+    try:
+        parts = urlsplit(text)
+        text.encode()
+        (parts.hostname or "").encode("idna")  # no label is empty or has more than 63 letters
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return is_one and not any(letter.isspace() for letter in text)
+    except ValueError:  # also of a port that is no number
+        return False
 
 
 def key_of(label: str) -> str:
     """A folder's name for what was fetched from a place."""
-    return hashlib.sha256(label.encode()).hexdigest()[:12]
+    # A folder's name may be of bytes that are no text.
+    return hashlib.sha256(label.encode(errors="surrogateescape")).hexdigest()[:12]

@@ -119,10 +119,10 @@ ANSWERS = [
     (absent, "no such file there: 404"),
     (broken, "the server says 500"),
     (elsewhere, "redirects to another host, other.invalid"),
-    (nowhere, "the answer is no valid HTTP"),
-    (no_port, "the answer is no valid HTTP"),
-    (no_length, "the answer is no valid HTTP"),
-    (no_piece, "the answer is no valid HTTP"),
+    (nowhere, "no valid HTTP in address or answer"),
+    (no_port, "no valid HTTP in address or answer"),
+    (no_length, "no valid HTTP in address or answer"),
+    (no_piece, "no valid HTTP in address or answer"),
     (pickled, "the sha256 of what came is not"),
 ]
 
@@ -277,9 +277,9 @@ def test_a_bad_index_is_one_line(server, store, how, text):
         (lambda handler, file: send(handler, b"\xff\xfe"), "expected text"),
         (lambda handler, file: send(handler, b'{"version": 9}'), "Update ltplugins"),
         (cut, "the transfer was cut off"),
-        (nowhere, "no valid HTTP"),
-        (no_length, "no valid HTTP"),
-        (no_piece, "no valid HTTP"),
+        (nowhere, "no valid HTTP in"),
+        (no_length, "no valid HTTP in"),
+        (no_piece, "no valid HTTP in"),
     ],
     ids=[
         "html",

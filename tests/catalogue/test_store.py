@@ -125,10 +125,30 @@ def test_a_place_is_one_of_three(text, kind):
     assert isinstance(parse_root(text), kind)
 
 
-@pytest.mark.parametrize("text", ["hf://a", "hf://a/b/c", "ftp://x/y", "http://", "file:///x"])
+NO_ADDRESSES = [
+    "http://[::1/zoo",
+    "http://exa..mple/zoo",
+    f"http://{'x' * 70}/zoo",
+    "http://x:99999/zoo",
+    "http://x:y/zoo",
+    "http://x y/zoo",
+    "http://x/\udcff",
+]
+
+
+@pytest.mark.parametrize(
+    "text", ["hf://a", "hf://a/b/c", "ftp://x/y", "http://", "file:///x", *NO_ADDRESSES]
+)
 def test_another_place_is_refused(text):
     with pytest.raises(UserError, match="LTPLUGINS_ZOO: expected a folder, an address"):
         parse_root(text)
+
+
+@pytest.mark.parametrize("text", ["/tmp/\udcff", "~nobody-of-this-name/zoo"])
+def test_a_folder_of_any_name_is_one_that_may_be_absent(text, monkeypatch):
+    monkeypatch.setenv("LTPLUGINS_ZOO", text)
+    with pytest.raises(UserError, match="holds no zoo"):
+        entry_folder("zoo://x")
 
 
 def test_without_a_place_it_is_the_checkouts(monkeypatch, tmp_path):
