@@ -63,13 +63,18 @@ def from_plain(cls: type[T], content: Any, path: str | Path, version: int) -> T:
     Raises:
         UserError: a newer form, or something that is none.
     """
-    found = content.get("version", 1) if isinstance(content, Mapping) else 1
+    if not isinstance(content, Mapping):  # null too: it is not a block without keys
+        raise UserError(
+            f"{path} is damaged, or of another program: expected a block of keys, got "
+            f"{content!r:.60}."
+        )
+    found = content.get("version", 1)
     if isinstance(found, int) and found > version:
         raise UserError(
             f"{path} is of form {found}, and this version of ltplugins knows forms up to "
             f"{version}. Update ltplugins."
         )
-    if isinstance(content, Mapping) and "version" in getattr(cls, "__dataclass_fields__", {}):
+    if "version" in getattr(cls, "__dataclass_fields__", {}):
         content = {"version": 1, **content}
     try:
         record = parse(cls, content, "")
