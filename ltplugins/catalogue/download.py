@@ -126,6 +126,7 @@ def _transfer(url: str, target: Path, most: int, tell: Tell | None) -> str | Non
 
     Raises:
         UserError: a server that will not send it, however often it is asked.
+        OSError: the disk does not take it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target, "r+b" if target.exists() else "w+b") as file:
@@ -151,7 +152,7 @@ def _transfer(url: str, target: Path, most: int, tell: Tell | None) -> str | Non
             raise UserError(
                 f"{url}: no valid HTTP in address or answer ({_plain(error)})."
             ) from None
-        except (requests.exceptions.RequestException, OSError) as error:
+        except (requests.exceptions.RequestException, ConnectionError, TimeoutError) as error:
             return _reason(error)
     return None
 

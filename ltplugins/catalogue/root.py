@@ -4,6 +4,7 @@
 ``LTPLUGINS_ZOO`` says which; without it the folder ``zoo`` of this checkout.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -138,6 +139,8 @@ class HubRoot:
                 self.repo, path, local_dir=scratch, endpoint=endpoint
             )
         except Exception as error:  # of httpx, and its own: there are a dozen
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise  # of this machine
             raise UserError(
                 f"{self.label}/{path} cannot be had ({type(error).__name__}: "
                 f"{' '.join(str(error).split())[:160]})."

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What was fetched once is used without a network, and only as long as it is whole."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -41,6 +42,59 @@ def test_a_damaged_copy_is_fetched_again(tmp_path):
         file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         assert store.entry(NAME) / "model.safetensors" == file
         assert file.read_bytes() == content
+
+
+def test_a_cache_that_is_read_only_is_used(tmp_path, monkeypatch):
+    """As a cluster's is, which one person fills for all; root may write anywhere, so no chmod."""
+    with serving(write_zoo(tmp_path / "there")) as server:
+        store = Store(HttpRoot(server.address), tmp_path / "cache")
+        folder = store.entry(NAME)
+
+        def read_only(*args, **kwargs):
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        monkeypatch.setattr("ltplugins.catalogue.store.FileLock", read_only)
+        monkeypatch.setattr("ltplugins.catalogue.store.write_text", read_only)
+        assert store.entry(NAME) == folder
+        with pytest.raises(UserError, match=r"cache.*Read-only file system.*set LTPLUGINS_CACHE"):
+            store.index(refresh=True)
+        shutil.rmtree(folder)
+        with pytest.raises(UserError, match=r"cache.*Read-only file system.*set LTPLUGINS_CACHE"):
+            store.entry(NAME)
+
+
+def test_a_full_disk_names_the_cache_not_the_address(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with serving(write_zoo(tmp_path / "there")) as server:
+        store = Store(HttpRoot(server.address), tmp_path / "cache")
+        store.index()
+        monkeypatch.setattr("ltplugins.catalogue.download._Sink.write", full)
+        with pytest.raises(UserError, match=r"cache.*: No space left on device.*LTPLUGINS_CACHE"):
+            store.entry(NAME)
+
+
+def test_a_place_that_is_none_leaves_nothing_here(tmp_path):
+    with serving(tmp_path) as server:
+        server.answers[""] = lambda handler, file: send(handler, b"", 404)
+        with pytest.raises(UserError, match="404"):
+            Store(HttpRoot(server.address), tmp_path / "cache").index()
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"null", b'{"entries": 3}'])
+def test_a_damaged_index_here_names_itself_and_what_mends_it(content, tmp_path):
+    with serving(write_zoo(tmp_path / "there")) as server:
+        store = Store(HttpRoot(server.address), tmp_path / "cache")
+        store.index()
+        (store.folder / INDEX).write_bytes(content)
+        with pytest.raises(UserError) as error:
+            store.index()
+        text = str(error.value)
+        assert text.startswith(str(store.folder / INDEX)) and server.address not in text
+        assert text.endswith("'ltplugins zoo list --refresh' fetches it anew.")
+        assert NAME in store.index(refresh=True).entries
 
 
 def test_a_new_version_lies_beside_the_old_one(tmp_path):
