@@ -7,12 +7,13 @@
 import errno
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ltplugins.catalogue.index import FileFacts
 from ltplugins.core.errors import UserError
@@ -81,9 +82,15 @@ class FolderRoot:
 
 @dataclass(frozen=True)
 class HttpRoot:
-    """An address below which ``index.json`` and the entries lie."""
+    """An address below which ``index.json`` and the entries lie.
+
+    Attributes:
+        address: without a name and a password, for messages have it.
+        auth: these; None where none are needed.
+    """
 
     address: str
+    auth: tuple[str, str] | None = field(default=None, repr=False)
 
     @property
     def label(self) -> str:
@@ -94,13 +101,13 @@ class HttpRoot:
         """See :class:`Root`."""
         from ltplugins.catalogue.download import fetch_text
 
-        return fetch_text(f"{self.label}/{file}", scratch / file, _LARGEST_TEXT)
+        return fetch_text(f"{self.label}/{file}", scratch / file, _LARGEST_TEXT, self.auth)
 
     def fetch(self, name: str, file: str, facts: FileFacts, target: Path, tell: Tell) -> None:
         """See :class:`Root`."""
         from ltplugins.catalogue.download import fetch_file
 
-        fetch_file(f"{self.label}/{name}/{file}", target, facts, tell)
+        fetch_file(f"{self.label}/{name}/{file}", target, facts, tell, self.auth)
 
 
 @dataclass(frozen=True)
@@ -177,22 +184,30 @@ def parse_root(text: str) -> FolderRoot | HttpRoot | HubRoot:
             raise UserError(f"{VARIABLE}: expected {_EXPECTED}, got {text}.")
         return HubRoot(repo)
     if "://" in text:
-        if not _is_address(text):
-            raise UserError(f"{VARIABLE}: expected {_EXPECTED}, got {text}.")
-        return HttpRoot(text.rstrip("/"))
+        return _parse_address(text)
     return FolderRoot(Path(os.path.expanduser(text)).absolute())
 
 
-def _is_address(text: str) -> bool:
-    """Whether files can be asked for below it; what a library meets later is no user's error."""
+def _parse_address(text: str) -> HttpRoot:
+    """An address below which files can be asked for: what a library meets later is no line."""
+    got = f"got {re.sub(r'(?<=://).*@', '***@', text)}"  # without a password
+    if "?" in text or "#" in text:
+        raise UserError(
+            f"{VARIABLE}: expected an address without '?' and '#', for names of files are put "
+            f"behind it, {got}. Leave them out; in a password they are %3F and %23."
+        )
     try:
         parts = urlsplit(text)
         text.encode()
         (parts.hostname or "").encode("idna")  # no label is empty or has more than 63 letters
         is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        return is_one and not any(letter.isspace() for letter in text)
     except ValueError:  # also of a port that is no number
-        return False
+        is_one = False
+    if not is_one or any(letter.isspace() for letter in text):
+        raise UserError(f"{VARIABLE}: expected {_EXPECTED}, {got}.")
+    given, _, host = parts.netloc.rpartition("@")
+    auth = (unquote(parts.username or ""), unquote(parts.password or "")) if given else None
+    return HttpRoot(f"{parts.scheme}://{host}{parts.path}".rstrip("/"), auth)
 
 
 def key_of(label: str) -> str:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """A server that is broken or means harm is told in one line, and the cache stays as it was."""
 
+import base64
 import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from ltplugins.catalogue import download
 from ltplugins.catalogue.root import HttpRoot
@@ -72,6 +74,18 @@ def absent(handler, file):
     send(handler, b"no", 404)
 
 
+def asked_for_a_name(handler, file):
+    send(handler, b"no", 401)
+
+
+def forbidden(handler, file):
+    send(handler, b"no", 403)
+
+
+def asked_too_often(handler, file):
+    send(handler, b"no", 429)
+
+
 def broken(handler, file):
     send(handler, b"no", 500)
 
@@ -117,6 +131,9 @@ ANSWERS = [
     (html, "an HTML page instead of the file"),
     (disguised, "got 25 bytes, expected 5000"),
     (absent, "no such file there: 404"),
+    (asked_for_a_name, r"the server says 401 Unauthorized\. LTPLUGINS_ZOO may have a name"),
+    (forbidden, "the server says 403 Forbidden.*LTPLUGINS_ZOO may have a name"),
+    (asked_too_often, "the server says 429 Too Many Requests.*asked too often"),
     (broken, "the server says 500"),
     (elsewhere, "redirects to another host, other.invalid"),
     (nowhere, "no valid HTTP in address or answer"),
@@ -167,6 +184,49 @@ def test_nobody_there_is_one_line(store, server):
     server.http.server_close()
     with pytest.raises(UserError, match="there is no connection"):
         store.entry(NAME)
+
+
+def test_a_server_without_https_is_told(server, tmp_path):
+    root = HttpRoot(server.address.replace("http:", "https:"))
+    with pytest.raises(UserError, match=r"no connection by https: .*address begins with http://"):
+        Store(root, tmp_path / "cache").index()
+
+
+def test_a_certificate_that_nobody_trusts_is_told(server, store, monkeypatch):
+    words = (
+        "HTTPSConnectionPool(host='x', port=443): Max retries exceeded with url: / (Caused "
+        "by SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate "
+        "verify failed: self-signed certificate (_ssl.c:1006)')))"
+    )
+
+    def refuse(*args, **kwargs):
+        raise requests.exceptions.SSLError(words)
+
+    monkeypatch.setattr(requests, "get", refuse)
+    told = r"https: certificate verify failed: self-signed certificate\. .*REQUESTS_CA_BUNDLE=FILE"
+    with pytest.raises(UserError, match=told):
+        store.index()
+
+
+def test_a_password_is_sent_and_not_told(server, tmp_path, monkeypatch, caplog):
+    given = server.address.replace("//", "//me:secret%40pw@")
+    monkeypatch.setenv("LTPLUGINS_ZOO", given)
+    monkeypatch.setenv("LTPLUGINS_CACHE", str(tmp_path / "cache"))
+    sent = []
+
+    def locked(handler, file):
+        sent.append(handler.headers.get("Authorization"))
+        plain(handler, file) if len(sent) < 3 else send(handler, b"no", 401)
+
+    server.answers[""] = locked
+    caplog.set_level("INFO")
+    store = Store.of_environment()
+    with pytest.raises(UserError, match="401") as error:
+        store.entry(NAME)
+    assert set(sent) == {f"Basic {base64.b64encode(b'me:secret@pw').decode()}"}
+    assert store.root.label == server.address
+    for told in (str(error.value), repr(store.root), caplog.text):
+        assert "secret" not in told and "me:" not in told
 
 
 def test_a_cut_transfer_goes_on(server, store, monkeypatch):

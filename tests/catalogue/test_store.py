@@ -198,6 +198,19 @@ def test_another_place_is_refused(text):
         parse_root(text)
 
 
+@pytest.mark.parametrize("text", ["http://x/zoo?x=1", "http://x/#f", "http://x/zoo?"])
+def test_an_address_has_nothing_behind_it(text):
+    with pytest.raises(UserError, match=r"expected an address without '\?' and '#'"):
+        parse_root(text)
+
+
+@pytest.mark.parametrize("rest", ["x:y/zoo", "x/?a", "x..y/"])
+def test_a_refused_address_does_not_tell_a_password(rest):
+    with pytest.raises(UserError) as error:
+        parse_root(f"https://me:secret@{rest}")
+    assert "secret" not in str(error.value) and f"https://***@{rest}" in str(error.value)
+
+
 @pytest.mark.parametrize("text", ["/tmp/\udcff", "~nobody-of-this-name/zoo"])
 def test_a_folder_of_any_name_is_one_that_may_be_absent(text, monkeypatch):
     monkeypatch.setenv("LTPLUGINS_ZOO", text)
