@@ -9,7 +9,9 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,12 +36,11 @@ class Root(Protocol):
     def label(self) -> str:
         """What the user has written."""
 
-    def read(self, file: str, scratch: Path) -> str:
+    def read(self, file: str) -> str:
         """The text of a small file beside the entries, such as ``index.json``.
 
         Args:
             file: its name.
-            scratch: a folder for temporary files.
 
         Raises:
             UserError: it cannot be had.
@@ -64,7 +65,7 @@ class FolderRoot:
         """The folder."""
         return str(self.path)
 
-    def read(self, file: str, scratch: Path) -> str:
+    def read(self, file: str) -> str:
         """See :class:`Root`."""
         try:
             return (self.path / file).read_text(encoding="utf-8")
@@ -97,11 +98,12 @@ class HttpRoot:
         """The address."""
         return self.address
 
-    def read(self, file: str, scratch: Path) -> str:
+    def read(self, file: str) -> str:
         """See :class:`Root`."""
         from ltplugins.catalogue.download import fetch_text
 
-        return fetch_text(f"{self.label}/{file}", scratch / file, _LARGEST_TEXT, self.auth)
+        with _scratch() as scratch:
+            return fetch_text(f"{self.label}/{file}", scratch / file, _LARGEST_TEXT, self.auth)
 
     def fetch(self, name: str, file: str, facts: FileFacts, target: Path, tell: Tell) -> None:
         """See :class:`Root`."""
@@ -121,9 +123,14 @@ class HubRoot:
         """As it is written."""
         return f"{_HUB}{self.repo}"
 
-    def read(self, file: str, scratch: Path) -> str:
+    def read(self, file: str) -> str:
         """See :class:`Root`."""
-        return Path(self._download(file, scratch)).read_text(encoding="utf-8")
+        with _scratch() as scratch:
+            found = Path(self._download(file, scratch))
+            try:
+                return found.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                raise UserError(f"{self.label}/{file}: expected text, got other bytes.") from None
 
     def fetch(self, name: str, file: str, facts: FileFacts, target: Path, tell: Tell) -> None:
         """See :class:`Root`."""
@@ -152,6 +159,13 @@ class HubRoot:
                 f"{self.label}/{path} cannot be had ({type(error).__name__}: "
                 f"{' '.join(str(error).split())[:160]})."
             ) from None
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder that is gone afterwards, not below the cache: a wrong address leaves nothing."""
+    with tempfile.TemporaryDirectory(prefix="ltplugins-") as folder:
+        yield Path(folder)
 
 
 def find_root() -> FolderRoot | HttpRoot | HubRoot:

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -110,9 +109,7 @@ class Store:
         Raises:
             UserError: it cannot be had.
         """
-        # Not below the cache: of an address that is none nothing is to be left there.
-        with tempfile.TemporaryDirectory(prefix="ltplugins-") as scratch:
-            return self.root.read(file, Path(scratch))
+        return self.root.read(file)
 
     def place(self, name: str, listing: Listing) -> Path:
         """The folder that an entry has, or will have, here."""

@@ -163,6 +163,10 @@ def test_a_repository_of_the_hub(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r"README\.md cannot be had") as error:
             Store(HubRoot("me/zoo"), tmp_path / "third").entry(NAME)
         assert "\n" not in str(error.value)
+        (there / INDEX).write_bytes(b"\xff")
+        with pytest.raises(UserError, match=r"hf://me/zoo/index\.json: expected text"):
+            Store(HubRoot("me/zoo"), tmp_path / "fourth").index()
+    assert not (tmp_path / "fourth").exists()
     assert Store(HubRoot("me/zoo"), tmp_path / "cache").entry(NAME) == folder
 
 
