@@ -6,6 +6,7 @@ until its size and hash are those of the index.
 """
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +24,14 @@ TIMEOUT = (10.0, 30.0)
 CHUNK = 1 << 14  # bytes; what is left of a piece that was cut is lost
 # Times that a transfer is taken up again after it was cut off; each must have brought something.
 _ATTEMPTS = 5
+_NAME = "LTPLUGINS_ZOO may have a name and a password: https://NAME:PASSWORD@HOST/..."
+_WAYS_OUT = {
+    401: f". {_NAME}",
+    403: f". It does not give it to everybody; {_NAME}",
+    429: ". It is asked too often: wait, then give the same command",
+}
 Tell = Callable[[int], None]
+Auth = tuple[str, str] | None  # name and password
 
 
 class _Refused(Exception):
@@ -59,7 +67,9 @@ class _Sink:
         self.file.truncate()
 
 
-def fetch_file(url: str, target: Path, facts: FileFacts, tell: Tell | None = None) -> None:
+def fetch_file(
+    url: str, target: Path, facts: FileFacts, tell: Tell | None = None, auth: Auth = None
+) -> None:
     """Fill ``target``, which may hold a first part, and check it.
 
     Args:
@@ -67,6 +77,7 @@ def fetch_file(url: str, target: Path, facts: FileFacts, tell: Tell | None = Non
         target: a temporary name; after a cut it keeps what has come.
         facts: what it must be.
         tell: is called with the bytes that are there.
+        auth: name and password.
 
     Raises:
         UserError: in one line, what the server did instead. ``target`` is gone where its content
@@ -79,7 +90,7 @@ def fetch_file(url: str, target: Path, facts: FileFacts, tell: Tell | None = Non
         had = target.stat().st_size if target.exists() else 0
         if had == facts.size:
             break
-        problem = _transfer(url, target, facts.size, tell)
+        problem = _transfer(url, target, facts.size, tell, auth)
         if problem is not None and (attempt == _ATTEMPTS - 1 or target.stat().st_size <= had):
             raise UserError(f"{url}: {problem}. The same command goes on from there.")
     found = target.stat().st_size
@@ -90,7 +101,7 @@ def fetch_file(url: str, target: Path, facts: FileFacts, tell: Tell | None = Non
         return
     target.unlink()
     if was_part:  # of another file, perhaps
-        fetch_file(url, target, facts, tell)
+        fetch_file(url, target, facts, tell, auth)
         return
     raise UserError(
         f"{url}: the sha256 of what came is not {facts.sha256[:16]}..., which the index says. "
@@ -98,20 +109,21 @@ def fetch_file(url: str, target: Path, facts: FileFacts, tell: Tell | None = Non
     )
 
 
-def fetch_text(url: str, target: Path, most: int) -> str:
+def fetch_text(url: str, target: Path, most: int, auth: Auth = None) -> str:
     """A small file whose hash is not known, such as the index.
 
     Args:
         url: of the file.
         target: a temporary name, which is gone afterwards.
         most: bytes.
+        auth: name and password.
 
     Raises:
         UserError: what the server did instead.
     """
     target.unlink(missing_ok=True)
     try:
-        problem = _transfer(url, target, most, None)
+        problem = _transfer(url, target, most, None, auth)
         if problem is not None:
             raise UserError(f"{url}: {problem}.")
         return target.read_text(encoding="utf-8")
@@ -121,11 +133,12 @@ def fetch_text(url: str, target: Path, most: int) -> str:
         target.unlink(missing_ok=True)
 
 
-def _transfer(url: str, target: Path, most: int, tell: Tell | None) -> str | None:
+def _transfer(url: str, target: Path, most: int, tell: Tell | None, auth: Auth) -> str | None:
     """Append to ``target``; return what broke off in between, None where it came to its end.
 
     Raises:
         UserError: a server that will not send it, however often it is asked.
+        OSError: the disk does not take it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target, "r+b" if target.exists() else "w+b") as file:
@@ -138,6 +151,7 @@ def _transfer(url: str, target: Path, most: int, tell: Tell | None) -> str | Non
             chunk_size=CHUNK,
             timeout=TIMEOUT,
             headers=headers,
+            auth=auth,
             hooks={"response": lambda response, **_: _look_at(response, url, had, sink)},
         )
         try:
@@ -147,7 +161,15 @@ def _transfer(url: str, target: Path, most: int, tell: Tell | None) -> str | Non
             raise UserError(f"{url}: {refusal}. Nothing was kept.") from None
         except requests.exceptions.HTTPError as error:
             raise UserError(f"{url}: {_status(error.response)}.") from None
-        except (requests.exceptions.RequestException, OSError) as error:
+        except ValueError as error:  # of a length, a piece's length, an address to go to
+            raise UserError(
+                f"{url}: no valid HTTP in address or answer ({_plain(error)})."
+            ) from None
+        except requests.exceptions.SSLError as error:
+            if sink.received:
+                return "the transfer was cut off"
+            raise UserError(f"{url}: {_insecure(error)}") from None
+        except (requests.exceptions.RequestException, ConnectionError, TimeoutError) as error:
             return _reason(error)
     return None
 
@@ -174,8 +196,10 @@ def _look_at(response: Any, url: str, had: int, sink: _Sink) -> None:
 
 
 def _status(response: Any) -> str:
-    where = "the server says" if response.status_code >= 500 else "no such file there:"
-    return f"{where} {response.status_code} {response.reason or ''}".strip()
+    told = f"{response.status_code} {response.reason or ''}".strip()
+    if response.status_code in (404, 410):
+        return f"no such file there: {told}"
+    return f"the server says {told}{_WAYS_OUT.get(response.status_code, '')}"
 
 
 def _reason(error: Exception) -> str:
@@ -186,4 +210,20 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.exceptions.ConnectionError):
         is_timeout = "timed out" in str(error)  # between two pieces
         return f"no answer within {TIMEOUT[1]:g} s" if is_timeout else "there is no connection"
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return f"{type(error).__name__}: {_plain(error)}"
+
+
+def _insecure(error: Exception) -> str:
+    """Why there is no connection by https, and what helps; it is in the words of OpenSSL."""
+    words = re.search(r"\[SSL[^]]*\] (.+?)(?: \(_ssl|['\"])", str(error))
+    reason = words[1] if words else _plain(error)
+    way_out = (
+        "A certificate that you trust is told by REQUESTS_CA_BUNDLE=FILE"
+        if "certificate" in reason
+        else "If it is a server without https, its address begins with http://"
+    )
+    return f"no connection by https: {reason}. {way_out}."
+
+
+def _plain(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

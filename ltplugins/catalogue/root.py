@@ -4,14 +4,18 @@
 ``LTPLUGINS_ZOO`` says which; without it the folder ``zoo`` of this checkout.
 """
 
+import errno
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ltplugins.catalogue.index import FileFacts
 from ltplugins.core.errors import UserError
@@ -32,12 +36,11 @@ class Root(Protocol):
     def label(self) -> str:
         """What the user has written."""
 
-    def read(self, file: str, scratch: Path) -> str:
+    def read(self, file: str) -> str:
         """The text of a small file beside the entries, such as ``index.json``.
 
         Args:
             file: its name.
-            scratch: a folder for temporary files.
 
         Raises:
             UserError: it cannot be had.
@@ -62,7 +65,7 @@ class FolderRoot:
         """The folder."""
         return str(self.path)
 
-    def read(self, file: str, scratch: Path) -> str:
+    def read(self, file: str) -> str:
         """See :class:`Root`."""
         try:
             return (self.path / file).read_text(encoding="utf-8")
@@ -80,26 +83,33 @@ class FolderRoot:
 
 @dataclass(frozen=True)
 class HttpRoot:
-    """An address below which ``index.json`` and the entries lie."""
+    """An address below which ``index.json`` and the entries lie.
+
+    Attributes:
+        address: without a name and a password, for messages have it.
+        auth: these; None where none are needed.
+    """
 
     address: str
+    auth: tuple[str, str] | None = field(default=None, repr=False)
 
     @property
     def label(self) -> str:
         """The address."""
         return self.address
 
-    def read(self, file: str, scratch: Path) -> str:
+    def read(self, file: str) -> str:
         """See :class:`Root`."""
         from ltplugins.catalogue.download import fetch_text
 
-        return fetch_text(f"{self.label}/{file}", scratch / file, _LARGEST_TEXT)
+        with _scratch() as scratch:
+            return fetch_text(f"{self.label}/{file}", scratch / file, _LARGEST_TEXT, self.auth)
 
     def fetch(self, name: str, file: str, facts: FileFacts, target: Path, tell: Tell) -> None:
         """See :class:`Root`."""
         from ltplugins.catalogue.download import fetch_file
 
-        fetch_file(f"{self.label}/{name}/{file}", target, facts, tell)
+        fetch_file(f"{self.label}/{name}/{file}", target, facts, tell, self.auth)
 
 
 @dataclass(frozen=True)
@@ -113,9 +123,14 @@ class HubRoot:
         """As it is written."""
         return f"{_HUB}{self.repo}"
 
-    def read(self, file: str, scratch: Path) -> str:
+    def read(self, file: str) -> str:
         """See :class:`Root`."""
-        return Path(self._download(file, scratch)).read_text(encoding="utf-8")
+        with _scratch() as scratch:
+            found = Path(self._download(file, scratch))
+            try:
+                return found.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                raise UserError(f"{self.label}/{file}: expected text, got other bytes.") from None
 
     def fetch(self, name: str, file: str, facts: FileFacts, target: Path, tell: Tell) -> None:
         """See :class:`Root`."""
@@ -138,10 +153,19 @@ class HubRoot:
                 self.repo, path, local_dir=scratch, endpoint=endpoint
             )
         except Exception as error:  # of httpx, and its own: there are a dozen
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise  # of this machine
             raise UserError(
                 f"{self.label}/{path} cannot be had ({type(error).__name__}: "
                 f"{' '.join(str(error).split())[:160]})."
             ) from None
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder that is gone afterwards, not below the cache: a wrong address leaves nothing."""
+    with tempfile.TemporaryDirectory(prefix="ltplugins-") as folder:
+        yield Path(folder)
 
 
 def find_root() -> FolderRoot | HttpRoot | HubRoot:
@@ -174,13 +198,33 @@ def parse_root(text: str) -> FolderRoot | HttpRoot | HubRoot:
             raise UserError(f"{VARIABLE}: expected {_EXPECTED}, got {text}.")
         return HubRoot(repo)
     if "://" in text:
+        return _parse_address(text)
+    return FolderRoot(Path(os.path.expanduser(text)).absolute())
+
+
+def _parse_address(text: str) -> HttpRoot:
+    """An address below which files can be asked for: what a library meets later is no line."""
+    got = f"got {re.sub(r'(?<=://).*@', '***@', text)}"  # without a password
+    if "?" in text or "#" in text:
+        raise UserError(
+            f"{VARIABLE}: expected an address without '?' and '#', for names of files are put "
+            f"behind it, {got}. Leave them out; in a password they are %3F and %23."
+        )
+    try:
         parts = urlsplit(text)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(f"{VARIABLE}: expected {_EXPECTED}, got {text}.")
-        return HttpRoot(text.rstrip("/"))
-    return FolderRoot(Path(text).expanduser().absolute())
+        text.encode()
+        (parts.hostname or "").encode("idna")  # no label is empty or has more than 63 letters
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # also of a port that is no number
+        is_one = False
+    if not is_one or any(letter.isspace() for letter in text):
+        raise UserError(f"{VARIABLE}: expected {_EXPECTED}, {got}.")
+    given, _, host = parts.netloc.rpartition("@")
+    auth = (unquote(parts.username or ""), unquote(parts.password or "")) if given else None
+    return HttpRoot(f"{parts.scheme}://{host}{parts.path}".rstrip("/"), auth)
 
 
 def key_of(label: str) -> str:
     """A folder's name for what was fetched from a place."""
-    return hashlib.sha256(label.encode()).hexdigest()[:12]
+    # A folder's name may be of bytes that are no text.
+    return hashlib.sha256(label.encode(errors="surrogateescape")).hexdigest()[:12]

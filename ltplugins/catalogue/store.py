@@ -11,8 +11,10 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -26,8 +28,8 @@ from ltplugins.catalogue.index import (
 )
 from ltplugins.catalogue.root import FolderRoot, Root, find_root, key_of
 from ltplugins.core.errors import UserError
-from ltplugins.core.files import cache_folder, sha256, write_text
-from ltplugins.core.records import from_plain, parse_json
+from ltplugins.core.files import CACHE_VARIABLE, cache_folder, sha256, write_text
+from ltplugins.core.records import from_plain, parse_json, read_json
 
 log = logging.getLogger(__name__)
 
@@ -87,11 +89,18 @@ class Store:
         """
         file = self.folder / INDEX
         if not self.is_folder and not refresh and file.exists():
-            return self._parse(file.read_text(encoding="utf-8"))
+            try:
+                return _parse(read_json(file), file)
+            except UserError as error:
+                raise UserError(
+                    f"{error} 'ltplugins zoo list --refresh' fetches it anew."
+                ) from None
         text = self.read(INDEX)
-        index = self._parse(text)
+        where = f"{self.root.label}/{INDEX}"
+        index = _parse(parse_json(text, where), where)
         if not self.is_folder:
-            write_text(file, text)
+            with self._writing():
+                write_text(file, text)
         return index
 
     def read(self, file: str) -> str:
@@ -100,16 +109,7 @@ class Store:
         Raises:
             UserError: it cannot be had.
         """
-        scratch = self.folder / f".{file}-{os.getpid()}"
-        try:
-            return self.root.read(file, scratch)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-    def _parse(self, text: str) -> Index:
-        where = f"{self.root.label}/{INDEX}"
-        content = parse_json(text, where)
-        return require_safe(from_plain(Index, content, where, Index.FORM), where)
+        return self.root.read(file)
 
     def place(self, name: str, listing: Listing) -> Path:
         """The folder that an entry has, or will have, here."""
@@ -140,15 +140,33 @@ class Store:
         if self.is_folder:
             require_whole(place, listing)
             return place
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / f".{place.name}.lock"):
-            if place.is_dir():
-                problem = damage_of(place, listing)
-                if problem is None:
-                    return place
-                log.warning("%s; it is fetched again.", problem)
-            self._fetch(name, listing, place, tell)
+        with suppress(FileNotFoundError):  # of a damaged one that another process mends
+            if place.is_dir() and damage_of(place, listing) is None:
+                return place  # without a lock: a cache that others have filled may be read-only
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / f".{place.name}.lock"):
+                if place.is_dir():
+                    problem = damage_of(place, listing)
+                    if problem is None:
+                        return place
+                    log.warning("%s; it is fetched again.", problem)
+                self._fetch(name, listing, place, tell)
         return place
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say of a disk that does not take what comes whose it is, and how it is moved."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno is None or isinstance(error, ConnectionError):
+                raise
+            raise UserError(
+                f"{self.folder}: {error.strerror}. What comes from {self.root.label} is kept "
+                f"there: make room or change its permissions, or set {CACHE_VARIABLE} to another "
+                f"folder."
+            ) from None
 
     def _fetch(self, name: str, listing: Listing, place: Path, tell: Progress | None) -> None:
         log.info("zoo://%s: %s from %s", name, in_words(listing.size), self.root.label)
@@ -167,6 +185,10 @@ class Store:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.rmtree(place, ignore_errors=True)
         os.replace(part, place)
+
+
+def _parse(content: Any, where: str | Path) -> Index:
+    return require_safe(from_plain(Index, content, where, Index.FORM), str(where))
 
 
 def require_whole(folder: Path, listing: Listing) -> None:

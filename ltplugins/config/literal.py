@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ltplugins.core.errors import UserError
+from ltplugins.core.records import require_shallow
 
 
 def refuse_interpolations(stored: Any, where: str) -> None:
@@ -19,8 +20,9 @@ def refuse_interpolations(stored: Any, where: str) -> None:
         where: the file, for the message.
 
     Raises:
-        UserError: the first key with an interpolation.
+        UserError: the first key with an interpolation, or blocks that are nested without end.
     """
+    require_shallow(stored, where)
     for key, value in _interpolated(stored, ""):
         raise UserError(
             f"{where}: {key}: expected a plain value, got the interpolation {value[:60]!r}, which "

@@ -18,7 +18,14 @@ _UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud
 
 
 class PlainConsole(Console):
-    """A rich console that takes strings for text; styles are given apart from it."""
+    """A rich console that takes strings for text; styles are given apart from it.
+
+    Whoever reads the pipe and leaves ends the program by the door, not by an exit of rich's.
+    """
+
+    def on_broken_pipe(self) -> None:
+        """Rich's call, where it has caught the error."""
+        raise
 
     def render_str(self, text: str, **kwargs: Any) -> Text:
         """Turn a string, also a table's cell, into text without control characters."""
@@ -31,10 +38,19 @@ def make_console(stderr: bool = False) -> Console:
     There a table is 100 columns wide, or what its printer makes of ``width``; print it with
     ``soft_wrap=False``, for lines of text are not folded.
     """
-    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    stream = sys.stderr if stderr else sys.stdout
+    is_terminal = stream is not None and stream.isatty()  # None: closed, as by `>&-`
+    _spell_out_unknown(stream)
     width = None if is_terminal else 100
     folds = not is_terminal
     return PlainConsole(stderr=stderr, width=width, soft_wrap=folds, markup=False, emoji=False)
+
+
+def _spell_out_unknown(stream: Any) -> None:
+    """Let a stream write what its encoding does not have as an escape, as stderr always does."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    if not encoding.lower().startswith("utf") and hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
 
 
 def printable(text: str) -> str:

@@ -135,17 +135,25 @@ def guarded(
     """Run ``work``; what a user can cause ends the process with one line and exit code 2.
 
     Ctrl-C ends it with 130 and the line ``stopped``; SIGTERM, in a training, with 143; a defect,
-    with its traceback and what a report of it needs, with 1.
+    with its traceback and what a report of it needs, with 1; a reader who has gone, with 141.
     """
+    try:
+        return _told(work, stopped)
+    except BrokenPipeError:
+        # Whoever read what is written has gone, as `| head` does: nothing more is to be said.
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+
+
+def _told(work: Callable[[], Any], stopped: str) -> Any:
     try:
         return work()
     except KeyboardInterrupt:
         make_console(stderr=True).print(f"\n{stopped}")
         raise SystemExit(130) from None
     except BrokenPipeError:
-        # Whoever read what is written has gone, as `| head` does: nothing more is to be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(141) from None
+        raise
     except Exception as error:
         known = as_user_error(error)
         if known is None:

@@ -25,7 +25,7 @@ CACHE_VARIABLE = "LTPLUGINS_CACHE"
 
 def cache_folder() -> Path:
     """What is known between runs: ``$LTPLUGINS_CACHE``, otherwise ``~/.cache/ltplugins``."""
-    return Path(os.environ.get(CACHE_VARIABLE) or os.path.expanduser("~/.cache/ltplugins"))
+    return Path(os.path.expanduser(os.environ.get(CACHE_VARIABLE) or "~/.cache/ltplugins"))
 
 
 # .NAME.part-MACHINE-PROCESS-RANDOM.SUFFIX

@@ -8,7 +8,7 @@ said by a method ``faults`` of the dataclass, or of one within it.
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -17,6 +17,7 @@ from ltplugins.core.files import write_json
 from ltplugins.core.schema import parse
 
 T = TypeVar("T")
+_DEEPEST = 64  # blocks within each other; a config has six
 
 
 class Record:
@@ -62,13 +63,18 @@ def from_plain(cls: type[T], content: Any, path: str | Path, version: int) -> T:
     Raises:
         UserError: a newer form, or something that is none.
     """
-    found = content.get("version", 1) if isinstance(content, Mapping) else 1
+    if not isinstance(content, Mapping):  # null too: it is not a block without keys
+        raise UserError(
+            f"{path} is damaged, or of another program: expected a block of keys, got "
+            f"{content!r:.60}."
+        )
+    found = content.get("version", 1)
     if isinstance(found, int) and found > version:
         raise UserError(
             f"{path} is of form {found}, and this version of ltplugins knows forms up to "
             f"{version}. Update ltplugins."
         )
-    if isinstance(content, Mapping) and "version" in getattr(cls, "__dataclass_fields__", {}):
+    if "version" in getattr(cls, "__dataclass_fields__", {}):
         content = {"version": 1, **content}
     try:
         record = parse(cls, content, "")
@@ -125,8 +131,37 @@ def parse_json(text: str, where: str | Path) -> Any:
         UserError: it is none.
     """
     try:
-        return json.loads(text)
+        content = json.loads(text)
     except ValueError as error:
         raise UserError(f"{where} is damaged: it is no JSON ({error}).") from None
     except RecursionError:
-        raise UserError(f"{where} is damaged: its brackets are nested without end.") from None
+        raise _endless(where) from None
+    require_shallow(content, where)
+    return content
+
+
+def require_shallow(content: Any, where: str | Path) -> None:
+    """Refuse blocks within blocks that are deeper than any of ours: whoever walks them would fail.
+
+    Raises:
+        UserError: see above.
+    """
+    level = [content]
+    for _ in range(_DEEPEST):
+        level = [inner for value in level for inner in _inner(value)]
+        if not level:
+            return
+    raise _endless(where)
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _endless(where: str | Path) -> UserError:
+    return UserError(
+        f"{where} is damaged: its brackets are nested without end, expected at most {_DEEPEST} "
+        f"within each other."
+    )

@@ -7,6 +7,7 @@ under ``ltplugins``. Nothing in it is executed or unpickled.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +19,9 @@ from ltplugins.config.resolve import resolve
 from ltplugins.config.run import RunConfig
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import sha256
+from ltplugins.core.ranges import AtLeast
 from ltplugins.core.records import from_plain
+from ltplugins.core.schema import check
 from ltplugins.runs.facts import VERSION, Origin
 
 # Keys of a config that say where and on what a run was, not what it was. What would be run or
@@ -64,23 +67,33 @@ def read_entry(folder: Path) -> TrainedEntry:
     Raises:
         UserError: it does not say it, or a file is absent or damaged.
     """
+    file = folder / CONFIG
     block = read_config(folder).get(FACTS)
-    config = block.get("zoo", {}).get("config") if isinstance(block, dict) else None
+    zoo = _given(block, "zoo", dict | None, file) if isinstance(block, dict) else None
+    config = _given(zoo, "config", dict | None, file) if zoo else None
     if not isinstance(block, dict) or not config or "origin" not in block:
         raise UserError(
-            f"{folder / CONFIG} says nothing of a training: expected an entry of a zoo. Of any "
+            f"{file} says nothing of a training: expected an entry of a zoo. Of any "
             f"other exported folder features, segment and backbone.name of finetune take the "
             f"weights."
         )
-    weights = read_weights(folder / WEIGHTS, block.get("sha256"))
+    epochs = _given(block, "epochs", Annotated[int, AtLeast(0)] | None, file)
+    small_stem = _given(block, "small_stem", bool | None, file)
+    weights = read_weights(folder / WEIGHTS, _given(block, "sha256", str | None, file))
+    cfg = resolve({key: value for key, value in config.items() if key not in PLACES})
     return TrainedEntry(
         folder / WEIGHTS,
-        resolve({key: value for key, value in config.items() if key not in PLACES}),
-        from_plain(Origin, block["origin"], folder / CONFIG, VERSION),
-        int(block.get("epochs") or config["max_epochs"]),
-        bool(block.get("small_stem", False)),
+        cfg,
+        from_plain(Origin, block["origin"], file, VERSION),
+        epochs or cfg.max_epochs,
+        bool(small_stem),
         {f"backbone.{key}": value for key, value in weights.items()},
     )
+
+
+def _given(block: dict[str, Any], key: str, hint: Any, file: Path) -> Any:
+    """A value of a stranger's file, of the type that it is to have."""
+    return check(block.get(key), hint, f"{file}: {FACTS}, {key}")
 
 
 def read_weights(file: Path, expected: str | None) -> dict[str, Tensor]:

@@ -23,6 +23,9 @@ class _Plain(logging.Formatter):
 
 def set_up_logging() -> None:
     """Show this package's messages on the terminal, on the first process only."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `2>&-`; Lightning writes there too
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - until the end
     logger = logging.getLogger("ltplugins")
     if not logger.handlers:
         handler: logging.Handler

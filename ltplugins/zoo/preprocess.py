@@ -4,12 +4,29 @@
 Legend: S pixels a side.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from ltplugins.core.errors import UserError
+from ltplugins.core.ranges import Above, AtLeast, Length, Within
+from ltplugins.core.schema import check, parse
 from ltplugins.data.augment.deterministic import EvalTransform
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """The keys of timm's that are read; a stranger's file may have any values."""
+
+    input_size: Annotated[list[Annotated[int, AtLeast(2)]], Length(3)]
+    crop_pct: Annotated[float, Within(0.01, 2)]  # timm's own go from 0.875 to 1.15
+    interpolation: Literal[
+        "bilinear", "bicubic", "nearest", "nearest-exact", "box", "hamming", "lanczos"
+    ]
+    mean: Annotated[list[float], Length(3)]
+    std: Annotated[list[Annotated[float, Above(0)]], Length(3)]
+    crop_mode: str | None = None
 
 
 def timm_transform(config: Mapping[str, Any], name: str) -> EvalTransform:
@@ -21,24 +38,24 @@ def timm_transform(config: Mapping[str, Any], name: str) -> EvalTransform:
 
     Raises:
         UserError: pictures that are not square, another crop than the centre's, or keys that are
-            absent or of another type.
+            absent, of another type or out of range.
     """
+    keys = [field.name for field in dataclasses.fields(_Seen)]
     try:
-        _, height, width = (int(n) for n in config["input_size"])
-        mode = config.get("crop_mode") or "center"
-        if height != width or mode not in ("center", "squash"):
-            raise UserError(
-                f"{name} takes pictures of {height} x {width} pixels by the crop '{mode}': "
-                f"expected square ones, cropped at the centre."
-            )
-        shorter = math.floor(height / float(config["crop_pct"]))
-        mean, std = ([float(n) for n in config[key]] for key in ("mean", "std"))
-        resize = (shorter, shorter) if mode == "squash" else shorter
-        return EvalTransform(height, mean, std, resize, config["interpolation"])
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{name} does not say how it sees a picture ({error!r}).") from None
+        given = check(config, dict, "pretrained_cfg")
+        seen = parse(_Seen, {key: given[key] for key in keys if key in given}, "")
+    except UserError as error:
+        raise UserError(f"{name} does not say how it sees a picture: {error}") from None
+    _, height, width = seen.input_size
+    mode = seen.crop_mode or "center"
+    if height != width or mode not in ("center", "squash"):
+        raise UserError(
+            f"{name} takes pictures of {height} x {width} pixels by the crop '{mode}': "
+            f"expected square ones, cropped at the centre."
+        )
+    shorter = math.floor(height / seen.crop_pct)
+    resize = (shorter, shorter) if mode == "squash" else shorter
+    return EvalTransform(height, seen.mean, seen.std, resize, seen.interpolation)
 
 
 def timm_keys(transform: EvalTransform) -> dict[str, Any]:

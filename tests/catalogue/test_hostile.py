@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """A server that is broken or means harm is told in one line, and the cache stays as it was."""
 
+import base64
 import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from ltplugins.catalogue import download
 from ltplugins.catalogue.root import HttpRoot
@@ -72,12 +74,45 @@ def absent(handler, file):
     send(handler, b"no", 404)
 
 
+def asked_for_a_name(handler, file):
+    send(handler, b"no", 401)
+
+
+def forbidden(handler, file):
+    send(handler, b"no", 403)
+
+
+def asked_too_often(handler, file):
+    send(handler, b"no", 429)
+
+
 def broken(handler, file):
     send(handler, b"no", 500)
 
 
 def elsewhere(handler, file):
     send(handler, b"", 302, Location="http://other.invalid/model.safetensors")
+
+
+def nowhere(handler, file):
+    send(handler, b"", 302, Location="http://[::1")
+
+
+def no_port(handler, file):
+    send(handler, b"", 302, Location="http://127.0.0.1:99999/x")
+
+
+def no_length(handler, file):
+    send(handler, b"abc", Content_Length="abc")
+    handler.close_connection = True
+
+
+def no_piece(handler, file):
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.wfile.write(b"-5\r\nabc")
+    handler.close_connection = True
 
 
 def pickled(handler, file):
@@ -96,8 +131,15 @@ ANSWERS = [
     (html, "an HTML page instead of the file"),
     (disguised, "got 25 bytes, expected 5000"),
     (absent, "no such file there: 404"),
+    (asked_for_a_name, r"the server says 401 Unauthorized\. LTPLUGINS_ZOO may have a name"),
+    (forbidden, "the server says 403 Forbidden.*LTPLUGINS_ZOO may have a name"),
+    (asked_too_often, "the server says 429 Too Many Requests.*asked too often"),
     (broken, "the server says 500"),
     (elsewhere, "redirects to another host, other.invalid"),
+    (nowhere, "no valid HTTP in address or answer"),
+    (no_port, "no valid HTTP in address or answer"),
+    (no_length, "no valid HTTP in address or answer"),
+    (no_piece, "no valid HTTP in address or answer"),
     (pickled, "the sha256 of what came is not"),
 ]
 
@@ -142,6 +184,49 @@ def test_nobody_there_is_one_line(store, server):
     server.http.server_close()
     with pytest.raises(UserError, match="there is no connection"):
         store.entry(NAME)
+
+
+def test_a_server_without_https_is_told(server, tmp_path):
+    root = HttpRoot(server.address.replace("http:", "https:"))
+    with pytest.raises(UserError, match=r"no connection by https: .*address begins with http://"):
+        Store(root, tmp_path / "cache").index()
+
+
+def test_a_certificate_that_nobody_trusts_is_told(server, store, monkeypatch):
+    words = (
+        "HTTPSConnectionPool(host='x', port=443): Max retries exceeded with url: / (Caused "
+        "by SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate "
+        "verify failed: self-signed certificate (_ssl.c:1006)')))"
+    )
+
+    def refuse(*args, **kwargs):
+        raise requests.exceptions.SSLError(words)
+
+    monkeypatch.setattr(requests, "get", refuse)
+    told = r"https: certificate verify failed: self-signed certificate\. .*REQUESTS_CA_BUNDLE=FILE"
+    with pytest.raises(UserError, match=told):
+        store.index()
+
+
+def test_a_password_is_sent_and_not_told(server, tmp_path, monkeypatch, caplog):
+    given = server.address.replace("//", "//me:secret%40pw@")
+    monkeypatch.setenv("LTPLUGINS_ZOO", given)
+    monkeypatch.setenv("LTPLUGINS_CACHE", str(tmp_path / "cache"))
+    sent = []
+
+    def locked(handler, file):
+        sent.append(handler.headers.get("Authorization"))
+        plain(handler, file) if len(sent) < 3 else send(handler, b"no", 401)
+
+    server.answers[""] = locked
+    caplog.set_level("INFO")
+    store = Store.of_environment()
+    with pytest.raises(UserError, match="401") as error:
+        store.entry(NAME)
+    assert set(sent) == {f"Basic {base64.b64encode(b'me:secret@pw').decode()}"}
+    assert store.root.label == server.address
+    for told in (str(error.value), repr(store.root), caplog.text):
+        assert "secret" not in told and "me:" not in told
 
 
 def test_a_cut_transfer_goes_on(server, store, monkeypatch):
@@ -251,9 +336,25 @@ def test_a_bad_index_is_one_line(server, store, how, text):
         (endless, "more than the"),
         (lambda handler, file: send(handler, b"\xff\xfe"), "expected text"),
         (lambda handler, file: send(handler, b'{"version": 9}'), "Update ltplugins"),
+        (lambda handler, file: send(handler, b"null"), "expected a block of keys, got None"),
         (cut, "the transfer was cut off"),
+        (nowhere, "no valid HTTP in"),
+        (no_length, "no valid HTTP in"),
+        (no_piece, "no valid HTTP in"),
     ],
-    ids=["html", "absent", "disguised", "endless", "no text", "newer", "cut"],
+    ids=[
+        "html",
+        "absent",
+        "disguised",
+        "endless",
+        "no text",
+        "newer",
+        "null",
+        "cut",
+        "nowhere",
+        "no length",
+        "no piece",
+    ],
 )
 def test_an_index_that_is_none_leaves_the_old_one(server, store, answer, text, monkeypatch):
     monkeypatch.setattr("ltplugins.catalogue.root._LARGEST_TEXT", 1 << 20)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What was fetched once is used without a network, and only as long as it is whole."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -41,6 +42,59 @@ def test_a_damaged_copy_is_fetched_again(tmp_path):
         file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         assert store.entry(NAME) / "model.safetensors" == file
         assert file.read_bytes() == content
+
+
+def test_a_cache_that_is_read_only_is_used(tmp_path, monkeypatch):
+    """As a cluster's is, which one person fills for all; root may write anywhere, so no chmod."""
+    with serving(write_zoo(tmp_path / "there")) as server:
+        store = Store(HttpRoot(server.address), tmp_path / "cache")
+        folder = store.entry(NAME)
+
+        def read_only(*args, **kwargs):
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        monkeypatch.setattr("ltplugins.catalogue.store.FileLock", read_only)
+        monkeypatch.setattr("ltplugins.catalogue.store.write_text", read_only)
+        assert store.entry(NAME) == folder
+        with pytest.raises(UserError, match=r"cache.*Read-only file system.*set LTPLUGINS_CACHE"):
+            store.index(refresh=True)
+        shutil.rmtree(folder)
+        with pytest.raises(UserError, match=r"cache.*Read-only file system.*set LTPLUGINS_CACHE"):
+            store.entry(NAME)
+
+
+def test_a_full_disk_names_the_cache_not_the_address(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with serving(write_zoo(tmp_path / "there")) as server:
+        store = Store(HttpRoot(server.address), tmp_path / "cache")
+        store.index()
+        monkeypatch.setattr("ltplugins.catalogue.download._Sink.write", full)
+        with pytest.raises(UserError, match=r"cache.*: No space left on device.*LTPLUGINS_CACHE"):
+            store.entry(NAME)
+
+
+def test_a_place_that_is_none_leaves_nothing_here(tmp_path):
+    with serving(tmp_path) as server:
+        server.answers[""] = lambda handler, file: send(handler, b"", 404)
+        with pytest.raises(UserError, match="404"):
+            Store(HttpRoot(server.address), tmp_path / "cache").index()
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"null", b'{"entries": 3}'])
+def test_a_damaged_index_here_names_itself_and_what_mends_it(content, tmp_path):
+    with serving(write_zoo(tmp_path / "there")) as server:
+        store = Store(HttpRoot(server.address), tmp_path / "cache")
+        store.index()
+        (store.folder / INDEX).write_bytes(content)
+        with pytest.raises(UserError) as error:
+            store.index()
+        text = str(error.value)
+        assert text.startswith(str(store.folder / INDEX)) and server.address not in text
+        assert text.endswith("'ltplugins zoo list --refresh' fetches it anew.")
+        assert NAME in store.index(refresh=True).entries
 
 
 def test_a_new_version_lies_beside_the_old_one(tmp_path):
@@ -109,6 +163,10 @@ def test_a_repository_of_the_hub(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r"README\.md cannot be had") as error:
             Store(HubRoot("me/zoo"), tmp_path / "third").entry(NAME)
         assert "\n" not in str(error.value)
+        (there / INDEX).write_bytes(b"\xff")
+        with pytest.raises(UserError, match=r"hf://me/zoo/index\.json: expected text"):
+            Store(HubRoot("me/zoo"), tmp_path / "fourth").index()
+    assert not (tmp_path / "fourth").exists()
     assert Store(HubRoot("me/zoo"), tmp_path / "cache").entry(NAME) == folder
 
 
@@ -125,10 +183,43 @@ def test_a_place_is_one_of_three(text, kind):
     assert isinstance(parse_root(text), kind)
 
 
-@pytest.mark.parametrize("text", ["hf://a", "hf://a/b/c", "ftp://x/y", "http://", "file:///x"])
+NO_ADDRESSES = [
+    "http://[::1/zoo",
+    "http://exa..mple/zoo",
+    f"http://{'x' * 70}/zoo",
+    "http://x:99999/zoo",
+    "http://x:y/zoo",
+    "http://x y/zoo",
+    "http://x/\udcff",
+]
+
+
+@pytest.mark.parametrize(
+    "text", ["hf://a", "hf://a/b/c", "ftp://x/y", "http://", "file:///x", *NO_ADDRESSES]
+)
 def test_another_place_is_refused(text):
     with pytest.raises(UserError, match="LTPLUGINS_ZOO: expected a folder, an address"):
         parse_root(text)
+
+
+@pytest.mark.parametrize("text", ["http://x/zoo?x=1", "http://x/#f", "http://x/zoo?"])
+def test_an_address_has_nothing_behind_it(text):
+    with pytest.raises(UserError, match=r"expected an address without '\?' and '#'"):
+        parse_root(text)
+
+
+@pytest.mark.parametrize("rest", ["x:y/zoo", "x/?a", "x..y/"])
+def test_a_refused_address_does_not_tell_a_password(rest):
+    with pytest.raises(UserError) as error:
+        parse_root(f"https://me:secret@{rest}")
+    assert "secret" not in str(error.value) and f"https://***@{rest}" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["/tmp/\udcff", "~nobody-of-this-name/zoo"])
+def test_a_folder_of_any_name_is_one_that_may_be_absent(text, monkeypatch):
+    monkeypatch.setenv("LTPLUGINS_ZOO", text)
+    with pytest.raises(UserError, match="holds no zoo"):
+        entry_folder("zoo://x")
 
 
 def test_without_a_place_it_is_the_checkouts(monkeypatch, tmp_path):

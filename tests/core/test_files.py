@@ -113,3 +113,10 @@ def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error, files.atomic_path(tmp_path / "a.txt"):
         open(tmp_path / "input.txt").close()
     assert error.value.filename == str(tmp_path / "input.txt")
+
+
+def test_the_cache_is_of_the_home_that_a_tilde_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    for given, found in [("~/c", "/home/me/c"), ("/c", "/c"), ("", "/home/me/.cache/ltplugins")]:
+        monkeypatch.setenv("LTPLUGINS_CACHE", given)
+        assert files.cache_folder() == Path(found)

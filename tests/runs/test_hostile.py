@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Run folders that somebody else has made: nothing is looked up for them, or written elsewhere."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from ltplugins.catalogue.files import read_config
 from ltplugins.config.literal import refuse_interpolations
+from ltplugins.config.resolve import resolve
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_text
 from ltplugins.eval.features import cached_features
 from ltplugins.runs.checkpoint import open_run
+from ltplugins.runs.entry import read_entry
 from ltplugins.runs.folder import RunFolder
 from tests.kit.tiny import tiny_config
 
@@ -51,6 +55,42 @@ def test_nor_does_a_folders_config(tmp_path: Path) -> None:
 
 def test_plain_values_pass() -> None:
     refuse_interpolations({"a": [1, None, "$x {y}"], "b": {"c": b"${d}", 3: 0.5}}, "x")
+
+
+def nested(depth: int) -> dict[str, Any]:
+    block: dict[str, Any] = {"x": 1}
+    for _ in range(depth):
+        block = {"x": block}
+    return block
+
+
+def test_blocks_without_end_are_one_line(tmp_path: Path) -> None:
+    config = {**stored_config(tmp_path), "method_kwargs": nested(800)}
+    with pytest.raises(UserError, match="the stored config is damaged: its brackets are nested"):
+        resolve(config)
+    (tmp_path / "config.json").write_text(json.dumps(nested(800)))
+    with pytest.raises(UserError, match=r"config\.json is damaged: its brackets are nested"):
+        read_config(tmp_path)
+
+
+BLOCKS: list[tuple[dict[str, Any], str]] = [
+    ({"epochs": "x"}, "ltplugins, epochs: expected a whole number of 0 or more or null, got 'x'"),
+    ({"zoo": []}, "ltplugins, zoo: expected a block of keys or null, got []"),
+    ({"zoo": {"config": "x"}}, "ltplugins, config: expected a block of keys or null, got 'x'"),
+    ({"small_stem": "x"}, "ltplugins, small_stem: expected true or false or null, got 'x'"),
+    ({"sha256": 3}, "ltplugins, sha256: expected text or null, got 3"),
+]
+
+
+@pytest.mark.parametrize(("changes", "text"), BLOCKS, ids=[next(iter(c)) for c, _ in BLOCKS])
+def test_an_entrys_block_of_other_types_is_one_line(
+    changes: dict[str, Any], text: str, tmp_path: Path
+) -> None:
+    block = {"zoo": {"config": stored_config(tmp_path)}, "origin": {}, **changes}
+    (tmp_path / "config.json").write_text(json.dumps({"ltplugins": block}))
+    with pytest.raises(UserError) as refusal:
+        read_entry(tmp_path)
+    assert text in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", [".lock", "checkpoints", "features", "tensorboard"])

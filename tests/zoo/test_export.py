@@ -312,6 +312,18 @@ DAMAGES = [
         lambda f: change(f, lambda c: c["pretrained_cfg"].update(input_size=[3, 8, 9])),
         "expected square ones",
     ),
+    *[
+        (lambda f, seen=seen: change(f, lambda c: c["pretrained_cfg"].update(seen)), text)
+        for seen, text in (
+            ({"crop_pct": 0}, "crop_pct: expected a number from"),
+            ({"crop_pct": -1}, "crop_pct: expected a number from"),
+            ({"mean": [0.5, 0.5]}, "mean: expected a list of 3 numbers"),
+            ({"std": [0.5, 0, 0.5]}, r"std\[1\]: expected a number above 0"),
+            ({"input_size": [3, 0, 0]}, r"input_size\[1\]: expected a whole number"),
+            ({"interpolation": "none"}, "interpolation: expected one of bilinear"),
+        )
+    ],
+    (lambda f: change(f, lambda c: c.update(pretrained_cfg=[1])), "expected a block of keys"),
     (lambda f: change(f, lambda c: c["ltplugins"].update(version=99)), "Update ltplugins"),
     (lambda f: change(f, lambda c: c["ltplugins"].update(extra=1)), "is damaged, or of another"),
 ]
