@@ -19,6 +19,10 @@ from ltplugins.core.schema import parse
 T = TypeVar("T")
 
 
+class NewerForm(UserError):
+    """A file of a form that a later version of this package writes."""
+
+
 class Record:
     """Base of a file's dataclass, which has a field ``version``; ``FORM`` is the newest form."""
 
@@ -60,11 +64,12 @@ def from_plain(cls: type[T], content: Any, path: str | Path, version: int) -> T:
         version: the newest form that is known.
 
     Raises:
-        UserError: a newer form, or something that is none.
+        NewerForm: a newer form.
+        UserError: something that is none.
     """
     found = content.get("version", 1) if isinstance(content, Mapping) else 1
     if isinstance(found, int) and found > version:
-        raise UserError(
+        raise NewerForm(
             f"{path} is of form {found}, and this version of ltplugins knows forms up to "
             f"{version}. Update ltplugins."
         )

@@ -123,4 +123,6 @@ def _own_folder() -> Path:
 
 
 def _path(text: str) -> Path:
+    if not text:  # of a shell's variable that is not set; no place would be this folder
+        raise argparse.ArgumentTypeError("expected a path, got none; '.' is this folder")
     return Path(os.path.expanduser(text))
