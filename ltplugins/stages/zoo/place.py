@@ -8,7 +8,7 @@ from ltplugins.core.errors import UserError
 
 
 def require_folder(path: Path, option: str) -> None:
-    """Refuse what can be no folder: it, or what it would lie in, is a file.
+    """Refuse what can be no folder: it, or what it would lie in, is a file, or is read-only.
 
     Args:
         path: a folder that is there, or is to be made.
@@ -18,5 +18,8 @@ def require_folder(path: Path, option: str) -> None:
         UserError: see above.
     """
     there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
-    if not there.is_dir():
-        raise UserError(f"{option}: expected a folder, got {path}: {there} is none. Give another.")
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        problem = "cannot be written to" if there.is_dir() else "is none"
+        raise UserError(
+            f"{option}: expected a folder, got {path}: {there} {problem}. Give another."
+        )
