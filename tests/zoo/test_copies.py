@@ -131,3 +131,31 @@ def test_a_name_that_is_given_twice_is_copied_once(three, tmp_path, capsys):
     main(["zoo", "get", NAMES[0], NAMES[0], "--to", str(tmp_path / "to")])
     assert capsys.readouterr().out.count("zoo://") == 1
     assert [path.name for path in (tmp_path / "to").iterdir()] == NAMES[:1]
+
+
+@pytest.mark.parametrize("part", ["get", "info", "verify"])
+def test_what_was_fetched_in_part_goes_on(part, far, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "entry", stop)
+    with pytest.raises(SystemExit) as end:
+        main(["zoo", part, NAMES[0]])
+    assert end.value.code == 130 and "the same command goes on" in capsys.readouterr().err
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize("name", [NAMES[0], f"zoo://{NAMES[0]}"])
+def test_a_name_as_it_stands_elsewhere(name, three, tmp_path, capsys):
+    main(["zoo", "get", name, "--to", str(tmp_path / "to")])
+    assert f"zoo://{NAMES[0]}: {tmp_path / 'to' / NAMES[0]}\n" == capsys.readouterr().out
+    assert "no block 'ltplugins'" in refused(["zoo", "info", name], capsys)  # it was found
+
+
+@pytest.mark.parametrize("name", ["a" * 97, "x.", "A", "x..y", "zoo://zoo://x"])
+def test_a_name_that_is_none_says_what_one_is(name, three, capsys):
+    told = refused(["zoo", "info", name], capsys)
+    assert f"zoo://{name.removeprefix('zoo://')}: expected a name of small letters" in told
+    assert "96 at most, a letter or digit first and last and no '..'" in told
