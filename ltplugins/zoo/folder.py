@@ -23,7 +23,7 @@ from ltplugins.catalogue.index import (
     require_safe,
 )
 from ltplugins.core.errors import UserError
-from ltplugins.core.files import sha256, write_text
+from ltplugins.core.files import is_temporary, sha256, write_text
 from ltplugins.core.records import NewerForm
 from ltplugins.zoo.card import FIGURE, card
 from ltplugins.zoo.facts import EntryFacts, EntryProtocol, read_facts, require_zoo
@@ -170,9 +170,9 @@ def require_free(zoo: Path, name: str, replace: bool) -> Path:
     try:
         read_facts(place)
         own = {SIGNATURE, *(path.name for path in files_of(place))}
-        strange = sorted(path for path in place.iterdir() if path.name not in own)
-        if strange:
-            raise UserError(f"{strange[0]} would be lost.")
+        for path in sorted(place.iterdir()):
+            if path.name not in own and not is_temporary(path):
+                raise UserError(f"{path} would be lost.")
     except UserError as error:
         raise UserError(
             f"--replace: expected an entry and nothing else in {place}: {error} Move it away, or "

@@ -115,7 +115,10 @@ def test_a_place_that_can_be_no_folder(far, tmp_path, capsys):
     (tmp_path / NAMES[1]).symlink_to("/nonexistent")
     for to in ("file", "file/below"):
         told = refused(["zoo", "get", "--to", str(tmp_path / to)], capsys)
-        assert f"--to: expected a folder, got {tmp_path / to}: {tmp_path / 'file'} is none" in told
+        assert (
+            f"--to: expected a folder, got {tmp_path / to}: {tmp_path / 'file'} is no folder"
+            in told
+        )
     assert "exists: expected a free place" in refused(["zoo", "get", "--to", str(tmp_path)], capsys)
     assert not asked(far) and (tmp_path / "file").read_text() == "mine"
 

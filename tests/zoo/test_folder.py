@@ -11,6 +11,7 @@ import pytest
 
 from ltplugins.catalogue.index import Index
 from ltplugins.core.errors import UserError
+from ltplugins.core.files import temporary
 from ltplugins.stages.zoo import add as stage
 from ltplugins.stages.zoo.add import Naming, add, refresh
 from ltplugins.zoo.folder import write_pages
@@ -126,7 +127,7 @@ def test_cards_are_written_in_a_zoo_alone(tmp_path, tiny_run, idle):
         require_refused("is no zoo: expected a folder with", lambda f=folder: refresh(f), tmp_path)
     for file in (tmp_path / "photo.png", tmp_path / "photo.png/below"):
         require_refused(
-            "--zoo: expected a folder, got .*png is none",
+            "--zoo: expected a folder, got .*png is no folder",
             lambda f=file: add([tiny_run], f, Naming("x")),
             tmp_path,
         )
@@ -232,6 +233,7 @@ def test_an_entry_is_replaced(zoo, tiny_run, monkeypatch):
     for name in ("draw_entry", "draw_zoo"):  # seen in test_add.py, and slow
         monkeypatch.setattr(stage, name, lambda _: None)
     (zoo / "tiny/model.sig").write_text("of the old one")
+    temporary(zoo / "tiny/README.md").write_text("of a command that was killed")
     add([measure(tiny_run)], zoo, Naming("tiny", replace=True, license="apache-2.0"))
     config = json.loads((zoo / "tiny/config.json").read_text())
     assert config["ltplugins"]["zoo"]["license"] == "apache-2.0"

@@ -19,7 +19,7 @@ def require_folder(path: Path, option: str) -> None:
     """
     there = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
     if not there.is_dir() or not os.access(there, os.W_OK):
-        problem = "cannot be written to" if there.is_dir() else "is none"
+        problem = "cannot be written to" if there.is_dir() else "is no folder"
         raise UserError(
             f"{option}: expected a folder, got {path}: {there} {problem}. Give another."
         )
