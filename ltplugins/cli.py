@@ -57,17 +57,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.command is None:
         _parser().print_help()
         return
-    from ltplugins.core.door import guarded
+    from ltplugins.core.door import GOES_ON, guarded
     from ltplugins.stages.logs import set_up_logging
 
     set_up_logging()
     if options.command == "features":
-        from ltplugins.stages.features import STOPPED, show_features
+        from ltplugins.stages.features import show_features
 
         given = {name: value for name, value in vars(options).items() if name != "command"}
-        guarded(lambda: show_features(**given), STOPPED)
-        return
-    guarded(lambda: _run(options))
+        guarded(lambda: show_features(**given), GOES_ON)
+    elif options.command == "zoo" and options.part in ("get", "info", "verify"):
+        guarded(lambda: _run(options), GOES_ON)  # from the byte that has come
+    else:
+        guarded(lambda: _run(options))
 
 
 def _complete() -> None:

@@ -19,6 +19,10 @@ INDEX = "index.json"
 SUFFIXES = (".json", ".md", ".onnx", ".png", ".safetensors", ".sig")
 NEEDED = ("config.json", "model.safetensors")
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,94}[a-z0-9])?")
+_NAMED = (
+    "small letters, digits, '-', '_' and '.', 96 at most, a letter or digit first and last and "
+    "no '..'"
+)
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,94}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 LARGEST = 2**40  # bytes of a file
@@ -108,8 +112,7 @@ def require_name(name: str) -> str:
     """
     if not NAME.fullmatch(name) or ".." in name:
         raise UserError(
-            f"zoo://{name}: expected a name of small letters, digits, '-', '_' and '.', such as "
-            f"those of 'ltplugins zoo list'."
+            f"zoo://{name}: expected a name of {_NAMED}, such as those of 'ltplugins zoo list'."
         )
     return name
 
@@ -126,7 +129,7 @@ def require_safe(index: Index, where: str) -> Index:
     """
     for name, listing in index.entries.items():
         if not NAME.fullmatch(name) or ".." in name:
-            raise _unsafe(where, f"entry {name!r}", "a plain name, no path")
+            raise _unsafe(where, f"entry {name!r}", f"a plain name, no path: {_NAMED}")
         _require_files(listing.files, f"{where}, entry {name!r}")
     return index
 
@@ -137,7 +140,8 @@ def _require_files(files: Mapping[str, FileFacts], where: str) -> None:
             raise _unsafe(where, "files", f"{needed} among them")
     for file, facts in files.items():
         if not _FILE.fullmatch(file) or ".." in file:
-            raise _unsafe(where, f"file {file!r}", "a plain name, no path")
+            expected = "a plain name, no path: letters, digits, '-', '_' and '.', 95 at most"
+            raise _unsafe(where, f"file {file!r}", f"{expected}, a letter or digit first, no '..'")
         if PurePosixPath(file).suffix not in SUFFIXES:
             raise _unsafe(where, f"file {file!r}", f"one of {', '.join(SUFFIXES)}")
         if not _SHA256.fullmatch(facts.sha256):

@@ -119,23 +119,25 @@ class Store:
         mark = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
         return self.folder / f"{name}-{mark}"
 
-    def is_here(self, name: str) -> bool:
-        """Whether an entry is used without a network."""
-        listing = self.index().entries.get(name)
+    def is_here(self, name: str, index: Index | None = None) -> bool:
+        """Whether an entry is used without a network; ``index`` as for :meth:`entry`."""
+        listing = (self.index() if index is None else index).entries.get(name)
         return listing is not None and self.place(name, listing).is_dir()
 
-    def entry(self, name: str, tell: Progress | None = None) -> Path:
+    def entry(self, name: str, tell: Progress | None = None, index: Index | None = None) -> Path:
         """The verified folder of an entry.
 
         Args:
             name: of the entry.
             tell: is called while files come.
+            index: as it was read for several entries; None = it is read.
 
         Raises:
             UserError: no such entry, a file of a folder's that is not the index's, or one that
                 cannot be had whole.
         """
-        listing = self.index().find(require_name(name), self.root.label)
+        index = self.index() if index is None else index
+        listing = index.find(require_name(name), self.root.label)
         place = self.place(name, listing)
         if self.is_folder:
             require_whole(place, listing)

@@ -49,6 +49,7 @@ _WAYS_OUT = {
     errno.EMFILE: "Raise the limit of open files (ulimit -n), or take fewer workers.",
     errno.ENOMEM: "Take fewer workers or a smaller batch.",
 }
+GOES_ON = "stopped by Ctrl-C; the same command goes on."
 _REPORTED = ("torch", "lightning", "numpy", "hydra-core")
 
 

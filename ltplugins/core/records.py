@@ -20,6 +20,10 @@ T = TypeVar("T")
 _DEEPEST = 64  # blocks within each other; a config has six
 
 
+class NewerForm(UserError):
+    """A file of a form that a later version of this package writes."""
+
+
 class Record:
     """Base of a file's dataclass, which has a field ``version``; ``FORM`` is the newest form."""
 
@@ -61,7 +65,8 @@ def from_plain(cls: type[T], content: Any, path: str | Path, version: int) -> T:
         version: the newest form that is known.
 
     Raises:
-        UserError: a newer form, or something that is none.
+        NewerForm: a newer form.
+        UserError: something that is none.
     """
     if not isinstance(content, Mapping):  # null too: it is not a block without keys
         raise UserError(
@@ -70,7 +75,7 @@ def from_plain(cls: type[T], content: Any, path: str | Path, version: int) -> T:
         )
     found = content.get("version", 1)
     if isinstance(found, int) and found > version:
-        raise UserError(
+        raise NewerForm(
             f"{path} is of form {found}, and this version of ltplugins knows forms up to "
             f"{version}. Update ltplugins."
         )

@@ -21,7 +21,6 @@ from ltplugins.zoo.load import load_backbone
 log = logging.getLogger(__name__)
 
 _SKIP = ", or leave it out: --on-corrupt skip"
-STOPPED = "stopped by Ctrl-C; the same command goes on."
 
 
 def features(

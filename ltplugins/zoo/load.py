@@ -66,8 +66,8 @@ def load_backbone(source: str | os.PathLike[str], *, pretrained: bool = True) ->
         name = os.fspath(source)
         if os.sep in name or name.endswith((".ckpt", ".pth", ".pt", ".safetensors")):
             raise UserError(
-                f"{name} does not exist. Give a run's folder, a .ckpt, an exported folder, or a "
-                f"name of torchvision's or timm's."
+                f"{name} does not exist. Give a run's folder, a .ckpt, an exported folder, an "
+                f"entry of a zoo (zoo://NAME), or a name of torchvision's or timm's."
             )
         return _of_library(name, pretrained)
 

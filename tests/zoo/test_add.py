@@ -19,8 +19,9 @@ from ltplugins.stages.zoo import figure
 from ltplugins.stages.zoo.add import Naming, add, refresh
 from ltplugins.zoo.card import card
 from ltplugins.zoo.facts import read_facts
+from ltplugins.zoo.folder import entries_of
 from ltplugins.zoo.load import load_backbone
-from ltplugins.zoo.page import entries_of, zoo_page
+from ltplugins.zoo.page import zoo_page
 from tests.kit.entries import another_seed, measure
 from tests.kit.hosts import on_the_stand_in
 from tests.kit.paths import ROOT

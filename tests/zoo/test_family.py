@@ -21,7 +21,7 @@ from ltplugins.stages.zoo.family import command
 from ltplugins.stages.zoo.family.plan import plan_family, read_family
 from ltplugins.training.check import check_run
 from ltplugins.zoo.facts import read_facts
-from ltplugins.zoo.page import entries_of, write_pages
+from ltplugins.zoo.folder import entries_of, write_pages
 from tests.kit.claims import write_book
 from tests.kit.entries import another_seed, measure
 from tests.kit.hosts import on_the_stand_in

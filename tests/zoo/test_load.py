@@ -222,7 +222,7 @@ def pickled(tiny_run, folder):
     [
         (emptied, r"has no checkpoint yet|last\.ckpt was removed"),
         (no_model, r"holds no model: expected a run's folder .*config\.json"),
-        (nowhere, r"does not exist. Give a run's folder"),
+        (nowhere, r"does not exist. Give a run's folder.*zoo://NAME"),
         (misspelt, r"unknown backbone 'test_resnett'. Did you mean 'test_resnet'"),
         (pickled, r"cannot be opened as a checkpoint"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ltplugins.catalogue.files import CONFIG, FACTS, read_config
-from ltplugins.catalogue.index import Index, require_name
+from ltplugins.catalogue.index import INDEX, Index, require_name
 from ltplugins.core.errors import UserError
 from ltplugins.core.files import write_json
 from ltplugins.core.records import from_plain, to_plain
@@ -20,12 +20,20 @@ from ltplugins.runs.facts import now
 from ltplugins.stages.traits import run_traits
 from ltplugins.stages.zoo.evaluated import open_evaluated
 from ltplugins.stages.zoo.figure import draw_entry, draw_zoo
+from ltplugins.stages.zoo.place import require_folder
 from ltplugins.stages.zoo.rounded import measured
 from ltplugins.zoo.backbone import Backbone
 from ltplugins.zoo.check import check_of
 from ltplugins.zoo.entry import open_entry
 from ltplugins.zoo.export import Form, round_to_half, write_forms
 from ltplugins.zoo.facts import EntryFacts, ZooFacts
+from ltplugins.zoo.folder import (
+    entries_of,
+    pages_of,
+    require_free,
+    write_card,
+    write_pages,
+)
 from ltplugins.zoo.gather import (
     Evaluated,
     config_without_places,
@@ -33,7 +41,6 @@ from ltplugins.zoo.gather import (
     gather_runs,
 )
 from ltplugins.zoo.load import load_backbone
-from ltplugins.zoo.page import write_card, write_pages
 from ltplugins.zoo.words import summary_of
 
 _DATA_LICENSES = {
@@ -78,22 +85,21 @@ def add(runs: Sequence[str | Path], zoo: Path, naming: Naming) -> Path:
         The entry's folder.
 
     Raises:
-        UserError: a name that is taken or is none, a run that is not finished, without config, seed
-            or protocol, runs of several experiments, or a network that no form can express.
+        UserError: a name that is taken or is none, a folder that is not a zoo's or has a damaged
+            entry, a run that is not finished, without config, seed or protocol, runs of several
+            experiments, or a network that no form can express.
     """
+    places, shipped = _given(runs, naming.weights)
+    require_folder(zoo, "--zoo")
     if naming.name is not None:
-        _require_free(zoo, naming)
-    shipped = naming.weights or Path(runs[0])
-    found = [open_evaluated(Path(run)) for run in runs]
-    if shipped.resolve() not in {run.path.resolve() for run in found}:
-        raise UserError(
-            f"--weights: expected one of the runs ({', '.join(str(run.path) for run in found)}), "
-            f"got {shipped}."
-        )
-    (main,) = (run for run in found if run.path.resolve() == shipped.resolve())
+        require_free(zoo, naming.name, naming.replace)
+    if zoo.exists():
+        pages_of(zoo)
+    found = [open_evaluated(path) for path in places]
+    main = found[shipped]
     _require_one_experiment(found)
     naming = dataclasses.replace(naming, name=naming.name or _name_of(main))
-    place = _require_free(zoo, naming)
+    place = require_free(zoo, str(naming.name), naming.replace)
     facts = _facts(found, main, naming)
     zoo.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=zoo, prefix=f".{naming.name}.") as tmp:
@@ -119,33 +125,45 @@ def refresh(zoo: Path, names: Sequence[str] = ()) -> Index:
         names: of the entries; none = all.
 
     Raises:
-        UserError: no such entry, or one that is damaged.
+        UserError: no such entry, one that is damaged, or a folder that is no zoo.
     """
     for name in names:
         if not (zoo / require_name(name) / CONFIG).is_file():
             raise UserError(f"{zoo / name} is no entry: expected {CONFIG} in it.")
-    for path in sorted(zoo.iterdir()):
-        is_entry = (path / CONFIG).is_file() and not path.name.startswith(".")
-        if is_entry and (not names or path.name in names):
-            draw_entry(path)
-            write_card(path)
+    known = entries_of(zoo) if zoo.is_dir() else {}
+    if not known and not (zoo / INDEX).is_file():
+        raise UserError(
+            f"{zoo} is no zoo: expected a folder with {INDEX}, or an entry in it. Give another "
+            f"--zoo; 'ltplugins zoo add' makes one."
+        )
+    chosen = [name for name in known if not names or name in names]
+    pages_of(zoo, chosen)
+    for name in chosen:
+        draw_entry(zoo / name)
+        write_card(zoo / name)
     draw_zoo(zoo)
     return write_pages(zoo)
 
 
-def _require_free(zoo: Path, naming: Naming) -> Path:
-    """The folder that an entry gets.
+def _given(runs: Sequence[str | Path], weights: Path | None) -> tuple[list[Path], int]:
+    """The folders of the runs, and which of them has the weights.
 
     Raises:
-        UserError: its name is none, or is taken.
+        UserError: one is given twice, or the weights are of none of them.
     """
-    place = zoo / require_name(str(naming.name))
-    if place.exists() and not naming.replace:
+    known: dict[Path, Path] = {}
+    for run in map(Path, runs):
+        if (twin := known.setdefault(run.resolve(), run)) is not run:
+            raise UserError(
+                f"{twin} and {run} are the same run: expected each once. Leave one of them out."
+            )
+    wanted = next(iter(known)) if weights is None else weights.resolve()
+    if wanted not in known:
         raise UserError(
-            f"{place} exists: expected a new name. Give another --name, or --replace to write it "
-            f"anew."
+            f"--weights: expected one of the runs ({', '.join(map(str, known.values()))}), got "
+            f"{weights}."
         )
-    return place
+    return [*known.values()], [*known].index(wanted)
 
 
 def _name_of(run: Evaluated) -> str:

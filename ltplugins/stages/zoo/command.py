@@ -16,14 +16,14 @@ def add_parsers(commands: Any) -> None:
     listed.add_argument("--refresh", action="store_true", help="ask the zoo anew")
 
     info = parts.add_parser("info", help="what an entry says of itself")
-    info.add_argument("name", metavar="NAME")
+    info.add_argument("name", type=_name, metavar="NAME")
 
     get = parts.add_parser("get", help="fetch entries, verified")
-    get.add_argument("names", metavar="NAME", nargs="*", help="without any: all")
+    get.add_argument("names", metavar="NAME", type=_name, nargs="*", help="without any: all")
     get.add_argument("--to", type=_path, help="copy them into this folder")
 
     verify = parts.add_parser("verify", help="hashes, stored features, signatures")
-    verify.add_argument("names", metavar="NAME", nargs="*", help="without any: all")
+    verify.add_argument("names", metavar="NAME", type=_name, nargs="*", help="without any: all")
     verify.add_argument("--key", type=_path, help="public key (PEM) of the zoo's signatures")
     _add_writers(parts)
 
@@ -32,7 +32,9 @@ def _add_writers(parts: Any) -> None:
     """The parts that write into a zoo's folder, or serve it."""
     add = parts.add_parser("add", help="an entry of one run, or of several of one experiment")
     add.add_argument("runs", metavar="RUN", type=_path, nargs="+", help="folders of finished runs")
-    add.add_argument("--name", help="of the entry: without it method, data set and network")
+    add.add_argument(
+        "--name", type=_name, help="of the entry: without it method, data set and network"
+    )
     add.add_argument("--weights", type=_path, help="the run whose weights are shipped (the first)")
     add.add_argument("--license", default="mit", help="of the weights, by its SPDX name (mit)")
     add.add_argument("--url", action="append", default=[], help="where it lies as well")
@@ -40,7 +42,7 @@ def _add_writers(parts: Any) -> None:
     add.add_argument("--half", action="store_true", help="weights in float16, measured as such")
 
     card = parts.add_parser("card", help="write cards, figures, index and page anew")
-    card.add_argument("names", metavar="NAME", nargs="*", help="without any: all")
+    card.add_argument("names", metavar="NAME", type=_name, nargs="*", help="without any: all")
 
     sign = parts.add_parser("sign", help="sign the entries and the index (extra sign)")
     sign.add_argument("--key", type=_path, required=True, help="private key (PEM, elliptic curve)")
@@ -122,5 +124,11 @@ def _own_folder() -> Path:
     return root.path
 
 
+def _name(text: str) -> str:
+    return text.removeprefix("zoo://")  # as an entry is called elsewhere
+
+
 def _path(text: str) -> Path:
+    if not text:  # of a shell's variable that is not set; no place would be this folder
+        raise argparse.ArgumentTypeError("expected a path, got none; '.' is this folder")
     return Path(os.path.expanduser(text))

@@ -15,7 +15,8 @@ from ltplugins.report.figures import draw_groups
 from ltplugins.report.style import theme
 from ltplugins.zoo.card import FIGURE
 from ltplugins.zoo.facts import EntryProtocol, ZooFacts, read_facts, require_zoo
-from ltplugins.zoo.page import entries_of, figure_of
+from ltplugins.zoo.folder import entries_of
+from ltplugins.zoo.page import figure_of
 from ltplugins.zoo.words import rule_of
 
 _GROUPS = ("many", "medium", "few")

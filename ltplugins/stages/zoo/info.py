@@ -14,7 +14,7 @@ def show_info(name: str) -> None:
     Raises:
         UserError: no such entry, or it cannot be had.
     """
-    folder = fetched(Store.of_environment(), [name])[0]
+    folder = fetched(Store.of_environment(), [name])[name]
     config, facts = read_facts(folder)
     zoo, origin = require_zoo(facts), facts.origin
     assert origin is not None

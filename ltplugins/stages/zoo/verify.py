@@ -34,8 +34,7 @@ def show_verify(names: Sequence[str], key: Path | None = None) -> None:
         with _signed_index(store) as (index, signature):
             require_signed(index, signature, key)
         console.print("index: signature fits", highlight=False)
-    chosen = list(names) or sorted(store.index().entries)
-    for name, folder in zip(chosen, fetched(store, chosen), strict=True):
+    for name, folder in fetched(store, names).items():
         _, facts = read_facts(folder)
         told = require_features(open_entry(folder), require_zoo(facts).check, f"zoo://{name}")
         own = folder / SIGNATURE
