@@ -127,7 +127,7 @@ def open_run(path: str | Path) -> TrainedRun:
     elif path.is_file():
         folder, file = folder_of(path), path
     else:
-        raise UserError(f"{path} does not exist. Give a run folder or a .ckpt file.")
+        raise UserError(f"{path} does not exist. Give a run folder, a .ckpt file or zoo://NAME.")
     content = read_checkpoint(file)
     meta = content.get("ltplugins", {})
     cfg = _config_of(file, meta)

@@ -292,7 +292,7 @@ def test_changed_data_is_noticed(tmp_path):
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda p: p / "nothing", "does not exist. Give a run folder or a .ckpt file"),
+        (lambda p: p / "nothing", "does not exist. Give a run folder, a .ckpt file or zoo://NAME"),
         (lambda p: p, "holds no run: expected run.json"),
         (
             lambda p: _write(p / "x.ckpt", b"not a checkpoint"),
