@@ -38,7 +38,7 @@ _NOT_OF_A_MODEL = (
 
 
 def timm_config(backbone: Backbone) -> dict[str, Any]:
-    """What ``config.json`` says to timm.
+    """What ``config.json`` says to timm; rates of dropout are left out.
 
     Raises:
         UserError: timm has no such network, or it is built of what JSON cannot hold.
@@ -50,8 +50,9 @@ def timm_config(backbone: Backbone) -> dict[str, Any]:
         for key in ("first_conv", "classifier", "fixed_input_size")
         if getattr(known, key, None) is not None
     }
+    built = {k: v for k, v in backbone.architecture.kwargs.items() if not _is_drop_rate(k)}
     try:
-        kwargs = json.loads(json.dumps(dict(backbone.architecture.kwargs)))
+        kwargs = json.loads(json.dumps(built))
     except TypeError as error:
         raise UserError(f"backbone.kwargs of {name} cannot be written as JSON: {error}.") from None
     seen = seen_config(backbone)
@@ -62,6 +63,14 @@ def timm_config(backbone: Backbone) -> dict[str, Any]:
         **seen,
         "pretrained_cfg": {**seen["pretrained_cfg"], "num_classes": 0, **layers},
     }
+
+
+def _is_drop_rate(key: str) -> bool:
+    """Whether the argument says what a training leaves out, as ``patch_drop_rate``.
+
+    It is the training's and not the network's: who trains an entry on chooses anew.
+    """
+    return "drop" in key and key.endswith("_rate")
 
 
 def seen_config(backbone: Backbone) -> dict[str, Any]:

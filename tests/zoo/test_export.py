@@ -71,6 +71,23 @@ def test_timm_gives_the_same_features(tmp_path, name):
 
 
 @on_the_stand_in
+def test_what_a_training_drops_is_no_part_of_the_network(tmp_path):
+    """Who trains the entry on would drop as much without having asked for it."""
+    words = dict(NETWORKS["vit_tiny"])
+    rates = {"patch_drop_rate": 0.5, "drop_path_rate": 0.2}
+    words["backbone__kwargs"] = {**words["backbone__kwargs"], **rates}
+    changes = {"backbone__name": "vit_tiny", "max_epochs": 1, "limit_train_batches": 1}
+    run = pretrain(tiny_config(tmp_path, "simclr", **changes, **words))
+    other = by_timm(export(run, tmp_path / "entry"))
+    assert other.patch_embed.patch_size == (4, 4)  # the other arguments are there
+    images = load_backbone(run).noise(4)
+    in_eval = features(other, images)
+    assert torch.equal(features(other.train(), images), in_eval)
+    trained = load_backbone(run).net.train()  # whereas the run goes on as it was
+    assert not torch.allclose(features(trained, images), in_eval)
+
+
+@on_the_stand_in
 def test_timm_sees_pictures_as_the_evaluation_does(tiny_run, tmp_path):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8))
     model, other = load_backbone(tiny_run), by_timm(export(tiny_run, tmp_path / "entry"))
