@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from ltplugins.catalogue.index import FileFacts
 from ltplugins.core.errors import UserError
-from ltplugins.core.files import sha256
+from ltplugins.core.files import expanded, sha256
 
 VARIABLE = "LTPLUGINS_ZOO"
 _HUB = "hf://"
@@ -199,7 +199,7 @@ def parse_root(text: str) -> FolderRoot | HttpRoot | HubRoot:
         return HubRoot(repo)
     if "://" in text:
         return _parse_address(text)
-    return FolderRoot(Path(os.path.expanduser(text)).absolute())
+    return FolderRoot(expanded(text).absolute())
 
 
 def _parse_address(text: str) -> HttpRoot:

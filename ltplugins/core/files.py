@@ -23,9 +23,14 @@ from typing import Any
 CACHE_VARIABLE = "LTPLUGINS_CACHE"
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with ``~`` as the home folder; ``~nobody`` stays as it is, as a shell leaves it."""
+    return Path(os.path.expanduser(path))
+
+
 def cache_folder() -> Path:
     """What is known between runs: ``$LTPLUGINS_CACHE``, otherwise ``~/.cache/ltplugins``."""
-    return Path(os.path.expanduser(os.environ.get(CACHE_VARIABLE) or "~/.cache/ltplugins"))
+    return expanded(os.environ.get(CACHE_VARIABLE) or "~/.cache/ltplugins")
 
 
 # .NAME.part-MACHINE-PROCESS-RANDOM.SUFFIX

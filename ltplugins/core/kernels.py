@@ -3,6 +3,8 @@
 
 import functools
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 from torch import Tensor
@@ -14,6 +16,15 @@ _refused: set[str] = set()
 
 class NoKernel(RuntimeError):
     """A kernel cannot be built or started on this machine."""
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Around a kernel's import and its launch: what fails there is :class:`NoKernel`."""
+    try:
+        yield
+    except Exception as error:  # a compiler's: no CUDA toolchain, a card that is too old, ...
+        raise NoKernel(f"{type(error).__name__}: {error}") from error
 
 
 @functools.cache

@@ -3,7 +3,6 @@
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,6 +11,7 @@ from ltplugins.catalogue.store import is_zoo
 from ltplugins.config.run import RunConfig
 from ltplugins.config.sections import BackboneConfig
 from ltplugins.core.errors import UserError, install
+from ltplugins.core.files import expanded
 from ltplugins.data.sources.records import DataRecord
 from ltplugins.downstream.layers import as_timm, require_layers
 from ltplugins.downstream.options import FinetuneConfig, LoraConfig
@@ -54,7 +54,7 @@ def opened(options: FinetuneConfig) -> tuple[FinetuneConfig, Backbone | None]:
         UserError: nothing there, or a file that is damaged.
     """
     name = options.backbone.name if options.backbone is not None else ""
-    path = Path(name.removeprefix("local-dir:")).expanduser()
+    path = expanded(name.removeprefix("local-dir:"))
     if not name or not (is_zoo(name) or name.startswith("local-dir:") or path.exists()):
         return options, None
     found = load_backbone(name if is_zoo(name) else path)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ltplugins.catalogue.store import entry_folder, is_zoo
 from ltplugins.core.errors import UserError, first_sentence
+from ltplugins.core.files import expanded
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ def _place(where: str) -> Path:
 
 
 def _of_file(path: Path) -> Mapping[str, Tensor]:
-    path = path.expanduser()
+    path = expanded(path)
     file = path / "checkpoints/last.ckpt" if path.is_dir() else path
     if not file.is_file():
         raise UserError(

@@ -23,20 +23,31 @@ def take_lock(folder: Path) -> IO[str]:
     """
     for name in (LOCK, *FOLDERS):
         refuse_link(folder / name)
-    lock = open(folder / LOCK, "w")  # noqa: SIM115 - held until it is closed
+    lock = try_lock(folder / LOCK)
+    if lock is None:
+        raise UserError(f"another process is writing to {folder}. Wait for it, or set output_dir.")
+    return lock
+
+
+def try_lock(path: Path) -> IO[str] | None:
+    """Open a file that one process at a time holds, until it is closed; None: another has it.
+
+    On a disk without locks all processes get it, and a warning.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    lock = open(path, "w")  # noqa: SIM115 - held until it is closed
     try:
         # A record lock, not flock: loader workers forked later must not hold it.
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
-            log.warning(
-                "%s: its disk has no locks (%s): see yourself that no other process writes there.",
-                folder,
-                error.strerror,
-            )
-            return lock
-        lock.close()
-        raise UserError(
-            f"another process is writing to {folder}. Wait for it, or set output_dir."
-        ) from None
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            lock.close()
+            return None
+        log.warning(
+            "%s: its disk has no locks (%s): see yourself that no other process writes there.",
+            path.parent,
+            error.strerror,
+        )
     return lock

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ltplugins.core.errors import UserError, nearest, unknown
+from ltplugins.core.files import expanded
 from ltplugins.host.facts import configured_bases
 from ltplugins.methods.registry import METHODS, WRAPPERS
 from ltplugins.stages.blocks import Hints, is_typed
@@ -255,7 +256,7 @@ def _expand_home(cfg: Any) -> None:
         if OmegaConf.is_config(value) and not value._is_none():
             _expand_home(value)
         elif isinstance(text := value._value(), str) and (text == "~" or text.startswith("~/")):
-            cfg[key] = str(Path(text).expanduser())
+            cfg[key] = str(expanded(text))
 
 
 def _has(cfg: DictConfig, key: str) -> bool:

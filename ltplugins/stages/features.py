@@ -10,6 +10,7 @@ from typing import Literal
 
 from ltplugins.core.console import make_console
 from ltplugins.core.errors import UserError
+from ltplugins.core.files import expanded
 from ltplugins.data.sources.given import open_images, require_pictures
 from ltplugins.data.sources.pictures import MAX_PIXELS
 from ltplugins.eval.extractor import find_device
@@ -54,7 +55,7 @@ def features(
         UserError: no such model or images, an ``out`` that is taken or cannot be written, or a
             damaged image.
     """
-    path = Path(out).expanduser()
+    path = expanded(out)
     require_format(path)
     chosen = find_device(device)
     if path.is_dir():

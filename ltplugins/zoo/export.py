@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from ltplugins import __version__
 from ltplugins.catalogue.files import CONFIG, FACTS, WEIGHTS
 from ltplugins.core.errors import UserError
-from ltplugins.core.files import atomic_folder, sha256, write_json, write_text
+from ltplugins.core.files import atomic_folder, expanded, sha256, write_json, write_text
 from ltplugins.core.records import to_plain
 from ltplugins.eval.features import preserved_rng
 from ltplugins.zoo.backbone import Backbone
@@ -55,7 +55,7 @@ def export(
             cannot be opened, or one that a form cannot express.
     """
     chosen = frozenset(forms or {"timm"})
-    path = Path(folder).expanduser()
+    path = expanded(folder)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path} exists: expected a new folder for the export. Give another one.")
     if "onnx" in chosen:

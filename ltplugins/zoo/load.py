@@ -2,7 +2,6 @@
 """``load_backbone``: a run, a checkpoint, an entry or a name, to a network that is ready to use."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -14,6 +13,7 @@ from torch import nn
 from ltplugins.catalogue.files import CONFIG
 from ltplugins.catalogue.store import entry_folder, is_zoo
 from ltplugins.core.errors import UserError
+from ltplugins.core.files import expanded
 from ltplugins.data.augment.deterministic import EvalTransform
 from ltplugins.data.augment.plain import eval_transform
 from ltplugins.data.augment.schema import normalisation
@@ -50,7 +50,7 @@ def load_backbone(source: str | os.PathLike[str], *, pretrained: bool = True) ->
         UserError: nothing there, a file that is damaged or does not fit, an unknown name, or no
             network for the weights of a name.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     with preserved_rng():
         if is_zoo(source):
             return open_entry(entry_folder(os.fspath(source)))

@@ -120,3 +120,11 @@ def test_the_cache_is_of_the_home_that_a_tilde_means(monkeypatch: pytest.MonkeyP
     for given, found in [("~/c", "/home/me/c"), ("/c", "/c"), ("", "/home/me/.cache/ltplugins")]:
         monkeypatch.setenv("LTPLUGINS_CACHE", given)
         assert files.cache_folder() == Path(found)
+
+
+def test_a_home_that_nobody_has_stays_as_it_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.expanded("~/runs") == tmp_path / "runs"
+    assert files.expanded("~no-such-user/runs") == Path("~no-such-user/runs")

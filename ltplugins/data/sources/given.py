@@ -15,6 +15,7 @@ import numpy as np
 
 from ltplugins.core.arrays import open_archive
 from ltplugins.core.errors import UserError, nearest
+from ltplugins.core.files import expanded
 from ltplugins.data.schema import EMBEDDED, DataConfig
 from ltplugins.data.sources.arrays import arrays_from_path
 from ltplugins.data.sources.base import FileSource, Source
@@ -93,7 +94,7 @@ def _open(given: str, root: str | None) -> GivenImages:
     pack, _, part = given.partition("/")
     if pack in EMBEDDED:
         return _of_pack(pack, part or "train")
-    path = Path(given).expanduser()
+    path = expanded(given)
     if root is not None and (not path.is_file() or path.suffix in _ARRAYS):
         raise UserError(f"--root is for a list of paths, and {given} is none. Leave it out.")
     if path.is_dir():

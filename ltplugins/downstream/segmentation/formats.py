@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ltplugins.core.errors import UserError
+from ltplugins.core.files import expanded
 from ltplugins.downstream.segmentation.options import IGNORE, MaskData
 from ltplugins.downstream.segmentation.pairs import FilePairs
 
@@ -40,7 +41,7 @@ def file_pairs(data: MaskData, part: str) -> tuple[FilePairs, list[str] | None]:
     Raises:
         UserError: a folder or list is absent, an image without a mask.
     """
-    root = Path(str(data.path)).expanduser()
+    root = expanded(str(data.path))
     if not root.is_dir():
         raise UserError(
             f"data.path: expected the folder of a set of format {data.format}, got {root}, which "

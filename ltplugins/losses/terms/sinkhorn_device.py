@@ -7,7 +7,7 @@ Legend: P problems, B batch, K directions.
 import torch
 from torch import Tensor
 
-from ltplugins.core.kernels import NoKernel, give_up, is_given_up, runs_kernel
+from ltplugins.core.kernels import building, give_up, is_given_up, runs_kernel
 from ltplugins.losses.terms.masked import lowest
 
 KERNEL, SMALL_KERNEL = "Sinkhorn", "Sinkhorn for small batches"
@@ -89,14 +89,12 @@ def _potentials(
             from ltplugins.losses.terms.sinkhorn_fused import column_potentials as fused
 
             return fused(*arguments)
-        except Exception as error:  # as below
+        except Exception as error:  # whatever a compiler says
             give_up(SMALL_KERNEL, error)
-    try:
+    with building():
         from ltplugins.losses.terms.sinkhorn_kernel import column_potentials
 
         return column_potentials(*arguments)
-    except Exception as error:  # a compiler's: no CUDA toolchain, a card that is too old, ...
-        raise NoKernel(f"{type(error).__name__}: {error}") from error
 
 
 def _is_small(scores: Tensor) -> bool:

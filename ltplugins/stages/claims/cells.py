@@ -105,7 +105,7 @@ class Cell:
     @property
     def words_hash(self) -> str:
         """What tells settings apart, wherever the cells lie; with those of the first stage."""
-        return _hash([*self.words, *(self.of.words if self.of is not None else ())])
+        return _hash(self.words, () if self.of is None else self.of.words)
 
     @property
     def trained_hash(self) -> str:
@@ -114,7 +114,7 @@ class Cell:
         if "hash" in notes:
             return str(notes["hash"])
         # Notes of before the hash was written down.
-        return _hash([*notes["words"], *(self.of._notes()["words"] if self.of is not None else ())])
+        return _hash(notes["words"], () if self.of is None else self.of._notes()["words"])
 
     @property
     def has_weights(self) -> bool:
@@ -242,8 +242,9 @@ def last_of_each(words: Sequence[str]) -> list[str]:
     return [w for i, w in enumerate(words) if keys[i] not in keys[i + 1 :]]
 
 
-def _hash(words: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:12]
+def _hash(words: Iterable[str], of_first: Iterable[str]) -> str:
+    """Of a cell's words and those of its first stage."""
+    return hashlib.sha256("\n".join(sorted([*words, *of_first])).encode()).hexdigest()[:12]
 
 
 def device_name(accelerator: str) -> str:

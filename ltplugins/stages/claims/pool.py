@@ -6,8 +6,6 @@ that has not touched the GPU. A cell that fails takes no other with it. At the l
 at SIGTERM those that run get SIGTERM, and go on from their last checkpoints another time.
 """
 
-import errno
-import fcntl
 import multiprocessing
 import os
 import signal
@@ -19,6 +17,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
+from ltplugins.runs.lock import try_lock
 from ltplugins.stages.claims.cells import Cell
 from ltplugins.stages.multirun import reason_of
 
@@ -182,12 +181,9 @@ def _child(work: Work, cell: Cell, parent: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     cell.log.parent.mkdir(parents=True, exist_ok=True)
-    lock = open(cell.lock, "w")  # noqa: SIM115 - held until the process ends
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            raise SystemExit(_TAKEN) from None  # any other: a disk without locks
+    lock = try_lock(cell.lock)  # held until the process ends
+    if lock is None:
+        raise SystemExit(_TAKEN)
     log = open(cell.log, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 - until it ends
     for stream in (1, 2):
         os.dup2(log.fileno(), stream)

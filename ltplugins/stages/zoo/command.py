@@ -2,9 +2,10 @@
 """The words of ``ltplugins zoo``: its parsers, and what each of them calls. Light to import."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
+
+from ltplugins.core.files import expanded
 
 
 def add_parsers(commands: Any) -> None:
@@ -131,4 +132,4 @@ def _name(text: str) -> str:
 def _path(text: str) -> Path:
     if not text:  # of a shell's variable that is not set; no place would be this folder
         raise argparse.ArgumentTypeError("expected a path, got none; '.' is this folder")
-    return Path(os.path.expanduser(text))
+    return expanded(text)

@@ -78,7 +78,7 @@ def show_get(names: Sequence[str], to: Path | None = None) -> None:
             raise UserError(
                 f"{taken[0]} exists: expected a free place for the copy. Give another --to."
             )
-    for name, place in fetched(store, chosen).items():
+    for name, place in _fetch(store, index, chosen).items():
         if to is not None:
             _copy(place, index.entries[name], to / name)
             place = to / name
@@ -107,8 +107,12 @@ def fetched(store: Store, names: Sequence[str]) -> dict[str, Path]:
         UserError: one that there is not, before any is fetched, or that cannot be had whole.
     """
     index = store.index()
+    return _fetch(store, index, _chosen(index, names, store))
+
+
+def _fetch(store: Store, index: Index, names: Sequence[str]) -> dict[str, Path]:
     with _bar() as tell:
-        return {name: store.entry(name, tell, index) for name in _chosen(index, names, store)}
+        return {name: store.entry(name, tell, index) for name in names}
 
 
 def _chosen(index: Index, names: Sequence[str], store: Store) -> list[str]:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Sinkhorn's kernels for GPUs, in Triton's interpreter: the same promise, the same oracle."""
 
-import os
-import subprocess
 import sys
 from unittest import mock
 
@@ -12,10 +10,9 @@ import torch
 from ltplugins.core import kernels
 from tests.kit.fake_cuda import fake_cuda
 from tests.kit.gpu import DEVICE, nothing_waits, on_a_gpu
-from tests.kit.paths import ROOT
+from tests.kit.triton import interpret
 from tests.losses.terms.test_sinkhorn import logits_of, oracle, priors
 
-# A process of its own: Triton decides at import whether it interprets.
 PROGRAM = """
 import itertools, torch
 from ltplugins.losses.terms import sinkhorn as form
@@ -61,17 +58,7 @@ for kernel, problems in (sinkhorn_kernel, few), (sinkhorn_fused, many):
 
 
 def test_the_kernels_keep_the_promise():
-    pytest.importorskip("triton")
-    env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM],
-        env=env,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = done.stdout.split()
+    found = interpret(PROGRAM).split()
     assert len(found) == 12
     for error, missed, of_half, of_pair, unused, fine in (found[:6], found[6:]):
         assert float(error) < 6e-5

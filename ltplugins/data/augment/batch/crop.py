@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ltplugins.core.kernels import NoKernel, give_up, runs_kernel
+from ltplugins.core.kernels import NoKernel, building, give_up, runs_kernel
 from ltplugins.core.transfer import move
 from ltplugins.data.augment.batch import ops
 from ltplugins.data.augment.params import CropParams, ViewParams
@@ -90,11 +90,8 @@ class CropPlan:
 
     def _taps(self, axes: list[tuple[int, Tensor]]) -> list[tuple[Tensor, Tensor]]:
         """The pixels and weights of the vertical and the horizontal axis, each [R S taps]."""
-        found = [self._weigh(side, rows) for side, rows in axes]
-        if len(found) == 2:
-            return found
-        pixel, weight = found[0]
-        return list(zip(pixel.chunk(2), weight.chunk(2), strict=True))
+        pixels, weights = zip(*(self._weigh(side, rows) for side, rows in axes), strict=True)
+        return list(zip(_of_both(pixels), _of_both(weights), strict=True))
 
     def _weigh(self, side: int, rows: Tensor) -> tuple[Tensor, Tensor]:
         start, length, flip = rows
@@ -110,7 +107,7 @@ class CropPlan:
         except NoKernel as error:
             give_up(_KERNEL, error)
             return []
-        return made if len(made) == 2 else list(made[0].chunk(2))
+        return _of_both(made)
 
     def _mirror(self, x: Tensor, flip: Tensor) -> Tensor:
         chosen = move(flip.nonzero().squeeze(1), self.device)
@@ -128,6 +125,11 @@ class CropPlan:
         return ops.apply_separable(x, rows.expand(len(x), -1, -1), columns)
 
 
+def _of_both(made: Sequence[Tensor]) -> list[Tensor]:
+    """Of the vertical and of the horizontal axis, where those of square images are one."""
+    return list(made) if len(made) == 2 else list(made[0].chunk(2))
+
+
 @lru_cache(maxsize=16)
 def _fixed_matrix(length: int, resized: int, size: int, device: torch.device) -> Tensor:
     """Resize ``length`` to ``resized`` pixels, keep the ``size`` central: Float[1 size length]."""
@@ -142,12 +144,10 @@ def _fixed_matrix(length: int, resized: int, size: int, device: torch.device) ->
 @torch.library.custom_op("ltplugins::crop_matrices", mutates_args=(), device_types="cuda")
 def _crop_matrices(axes: Tensor, in_size: int, out_size: int) -> Tensor:
     """See ``crop_kernel.py``; an operator of its own, so that torch knows its shape."""
-    try:
+    with building():
         from ltplugins.data.augment.batch.crop_kernel import crop_matrices
 
         return crop_matrices(axes, in_size, out_size)
-    except Exception as error:  # a compiler's: no CUDA toolchain, a card that is too old, ...
-        raise NoKernel(f"{type(error).__name__}: {error}") from error
 
 
 @_crop_matrices.register_fake

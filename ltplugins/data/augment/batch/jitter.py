@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ltplugins.core.kernels import NoKernel, give_up, runs_kernel
+from ltplugins.core.kernels import NoKernel, building, give_up, runs_kernel
 from ltplugins.core.transfer import move
 from ltplugins.data.augment.batch import ops
 from ltplugins.data.augment.params import JitterParams
@@ -93,12 +93,10 @@ def _jitter_(
     images: Tensor, coefficients: Tensor, hue: Tensor, group: Tensor, hue_active: bool
 ) -> None:
     """See ``jitter_kernel.py``; an operator of its own, so that torch knows what it does."""
-    try:
+    with building():
         from ltplugins.data.augment.batch.jitter_kernel import jitter_
 
         jitter_(images, coefficients.contiguous(), hue, group, hue_active=hue_active)
-    except Exception as error:  # a compiler's: no CUDA toolchain, a card that is too old, ...
-        raise NoKernel(f"{type(error).__name__}: {error}") from error
 
 
 @_jitter_.register_fake

@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The crops' kernel for GPUs, in Triton's interpreter, against the plain form."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -12,10 +8,9 @@ from ltplugins.core import kernels
 from ltplugins.data.augment.batch import crop
 from ltplugins.data.sources.records import RECORDS
 from tests.kit.data import batched_views
-from tests.kit.paths import ROOT
+from tests.kit.triton import interpret
 from tests.kit.views import VIEW
 
-# A process of its own: Triton decides at import whether it interprets.
 PROGRAM = """
 import torch
 from ltplugins.data.augment.batch import ops
@@ -36,13 +31,7 @@ for side, size in ((28, 28), (50, 24), (24, 40), (300, 20)):
 
 def test_the_kernel_does_what_the_plain_form_does():
     """Whole and narrow crops, shrunk and enlarged; a flip the other way round is found out."""
-    pytest.importorskip("triton")
-    env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    lines = [[float(word) for word in line.split()] for line in done.stdout.splitlines()]
+    lines = [[float(word) for word in line.split()] for line in interpret(PROGRAM).splitlines()]
     assert len(lines) == 4
     assert all(worst < 1e-6 and turned > 0.1 for worst, turned in lines), lines
 

@@ -1,18 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The colour jitter's kernel for GPUs, in Triton's interpreter, against the plain form."""
 
-import os
-import subprocess
-import sys
-
-import pytest
 import torch
 
 from ltplugins.core import kernels
 from ltplugins.data.augment.batch import jitter
-from tests.kit.paths import ROOT
+from tests.kit.triton import interpret
 
-# A process of its own: Triton decides at import whether it interprets.
 PROGRAM = """
 import torch
 from ltplugins.data.augment.batch.jitter import JitterPlan
@@ -39,13 +33,7 @@ for channels, size, hue, saturation in ((3, 12, 0.2, 0.8), (3, 50, 0.5, 0.0), (1
 
 
 def test_the_kernel_does_what_the_plain_form_does():
-    pytest.importorskip("triton")
-    env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    lines = [line.split() for line in done.stdout.splitlines()]
+    lines = [line.split() for line in interpret(PROGRAM).splitlines()]
     assert len(lines) == 3
     for worst, untouched, same in lines:
         assert float(worst) < 2e-6
