@@ -7,7 +7,6 @@ ranks. The same command again continues an interrupted run and leaves a finished
 
 import logging
 import signal
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ from ltplugins.training.faults.replay import REPEATED
 from ltplugins.training.listeners import build_callbacks, build_loggers
 from ltplugins.training.memory import refuse_if_out_of_memory
 from ltplugins.training.own import is_sound, own_checkpoint
-from ltplugins.training.progress import RunProgress
+from ltplugins.training.progress import RunProgress, Speed
 from ltplugins.training.resume import NewSchedule, Start, misfit, require_fit
 from ltplugins.training.signals import Signals, requeue
 from ltplugins.training.stopping import WallClock, why_stopped
@@ -88,15 +87,15 @@ class Training:
 
     def __init__(self, cfg: RunConfig, folder: str | Path, name: str) -> None:
         self.cfg, self.run = cfg, RunFolder(folder)
-        self.progress = RunProgress(name, cfg.optimizer.batch_size)
+        self.speed = Speed(cfg.optimizer.batch_size)
         self.logger = MetricsLogger(self.run.metrics)
         self.signals = Signals(lambda trainer: self._stop_within(trainer))
         self._saver: RunCheckpoint | None = None
         self.clock = WallClock(cfg.trainer["max_time"]) if cfg.trainer.get("max_time") else None
-        own = [self.signals, *([self.clock] if self.clock else [])]
+        own = [self.speed, self.signals, *([self.clock] if self.clock else [])]
         callbacks = [*own, *build_callbacks(cfg, self.run)]
         loggers = [self.logger, *build_loggers(cfg, self.run)]
-        self.trainer = build_trainer(cfg, self.progress, loggers, callbacks)
+        self.trainer = build_trainer(cfg, RunProgress(name, self.speed), loggers, callbacks)
         self.logger.current_epoch = lambda: self.trainer.current_epoch
 
     @property
@@ -147,17 +146,16 @@ class Training:
         planned, clock = self.cfg.max_epochs, self.clock
         saver = RunCheckpoint(self.run.checkpoints, _meta(job), self.cfg.checkpoint, planned, clock)
         own = None if found is Found.NEW else own_checkpoint(self.cfg, self.run, self.logger)
-        saver.goes_on = own is not None
+        saver.goes_on = self.speed.goes_on = own is not None
         self._saver = saver
         saver.is_stopped = lambda: self.signals.received is not None
         callbacks = [*job.callbacks, self._divergence(), saver]
         if job.start is not None and own is None:
             callbacks.insert(0, NewSchedule(job.start))
         self.trainer.callbacks += callbacks  # type: ignore[attr-defined]
-        started = time.perf_counter()
         code = self._fit(job, own)
         if self.trainer.is_global_zero:
-            self._write_down(job, saver, round(time.perf_counter() - started, 1), code)
+            self._write_down(job, saver, code)
         if code is not None:
             wait_for_ranks(self.trainer)
             raise SystemExit(code)
@@ -203,7 +201,7 @@ class Training:
         assert self._saver is not None
         self._saver.save_within(trainer)
 
-    def _write_down(self, job: Job, saver: RunCheckpoint, seconds: float, code: int | None) -> None:
+    def _write_down(self, job: Job, saver: RunCheckpoint, code: int | None) -> None:
         """How it ended, in run.json and in a line."""
         done = saver.progress
         facts: dict[str, Any] = {} if done is None else {"progress": done}
@@ -226,7 +224,7 @@ class Training:
             facts["stopped"] = why_stopped(self.trainer)
             log.warning("stopped by %s %s.", facts["stopped"], far)
         if code is None:
-            rate = round(self.progress.images_per_second, 1)
+            seconds, rate = round(self.speed.elapsed, 1), round(self.speed.images_per_second, 1)
             facts.update(job.conclude(), seconds=seconds, images_per_second=rate)
         self.run.update(**facts)
 

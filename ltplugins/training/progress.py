@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""How far a run is: a bar on a terminal, a line an epoch elsewhere."""
+"""How fast a run is, and how far: a bar on a terminal, a line an epoch elsewhere."""
 
 import time
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn
@@ -17,28 +17,79 @@ _LOSSES = ("loss_epoch", "neg_cos_sim_epoch")
 _BAR_WIDTH = 8  # at least, with a blank at each side
 
 
-class RunProgress(ProgressBar):
-    """One bar for the whole run: epoch, loss, images/s, time. Off a terminal, a line an epoch.
+class Speed(Callback):
+    """How long a run has trained, and at how many source images a second over all its ranks.
 
-    images/s counts source images (each is turned into all its views) over all processes.
+    Each image is turned into all its views. A run that goes on counts on from its checkpoint.
+
+    Attributes:
+        goes_on: from a checkpoint of the run's own; another's time is not this run's.
     """
 
-    def __init__(self, name: str, batch_size: int, console: Console | None = None) -> None:
-        super().__init__()
-        self.name = name
+    def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
-        self.console = console or make_console(stderr=True)
+        self.goes_on = False
         self.images = 0
-        self.seconds = 0.0
-        self._progress: Progress | None = None
-        self._task: TaskID | None = None
-        self._since = 0.0
-        self._loss: float | None = None
+        self.seconds = 0.0  # of steps
+        self._before = 0.0  # seconds of the processes before this one
+        self._began = self._since = time.perf_counter()
 
     @property
     def images_per_second(self) -> float:
-        """Mean since training began in this process."""
+        """Mean over the steps of the run."""
         return self.images / self.seconds if self.seconds else 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that the run has taken until now, with all that is not a step."""
+        return self._before + time.perf_counter() - self._began
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"images": self.images, "seconds": self.seconds, "elapsed": self.elapsed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on from a checkpoint of the run's own."""
+        if self.goes_on:
+            self.images, self.seconds = state_dict["images"], state_dict["seconds"]
+            self._before = state_dict["elapsed"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start the clock of this process."""
+        self._began = time.perf_counter()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, also where a run goes on within an epoch."""
+        self._since = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of this epoch."""
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Count images and time."""
+        now = time.perf_counter()
+        self.seconds += now - self._since
+        self._since = now
+        self.images += self.batch_size * trainer.world_size
+
+
+class RunProgress(ProgressBar):
+    """One bar for the whole run: epoch, loss, images/s, time. Off a terminal, a line an epoch.
+
+    Args:
+        name: of what is trained.
+        speed: of the same training, before this one among its callbacks.
+        console: the terminal; None = stderr's.
+    """
+
+    def __init__(self, name: str, speed: Speed, console: Console | None = None) -> None:
+        super().__init__()
+        self.name, self.speed = name, speed
+        self.console = console or make_console(stderr=True)
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._loss: float | None = None
 
     def disable(self) -> None:
         """Lightning's call on every rank but the first, where nothing is shown anyway."""
@@ -49,7 +100,6 @@ class RunProgress(ProgressBar):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar, at the step where a resumed run goes on."""
-        self._since = time.perf_counter()  # also where it goes on within an epoch
         if not self.console.is_terminal or trainer.progress_bar_callback is None:
             return
         self._progress = make_bar(self.console)
@@ -61,16 +111,8 @@ class RunProgress(ProgressBar):
         )
         self._progress.start()
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock of this epoch."""
-        self._since = time.perf_counter()
-
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Count images; refresh the bar."""
-        now = time.perf_counter()
-        self.seconds += now - self._since
-        self._since = now
-        self.images += self.batch_size * trainer.world_size
+        """Refresh the bar."""
         if self._progress is None or self._task is None:
             return
         outputs = args[1] if len(args) > 1 else None
@@ -81,7 +123,7 @@ class RunProgress(ProgressBar):
         facts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
         if self._loss is not None:
             facts.append(f"loss {self._loss:.3f}")
-        facts.append(f"{self.images_per_second:.0f} img/s")
+        facts.append(f"{self.speed.images_per_second:.0f} img/s")
         self._progress.update(self._task, completed=trainer.global_step, facts=facts)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,9 +133,10 @@ class RunProgress(ProgressBar):
             return
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
         left = 0.0
-        if self.images:
-            epoch_images = trainer.num_training_batches * self.batch_size * trainer.world_size
-            left = (total - done) * epoch_images / self.images_per_second
+        rate = self.speed.images_per_second
+        if rate:
+            batch = self.speed.batch_size * trainer.world_size
+            left = (total - done) * trainer.num_training_batches * batch / rate
         losses = [
             f"{k.removeprefix('train_').removesuffix('_epoch')} {float(v):.3f}"
             for k, v in metrics.items()
@@ -101,7 +144,7 @@ class RunProgress(ProgressBar):
         ]
         self.console.print(
             f"{self.name}: epoch {done}/{total}, {', '.join(losses)}, "
-            f"{self.images_per_second:.0f} img/s, {left / 60:.1f} min left",
+            f"{rate:.0f} img/s, {left / 60:.1f} min left",
             highlight=False,
         )
 

@@ -56,6 +56,31 @@ def test_the_optimisers_state_goes_on_and_where_it_came_from_is_kept(first, tmp_
     assert end["optimizer_states"][0]["param_groups"][0]["momentum"] == 0.5
 
 
+def speed(run, name="last"):
+    return load(run / f"checkpoints/{name}.ckpt")["callbacks"]["Speed"]
+
+
+@pytest.mark.parametrize("bar", [True, False])
+def test_a_run_that_goes_on_counts_on(bar, tmp_path, monkeypatch):
+    """Time and images are the whole run's, whether they are shown or not."""
+    given = {"max_epochs": 3, "enable_progress_bar": bar}
+    whole = pretrain(tiny_config(tmp_path, "simclr", output_dir=str(tmp_path / "whole"), **given))
+    cfg = tiny_config(tmp_path, "simclr", **given)
+    interrupted(cfg, 2, 0, monkeypatch)
+    before = speed(tmp_path / "run")
+    run = pretrain(cfg)
+    after, facts = speed(run), RunFolder(run).read()
+    assert 0 < before["images"] < after["images"] == speed(whole)["images"]
+    steps = before["elapsed"] + after["seconds"] - before["seconds"]
+    assert facts.seconds + 0.05 >= steps  # rounded
+    assert facts.images_per_second == pytest.approx(after["images"] / after["seconds"], abs=0.06)
+
+
+def test_the_time_of_another_run_is_not_this_ones(first, tmp_path):
+    run = pretrain(longer(first, output_dir=str(tmp_path / "run")))
+    assert 2 * speed(run)["images"] == speed(first)["images"]
+
+
 def test_it_goes_on_from_its_own_checkpoint_once_it_has_one(first, tmp_path, monkeypatch):
     changes = {"max_epochs": 4, "output_dir": str(tmp_path / "whole")}
     whole = pretrain(longer(first, **changes))
