@@ -213,8 +213,8 @@ def _verification(facts: EntryFacts) -> str:
     return (
         f"`ltplugins zoo verify {facts.zoo.name}` compares hashes and features. Without ltplugins: "
         f"the picture {PICTURE}, seen through the transform above, gives the features under "
-        f"`ltplugins.zoo.check` in `config.json`, to the last bit with torch "
-        f"{plain(check.torch)} on one thread of a CPU with {plain(check.cpu)}, to 1e-4 elsewhere.\n"
+        f"`ltplugins.zoo.check` in `config.json`: to the last bit on the machine that stored them "
+        f"(torch {plain(check.torch)}, one thread, {plain(check.cpu)}), to 1e-4 on any other.\n"
     )
 
 

@@ -174,12 +174,12 @@ ENTRIES = Index.read(ROOT / "zoo/index.json").entries
 
 @pytest.mark.parametrize("name", sorted(ENTRIES))
 def test_an_entry_of_the_zoo_gives_its_features(name):
-    """To the last bit where the versions and the CPU's instructions are those of the entry."""
+    """As near as another processor comes: two of equal instructions differ in the last bits.
+
+    To the last bit on the machine that stored them, see ``doors``.
+    """
     stored = read_facts(ROOT / "zoo" / name)[1].zoo.check
     found = check_of(load_backbone(ROOT / "zoo" / name))
-    keys = ("torch", "timm", "pillow", "cpu")
-    if all(getattr(found, key) == getattr(stored, key) for key in keys):
-        assert found.features == stored.features
     assert found.features == pytest.approx(stored.features, rel=1e-4, abs=1e-4)
 
 
